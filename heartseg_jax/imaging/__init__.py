@@ -1,0 +1,1 @@
+"""Medical images as numpy arrays. No JAX here."""

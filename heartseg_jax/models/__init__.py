@@ -1,0 +1,1 @@
+"""Flax modules. No files here."""

@@ -1,0 +1,1 @@
+"""Losses, steps, guards, checkpoints and the training loop."""
