@@ -1,0 +1,243 @@
+"""The U-Net as Linen modules: encoder, decoder and head.
+
+Counting by arithmetic (parameters, FLOPs, receptive field) lives in `arithmetic.py`; losses and steps elsewhere.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+BATCH_NORM_EPSILON = 1e-3
+"""Keras's default, which the brain model was trained with."""
+
+NORMS = ("none", "batch", "encoder")
+
+relu_initializer = nn.initializers.he_normal()
+
+
+def max_pool_2x2(x: jax.Array) -> jax.Array:
+    """Halve height and width by the maximum of each 2x2 square.
+
+    Equal to `nn.max_pool(x, (2, 2), (2, 2))` forward. Its gradient is much faster on CPUs; where corners tie (common
+    after ReLU) they share the gradient instead of the first taking it all.
+
+    Args:
+        x: [B, H, W, C], H and W even.
+
+    Returns:
+        [B, H/2, W/2, C].
+    """
+    b, h, w, c = x.shape
+    x = x.reshape(b, h // 2, 2, w // 2, 2, c)
+    top = jnp.maximum(x[:, :, 0, :, 0], x[:, :, 0, :, 1])
+    bottom = jnp.maximum(x[:, :, 1, :, 0], x[:, :, 1, :, 1])
+    return jnp.maximum(top, bottom)
+
+
+class UpConv(nn.Module):
+    """Transposed 2x2 convolution with stride 2, as the matrix product that it is.
+
+    The kernel is [2, 2, out, in] with Keras's gradient semantics: the output square at (2i, 2j) is `kernel @ x[i, j]`.
+    """
+
+    features: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, C] -> [B, 2H, 2W, features]."""
+        b, h, w, c = x.shape
+        # Each output pixel sees one tap of the kernel, so the fan-in is `in`, not 4 * in.
+        init = nn.initializers.lecun_normal(in_axis=-1, out_axis=-2, batch_axis=(0, 1))
+        kernel = self.param("kernel", init, (2, 2, self.features, c), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+        y = jnp.einsum("bijc,xyoc->bixjyo", x.astype(self.dtype), kernel.astype(self.dtype))
+        return y.reshape(b, 2 * h, 2 * w, self.features) + bias.astype(self.dtype)
+
+
+class ConvBlock(nn.Module):
+    """(3x3 convolution with bias, BatchNorm if `norm`, ReLU) twice, with dropout between the two."""
+
+    features: int
+    norm: bool = False
+    dropout: float = 0.0
+    batch_norm_momentum: float = 0.9
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """[B, H, W, C] -> [B, H, W, features]."""
+        for index in (1, 2):
+            x = nn.Conv(
+                self.features, (3, 3), kernel_init=relu_initializer, dtype=self.dtype, name=f"conv{index}"
+            )(x)
+            if self.norm:
+                x = nn.BatchNorm(
+                    use_running_average=not train,
+                    momentum=self.batch_norm_momentum,
+                    epsilon=BATCH_NORM_EPSILON,
+                    dtype=self.dtype,
+                    name=f"norm{index}",
+                )(x)
+            x = nn.relu(x)
+            if index == 1 and self.dropout > 0:
+                x = nn.Dropout(self.dropout, deterministic=not train, name="dropout")(x)
+        return x
+
+
+class Encoder(nn.Module):
+    """Stages 1 to `levels`, a pooling between each two; the last stage is the bottom of the U."""
+
+    width: int
+    levels: int
+    norm: bool = False
+    batch_norm_momentum: float = 0.9
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> list[jax.Array]:
+        """[B, H, W, C] -> the output of each stage, [B, H/2^k, W/2^k, width * 2^k], finest first."""
+        outputs: list[jax.Array] = []
+        for level in range(self.levels):
+            if level > 0:
+                x = max_pool_2x2(x)
+            x = ConvBlock(
+                self.width * 2**level,
+                norm=self.norm,
+                batch_norm_momentum=self.batch_norm_momentum,
+                dtype=self.dtype,
+                name=f"stage{level + 1}",
+            )(x, train)
+            outputs.append(x)
+        return outputs
+
+
+class DecoderStage(nn.Module):
+    """Upsample, put the skip behind it, convolve twice."""
+
+    features: int
+    norm: bool = False
+    dropout: float = 0.0
+    batch_norm_momentum: float = 0.9
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, skip: jax.Array, train: bool) -> jax.Array:
+        """x [B, H, W, C] and skip [B, 2H, 2W, features] -> [B, 2H, 2W, features]."""
+        x = UpConv(self.features, dtype=self.dtype, name="up")(x)
+        # The order [upsampled, skip] is the one the original's kernels are laid out for.
+        x = jnp.concatenate([x, skip], axis=-1)
+        return ConvBlock(
+            self.features,
+            norm=self.norm,
+            dropout=self.dropout,
+            batch_norm_momentum=self.batch_norm_momentum,
+            dtype=self.dtype,
+            name="block",
+        )(x, train)
+
+
+class Decoder(nn.Module):
+    """From the bottom back to full resolution; `stageK` here meets the skip of the encoder's `stageK`."""
+
+    width: int
+    norm: bool = False
+    dropout: float = 0.0
+    batch_norm_momentum: float = 0.9
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, stages: list[jax.Array], train: bool) -> jax.Array:
+        """The encoder's outputs, finest first -> [B, H, W, width]."""
+        *skips, x = stages
+        for level in reversed(range(len(skips))):
+            x = DecoderStage(
+                self.width * 2**level,
+                norm=self.norm,
+                dropout=self.dropout,
+                batch_norm_momentum=self.batch_norm_momentum,
+                dtype=self.dtype,
+                name=f"stage{level + 1}",
+            )(x, skips[level], train)
+        return x
+
+
+class Head(nn.Module):
+    """1x1 convolution to class logits, in float32 whatever the compute dtype."""
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, C] -> logits [B, H, W, num_classes] float32."""
+        # Small, so that training starts from nearly equal probabilities.
+        init = nn.initializers.truncated_normal(0.01)
+        kernel = self.param("kernel", init, (1, 1, x.shape[-1], self.num_classes), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (self.num_classes,), jnp.float32)
+        return jnp.einsum("bijc,co->bijo", x.astype(jnp.float32), kernel[0, 0]) + bias
+
+
+class UNet(nn.Module):
+    """U-Net with `width * 2^k` filters at level k; `width=64, levels=3` is the original's network.
+
+    Parameters and BatchNorm statistics are float32 whatever `dtype` is; logits too.
+
+    Attributes:
+        width: filters at full resolution.
+        levels: stages of the encoder, the bottom included; the image is halved `levels - 1` times.
+        num_classes: channels of the logits, background included.
+        norm: 'none', 'batch' (encoder and decoder) or 'encoder' (there alone, as in the brain model).
+        dropout: rate between the two convolutions of each decoder stage; needs the rng 'dropout' when training.
+        batch_norm_momentum: share of the old statistics kept at each training step.
+        dtype: dtype of the computation.
+    """
+
+    width: int = 64
+    levels: int = 3
+    num_classes: int = 9
+    norm: str = "none"
+    dropout: float = 0.0
+    batch_norm_momentum: float = 0.9
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, image: jax.Array, train: bool) -> jax.Array:
+        """Class logits for each pixel.
+
+        Args:
+            image: [B, H, W, C] float.
+            train: whether BatchNorm uses the batch's own statistics (and updates the running ones) and dropout is on.
+
+        Returns:
+            logits [B, H, W, num_classes] float32.
+
+        Raises:
+            ValueError: H or W is not divisible by 2^(levels - 1), or `norm` is unknown.
+        """
+        if self.norm not in NORMS:
+            raise ValueError(f"norm {self.norm!r} is unknown; choose one of {', '.join(NORMS)}")
+        divisor = 2 ** (self.levels - 1)
+        height, width = image.shape[1:3]
+        if height % divisor or width % divisor:
+            raise ValueError(
+                f"a U-Net of {self.levels} levels needs height and width divisible by {divisor}, got {height}x{width}"
+            )
+        stages = Encoder(
+            self.width,
+            self.levels,
+            norm=self.norm in ("batch", "encoder"),
+            batch_norm_momentum=self.batch_norm_momentum,
+            dtype=self.dtype,
+            name="encoder",
+        )(image.astype(self.dtype), train)
+        x = Decoder(
+            self.width,
+            norm=self.norm == "batch",
+            dropout=self.dropout,
+            batch_norm_momentum=self.batch_norm_momentum,
+            dtype=self.dtype,
+            name="decoder",
+        )(stages, train)
+        return Head(self.num_classes, name="head")(x)
