@@ -1,6 +1,6 @@
 """The U-Net as Linen modules: encoder, decoder and head.
 
-Counting by arithmetic (parameters, FLOPs, receptive field) lives in `arithmetic.py`; losses and steps elsewhere.
+Counting by arithmetic (parameters, FLOPs, receptive field) lives in `arithmetic.py`; losses in `training/`.
 """
 
 from typing import Any
@@ -20,8 +20,8 @@ relu_initializer = nn.initializers.he_normal()
 def max_pool_2x2(x: jax.Array) -> jax.Array:
     """Halve height and width by the maximum of each 2x2 square.
 
-    Equal to `nn.max_pool(x, (2, 2), (2, 2))` forward. Its gradient is much faster on CPUs; where corners tie (common
-    after ReLU) they share the gradient instead of the first taking it all.
+    Equal to `nn.max_pool(x, (2, 2), (2, 2))` forward. Its gradient is much faster on CPUs; where corners tie
+    (common after ReLU) they share the gradient instead of the first taking it all.
 
     Args:
         x: [B, H, W, C], H and W even.
@@ -39,7 +39,7 @@ def max_pool_2x2(x: jax.Array) -> jax.Array:
 class UpConv(nn.Module):
     """Transposed 2x2 convolution with stride 2, as the matrix product that it is.
 
-    The kernel is [2, 2, out, in] with Keras's gradient semantics: the output square at (2i, 2j) is `kernel @ x[i, j]`.
+    The kernel is [2, 2, out, in] as Keras keeps it: the output square at (2i, 2j) is `kernel @ x[i, j]`.
     """
 
     features: int
@@ -125,7 +125,7 @@ class DecoderStage(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, skip: jax.Array, train: bool) -> jax.Array:
-        """x [B, H, W, C] and skip [B, 2H, 2W, features] -> [B, 2H, 2W, features]."""
+        """[B, H, W, C] and the skip [B, 2H, 2W, features] -> [B, 2H, 2W, features]."""
         x = UpConv(self.features, dtype=self.dtype, name="up")(x)
         # The order [upsampled, skip] is the one the original's kernels are laid out for.
         x = jnp.concatenate([x, skip], axis=-1)
@@ -189,7 +189,7 @@ class UNet(nn.Module):
         levels: stages of the encoder, the bottom included; the image is halved `levels - 1` times.
         num_classes: channels of the logits, background included.
         norm: 'none', 'batch' (encoder and decoder) or 'encoder' (there alone, as in the brain model).
-        dropout: rate between the two convolutions of each decoder stage; needs the rng 'dropout' when training.
+        dropout: rate between the two convolutions of each decoder stage; needs the rng 'dropout' to train.
         batch_norm_momentum: share of the old statistics kept at each training step.
         dtype: dtype of the computation.
     """
@@ -208,7 +208,7 @@ class UNet(nn.Module):
 
         Args:
             image: [B, H, W, C] float.
-            train: whether BatchNorm uses the batch's own statistics (and updates the running ones) and dropout is on.
+            train: BatchNorm uses the batch's own statistics (and updates the running ones) and dropout is on.
 
         Returns:
             logits [B, H, W, num_classes] float32.
@@ -222,7 +222,8 @@ class UNet(nn.Module):
         height, width = image.shape[1:3]
         if height % divisor or width % divisor:
             raise ValueError(
-                f"a U-Net of {self.levels} levels needs height and width divisible by {divisor}, got {height}x{width}"
+                f"a U-Net of {self.levels} levels needs height and width divisible by {divisor}, "
+                f"got {height}x{width}"
             )
         stages = Encoder(
             self.width,

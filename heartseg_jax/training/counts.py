@@ -1,0 +1,66 @@
+"""What the network says, counted on the device: merged predictions, confusion matrix, foreground fraction.
+
+Scores are made of these counts elsewhere (`evaluation/metrics.py`).
+"""
+
+import jax
+import jax.numpy as jnp
+
+from heartseg_jax.training.losses import merged_truth
+
+
+def merged_argmax(logits: jax.Array, merge: jax.Array) -> jax.Array:
+    """The most probable label where channels that count as one have their probabilities summed.
+
+    Args:
+        logits: [B, H, W, 9].
+        merge: [B, 9] int32.
+
+    Returns:
+        [B, H, W] int32; only labels that stand by themselves (`merge[k] == k`) occur.
+    """
+    probabilities = jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
+    counts_as = merge[:, :, None] == jnp.arange(logits.shape[-1])
+    # Full precision: TF32 would round two close probabilities to a tie.
+    merged = jnp.einsum(
+        "bijc,bck->bijk", probabilities, counts_as.astype(jnp.float32), precision=jax.lax.Precision.HIGHEST
+    )
+    return jnp.argmax(merged, axis=-1).astype(jnp.int32)
+
+
+def confusion_counts(logits: jax.Array, label: jax.Array, merge: jax.Array, mask: jax.Array) -> jax.Array:
+    """Pixels by truth (rows) and prediction (columns), both merged; ignored pixels and padding are left out.
+
+    Args:
+        logits: [B, H, W, 9].
+        label: [B, H, W] int32, 0..8 or 255.
+        merge: [B, 9] int32.
+        mask: [B], 1 for a real example.
+
+    Returns:
+        [9, 9] int32, exact up to 2^31 pixels.
+    """
+    num_classes = logits.shape[-1]
+    target, valid = merged_truth(label, merge, mask)
+    cell = target * num_classes + merged_argmax(logits, merge)
+    counts = jnp.zeros(num_classes**2, jnp.int32).at[cell.ravel()].add(valid.ravel().astype(jnp.int32))
+    return counts.reshape(num_classes, num_classes)
+
+
+def foreground_fraction(
+    logits: jax.Array, label: jax.Array, merge: jax.Array, mask: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Share of the valid pixels that are not background, predicted and true: what the collapse guard watches.
+
+    Args:
+        logits: [B, H, W, 9].
+        label: [B, H, W] int32, 0..8 or 255.
+        merge: [B, 9] int32.
+        mask: [B], 1 for a real example.
+
+    Returns:
+        (predicted, true), float32 scalars in [0, 1]; both 0 where no pixel is valid.
+    """
+    counts = confusion_counts(logits, label, merge, mask).astype(jnp.float32)
+    pixels = jnp.maximum(counts.sum(), 1.0)
+    return counts[:, 1:].sum() / pixels, counts[1:, :].sum() / pixels
