@@ -38,3 +38,111 @@ class Volume:
     def voxel_ml(self) -> float:
         """Volume of one voxel in mL."""
         return float(np.prod(self.spacing_mm)) / 1000.0
+
+
+def step_for(
+    height: int,
+    width: int,
+    spacing_mm: tuple[float, float, float] | None,
+    size: int,
+    mm_per_pixel: float,
+) -> tuple[float, float]:
+    """Return `(step_y, step_x)`: how many pixels of the source lie between two of the network's.
+
+    With `mm_per_pixel` above 0 and a known `spacing_mm (z, y, x)` the network's pixel has that size in
+    the patient; otherwise the longer side of the slice fills `size`, and the aspect is kept.
+    """
+    if mm_per_pixel > 0 and spacing_mm is not None:
+        return mm_per_pixel / spacing_mm[1], mm_per_pixel / spacing_mm[2]
+    step = max(height, width) / size
+    return step, step
+
+
+def sample_positions(n_in: int, n_out: int, step: float) -> np.ndarray:
+    """Return where the `n_out` samples lie on an axis of `n_in` pixels: float64 `[n_out]`, in pixels.
+
+    The middles of the two grids coincide, and pixel k covers k - 0.5 to k + 0.5.
+    """
+    return (n_in - 1) / 2 + (np.arange(n_out) - (n_out - 1) / 2) * step
+
+
+def _is_inside(positions: np.ndarray, n_in: int) -> np.ndarray:
+    tolerance = 1e-6  # A sample on the outer edge of the last pixel is inside, whatever the rounding.
+    return (positions >= -0.5 - tolerance) & (positions <= n_in - 0.5 + tolerance)
+
+
+def resampling_matrix(n_in: int, n_out: int, step: float) -> np.ndarray:
+    """Return the float32 matrix `[n_out, n_in]` that resamples an axis, centre-aligned (`sample_positions`).
+
+    The kernel is a triangle, as wide as `step` where that is above 1: linear interpolation on the way up,
+    antialiased on the way down (Pillow's BILINEAR). Rows add up to 1; the row of a sample outside the
+    source is zero, for the caller to fill.
+    """
+    positions = sample_positions(n_in, n_out, step)
+    distance = np.abs(np.arange(n_in)[None, :] - positions[:, None])
+    weights = np.maximum(0.0, 1.0 - distance / max(step, 1.0))
+    total = weights.sum(axis=1, keepdims=True)
+    weights = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
+    weights[~_is_inside(positions, n_in)] = 0.0
+    return weights.astype(np.float32)
+
+
+def _is_same_grid(height: int, width: int, size: int, step: tuple[float, float]) -> bool:
+    return height == width == size and tuple(step) == (1.0, 1.0)
+
+
+def resample_slices(image: np.ndarray, size: int, step: tuple[float, float], fill: float) -> np.ndarray:
+    """Resample `image [N, H, W]` to `[N, size, size]` of the same dtype; `fill` (air) where it has nothing.
+
+    `step` is (y, x), of `step_for`. On the same grid the input itself is returned.
+    """
+    count, height, width = image.shape
+    if _is_same_grid(height, width, size, step):
+        return image
+    rows, columns = resampling_matrix(height, size, step[0]), resampling_matrix(width, size, step[1])
+    outside = ~np.logical_and.outer(rows.any(axis=1), columns.any(axis=1))
+    result = np.empty((count, size, size), image.dtype)
+    for index in range(count):  # Slice by slice: a whole volume in float32 would be four times its int16.
+        plane = rows @ image[index].astype(np.float32) @ columns.T
+        plane[outside] = fill
+        result[index] = np.rint(plane) if np.issubdtype(image.dtype, np.integer) else plane
+    return result
+
+
+def resample_labels(labels: np.ndarray, size: int, step: tuple[float, float]) -> np.ndarray:
+    """Resample `labels [N, H, W]` to `[N, size, size]` by the nearest pixel; 0 outside the source.
+
+    Of two pixels equally near, the lower index is taken. `step` is (y, x), of `step_for`. On the same
+    grid the input itself is returned.
+    """
+    height, width = labels.shape[1:]
+    if _is_same_grid(height, width, size, step):
+        return labels
+    y, x = sample_positions(height, size, step[0]), sample_positions(width, size, step[1])
+    # The tolerance makes ties fall the same way in spite of rounding.
+    nearest_y = np.clip(np.ceil(y - 0.5 - 1e-6), 0, height - 1).astype(np.intp)
+    nearest_x = np.clip(np.ceil(x - 0.5 - 1e-6), 0, width - 1).astype(np.intp)
+    result = labels[:, nearest_y[:, None], nearest_x[None, :]]
+    result[:, ~np.logical_and.outer(_is_inside(y, height), _is_inside(x, width))] = 0
+    return result
+
+
+def resample_back(probabilities: np.ndarray, height: int, width: int, step: tuple[float, float]) -> np.ndarray:
+    """Bring `probabilities [N, size, size, C]` back to the source's slices: `[N, height, width, C]`.
+
+    Linear; outside what the network saw, background (channel 0) has probability 1. `step` is the one
+    that led to the network's grid. On the same grid the input itself is returned.
+    """
+    count, size_y, size_x, channels = probabilities.shape
+    if size_y == size_x and _is_same_grid(height, width, size_y, step):
+        return probabilities
+    rows = resampling_matrix(size_y, height, 1.0 / step[0])
+    columns = resampling_matrix(size_x, width, 1.0 / step[1])
+    outside = ~np.logical_and.outer(rows.any(axis=1), columns.any(axis=1))
+    result = np.empty((count, height, width, channels), probabilities.dtype)
+    for index in range(count):
+        plane = (rows @ probabilities[index].reshape(size_y, -1)).reshape(height, size_x, channels)
+        result[index] = columns @ plane
+        result[index, outside] = 0
+        result[index, outside, 0] = 1
+    return result
