@@ -1,0 +1,153 @@
+"""Predictions that need no network, to stand beside every score: what looks like skill must beat these.
+
+They read a dataset folder (`data.store`) a patient at a time. No JAX.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from heartseg_jax.anatomy import IGNORED, NUM_LABELS
+from heartseg_jax.data.store import Dataset
+from heartseg_jax.evaluation.metrics import score_patient, summarise
+
+THUMBNAIL = 32
+"""Rows and columns of the picture by which slices are compared."""
+
+NAMES = ALL_BACKGROUND, NEAREST_SLICE, POSITION_PRIOR = "all_background", "nearest_slice", "position_prior"
+
+
+class Learned(NamedTuple):
+    """What the baselines take from the training split.
+
+    `thumbnails` float32 [n, t*t], one a training slice; `where` (patient index, slice index) of each; `prior` uint8
+    [H, W], the commonest label of each pixel.
+    """
+
+    thumbnails: np.ndarray
+    where: tuple[tuple[int, int], ...]
+    prior: np.ndarray
+
+
+def thumbnail(image: np.ndarray, size: int = THUMBNAIL) -> np.ndarray:
+    """Reduce a slice to block means, less their mean, scaled to length 1, so that a dot product is a correlation.
+
+    Brightness and contrast thus play no part. A constant image gives zeros: it is like nothing.
+
+    Args:
+        image: [H, W], any intensity.
+        size: rows and columns; fewer if the image has fewer.
+
+    Returns:
+        float32 [rows * columns].
+    """
+    image = np.asarray(image, dtype=np.float64)
+    for axis in (0, 1):
+        edges = np.linspace(0, image.shape[axis], min(size, image.shape[axis]) + 1).astype(int)
+        lengths = np.diff(edges).reshape((-1, 1) if axis == 0 else (1, -1))
+        image = np.add.reduceat(image, edges[:-1], axis=axis) / lengths
+    flat = (image - image.mean()).ravel()
+    length = float(np.linalg.norm(flat))
+    # Rounding leaves a constant image a length a little over zero.
+    return (flat / length if length > 1e-6 * flat.size else np.zeros_like(flat)).astype(np.float32)
+
+
+def learn(dataset: Dataset) -> Learned | None:
+    """Read the training split once; None if it is empty.
+
+    Memory: the thumbnails, and nine counts a pixel; images and labels are read a slice at a time.
+    """
+    where = tuple((int(p), int(z)) for p, z in dataset.examples("train"))
+    if not where:
+        return None
+    thumbnails = []
+    counts = np.zeros((NUM_LABELS, dataset.height, dataset.width), dtype=np.int32)
+    for index, rows in _by_patient(where).items():
+        patient = dataset.patients[index]
+        images, labels = dataset.images(patient), dataset.labels(patient)
+        for z in rows:
+            thumbnails.append(thumbnail(images[z]))
+            plane = np.asarray(labels[z])
+            for label in range(NUM_LABELS):
+                counts[label] += plane == label
+    ordered = tuple((p, z) for p, rows in _by_patient(where).items() for z in rows)
+    # Ties, and pixels that are ignored in every slice, go to the lowest label: background.
+    return Learned(np.stack(thumbnails), ordered, counts.argmax(axis=0).astype(np.uint8))
+
+
+def predict_patient(dataset: Dataset, learned: Learned | None, patient_index: int, slices: list[int]) -> dict:
+    """Predict some slices of one patient by every baseline.
+
+    Returns:
+        name -> uint8 [n, H, W], read-only; None for those that learn, if `learned` is None. `nearest_slice` copies the
+        labels of the training slice whose thumbnail correlates best (the first of equals), never the very
+        slice itself; ignored pixels of it become background. `position_prior` is the same in every slice.
+    """
+    shape = (len(slices), dataset.height, dataset.width)
+    found: dict[str, np.ndarray | None] = {
+        ALL_BACKGROUND: np.broadcast_to(np.zeros((), dtype=np.uint8), shape),
+        NEAREST_SLICE: None,
+        POSITION_PRIOR: None,
+    }
+    if learned is not None:
+        found[NEAREST_SLICE] = _nearest(dataset, learned, patient_index, slices)
+        found[POSITION_PRIOR] = np.broadcast_to(learned.prior, shape)
+    return found
+
+
+def baseline_predictions(dataset: Dataset, split: str) -> dict[str, dict[str, np.ndarray] | None]:
+    """Predict a whole split: name -> patient id -> labels [n, H, W]; None for those with nothing to learn from.
+
+    Only `nearest_slice` takes memory (a byte a pixel); for the scores alone use `baseline_scores`, which streams.
+    """
+    found: dict[str, dict[str, np.ndarray] | None] = {name: {} for name in NAMES}
+    for patient, _, predictions in _stream(dataset, split):
+        for name, labels in predictions.items():
+            patients = found[name]
+            if labels is None:
+                found[name] = None
+            elif patients is not None:
+                patients[patient.id] = labels
+    return found
+
+
+def baseline_scores(dataset: Dataset, split: str) -> dict[str, dict[str, float | None]]:
+    """Score every baseline on a split as the model is scored: name -> {mean_dice, pixel_accuracy}, or nulls."""
+    scores: dict[str, dict] = {name: {} for name in NAMES}
+    for patient, slices, predictions in _stream(dataset, split):
+        truth = dataset.labels(patient)[slices]
+        for name, labels in predictions.items():
+            if labels is not None:
+                scores[name][patient.id] = score_patient(truth, labels, patient.merge, distances=False)
+    return {
+        name: {key: summarise(found)[key] for key in ("mean_dice", "pixel_accuracy")} for name, found in scores.items()
+    }
+
+
+def _stream(dataset: Dataset, split: str) -> Iterator[tuple]:
+    learned = learn(dataset)
+    for index, slices in _by_patient(dataset.examples(split)).items():
+        yield dataset.patients[index], slices, predict_patient(dataset, learned, index, slices)
+
+
+def _by_patient(examples) -> Mapping[int, list[int]]:
+    found: dict[int, list[int]] = {}
+    for patient, z in examples:
+        found.setdefault(int(patient), []).append(int(z))
+    return found
+
+
+def _nearest(dataset: Dataset, learned: Learned, patient_index: int, slices: list[int]) -> np.ndarray:
+    images = dataset.images(dataset.patients[patient_index])
+    likeness = np.stack([thumbnail(images[z]) for z in slices]) @ learned.thumbnails.T
+    labels = np.zeros((len(slices), dataset.height, dataset.width), dtype=np.uint8)
+    for row, z in enumerate(slices):
+        order = np.argsort(-likeness[row], kind="stable")
+        source = next((learned.where[k] for k in order if learned.where[k] != (patient_index, z)), None)
+        if source is not None:
+            copied = dataset.labels(dataset.patients[source[0]])[source[1]]
+            labels[row] = np.where(copied == IGNORED, 0, copied)
+    return labels

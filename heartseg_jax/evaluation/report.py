@@ -1,0 +1,240 @@
+"""What a user reads of a score: `summary.json`, `cases.csv` and the terminal's table. Numbers are made in `metrics`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from heartseg_jax.anatomy import FOREGROUND
+from heartseg_jax.evaluation.baselines import NAMES as BASELINES
+from heartseg_jax.evaluation.metrics import MEASURES, PatientScore, summarise
+
+MEMORISATION = (
+    "memorisation, not generalisation: training and this split are slices of the same patient (a split by block)"
+)
+CASE_COLUMNS = (
+    "patient",
+    "structure",
+    *MEASURES,
+    "missed",
+    "truth_voxels",
+    "predicted_voxels",
+    "known",
+    "merged_with",
+)
+
+
+def build_summary(
+    scores: Mapping[str, PatientScore],
+    *,
+    split: str,
+    step: int | None,
+    checkpoint: str | None,
+    baselines: Mapping[str, Mapping[str, float | None]] | None = None,
+    split_kind: str = "patient",
+    warnings: Sequence[str] = (),
+    seed: int = 0,
+) -> dict:
+    """Make the content of `summary.json`.
+
+    Args:
+        scores: patient id -> score.
+        split: what was scored, such as "test".
+        step: the checkpoint's training step, if there is one.
+        checkpoint: its path, if there is one.
+        baselines: name -> {mean_dice, pixel_accuracy} (see `baselines.baseline_scores`); what is missing is null.
+        split_kind: "patient" or "block"; a block split adds the warning that it measures memorisation.
+        warnings: the caller's own, put first.
+        seed: of the bootstrap.
+    """
+    metrics = summarise(scores, seed=seed)
+    given = baselines or {}
+    rows = {name: given.get(name, {}) for name in (*BASELINES, *(n for n in given if n not in BASELINES))}
+    found = list(warnings)
+    # The training slices themselves are memorised whatever the split's kind: say the plainer thing there.
+    if split == "train":
+        found.append("memorisation, not generalisation: these are the slices it was trained on")
+    elif split_kind == "block":
+        found.append(MEMORISATION)
+    found += metrics.pop("warnings")
+    row = {name: {key: r.get(key) for key in ("mean_dice", "pixel_accuracy")} for name, r in rows.items()}
+    best = max((r["mean_dice"] for r in row.values() if r["mean_dice"] is not None), default=None)
+    if metrics["mean_dice"] is not None and best is not None and metrics["mean_dice"] <= best:
+        which = next(name for name, r in row.items() if r["mean_dice"] == best)
+        found.append(f"no better than a baseline: mean Dice {metrics['mean_dice']:.3f}, {which} {best:.3f}")
+    return {
+        "split": split,
+        "step": step,
+        "checkpoint": checkpoint,
+        **metrics,
+        "split_kind": split_kind,
+        "baselines": row,
+        "warnings": found,
+    }
+
+
+def write_report(folder: Path, summary: Mapping, scores: Mapping[str, PatientScore]) -> None:
+    """Write `summary.json` and `cases.csv` into `folder`, which is made; each appears whole or not at all."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_cases(folder / "cases.csv", case_rows(scores))
+    write_summary(folder / "summary.json", summary)
+
+
+def write_summary(path: Path, summary: Mapping) -> None:
+    """Write strict JSON: what is not a finite number becomes null."""
+    text = json.dumps(_plain(summary), indent=2, allow_nan=False)
+    _write_text(Path(path), text + "\n")
+
+
+def case_rows(scores: Mapping[str, PatientScore]) -> list[dict]:
+    """Make one row for each patient and structure, with the columns CASE_COLUMNS; what is unknown is None."""
+    rows = []
+    for patient, score in scores.items():
+        for name, s in score.structures.items():
+            row = {"patient": patient, "structure": name, **s._asdict()}
+            row["merged_with"] = "+".join(s.merged_with)
+            rows.append({column: row[column] for column in CASE_COLUMNS})
+    return rows
+
+
+def write_cases(path: Path, rows: Sequence[Mapping]) -> None:
+    """Write `case_rows` as CSV; None is an empty field, a truth value is `true` or `false`."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(CASE_COLUMNS)
+    for row in rows:
+        writer.writerow([_field(row[column]) for column in CASE_COLUMNS])
+    _write_text(Path(path), text.getvalue())
+
+
+def table(summary: Mapping) -> str:
+    """Lay a summary out for the terminal: structures, baselines beside them, patients by name, warnings last."""
+    where = f" at step {summary['step']}" if summary.get("step") is not None else ""
+    ids = list(summary.get("patient_ids") or [])
+    head = f"{summary['split']} split{where}: {_count(summary['patients'], 'patient')}, " + _count(
+        summary["slices"], "slice"
+    )
+    lines = [head + (f" ({', '.join(ids)})" if 0 < len(ids) <= 12 else "")]
+    lines += ["", *_structure_table(summary), "", *_baseline_table(summary)]
+    if summary.get("by_patient"):
+        lines += ["", *_patient_table(summary)]
+    for warning in summary["warnings"]:
+        lines += ["", *_wrapped(f"WARNING  {warning}", 100)]
+    return "\n".join(lines)
+
+
+def _structure_table(summary: Mapping) -> list[str]:
+    columns = (
+        ("Dice", "dice", 3),
+        ("IoU", "iou", 3),
+        ("HD95 mm", "hd95_mm", 1),
+        ("ASSD mm", "assd_mm", 2),
+        ("NSD 2mm", "nsd_2mm", 3),
+        ("bias mL", "volume_bias_ml", 1),
+    )
+    # Columns without a single figure (no mm, scattered slices) would only be a wall of dashes.
+    rows = summary["structures"]
+    shown = [c for c in columns if c[1] == "dice" or any(r[c[1]] is not None for r in rows.values())]
+    header = f"{'structure':<20}" + "".join(f"{title:>9}" for title, _, _ in shown)
+    lines = [header + f"{'missed':>8}{'patients':>10}"]
+    for s in FOREGROUND:
+        row = rows[s.name]
+        text = f"{s.short + '  ' + s.name:<20}"
+        for _, key, digits in shown:
+            text += f"{_number(row[key], digits, signed=key == 'volume_bias_ml'):>9}"
+        text += f"{row['missed']:>8}{row['patients']:>10}"
+        notes = []
+        if row.get("merged_with"):
+            notes.append("with " + ", ".join(row["merged_with"]))
+        if row.get("unknown"):
+            notes.append(f"not labelled in {row['unknown']}")
+        if row.get("absent"):
+            notes.append(f"absent in {row['absent']}")
+        lines.append(text + ("  " + "; ".join(notes) if notes else ""))
+    if len(shown) < len(columns):
+        lines.append("(no distances or volumes: the slices are no volume, or their spacing is unknown)")
+    return lines
+
+
+def _baseline_table(summary: Mapping) -> list[str]:
+    lines = [f"{'':<26}{'mean Dice':>10}{'pixel accuracy':>16}"]
+    model = f"{'this model':<26}{_number(summary['mean_dice'], 3):>10}{_number(summary['pixel_accuracy'], 4):>16}"
+    interval = summary.get("mean_dice_ci95")
+    lines.append(model + (f"  95 % interval {interval[0]:.3f} to {interval[1]:.3f}" if interval else ""))
+    for name, row in summary["baselines"].items():
+        title = "baseline " + name.replace("_", " ")
+        lines.append(f"{title:<26}{_number(row['mean_dice'], 3):>10}{_number(row['pixel_accuracy'], 4):>16}")
+    return lines
+
+
+def _patient_table(summary: Mapping) -> list[str]:
+    patients = summary["by_patient"]
+    wide = max(10, *(len(key) + 2 for key in patients))
+    lines = [f"{'Dice of':<{wide}}" + "".join(f"{s.short:>7}" for s in FOREGROUND) + f"{'mean':>8}{'slices':>8}"]
+    for key, row in patients.items():
+        cells = "".join(f"{_number(row['dice'][s.name], 3):>7}" for s in FOREGROUND)
+        lines.append(f"{key:<{wide}}{cells}{_number(row['mean_dice'], 3):>8}{row['slices']:>8}")
+    return lines
+
+
+def _number(value: float | None, digits: int, signed: bool = False) -> str:
+    if value is None:
+        return "-"
+    return f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    lines, line = [], ""
+    for word in text.split(" "):
+        if line and len(line) + 1 + len(word) > width:
+            lines.append(line)
+            line = " " * 8 + word
+        else:
+            line = f"{line} {word}" if line else word
+    return [*lines, line]
+
+
+def _field(value) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool | np.bool_):
+        return "true" if value else "false"
+    return repr(float(value)) if isinstance(value, float | np.floating) else str(value)
+
+
+def _plain(value):
+    """Turn numpy scalars, tuples and paths into what JSON has, and what is not finite into None."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(v) for key, v in value.items()}
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    if isinstance(value, int | np.integer):
+        return int(value)
+    if isinstance(value, float | np.floating):
+        return float(value) if math.isfinite(value) else None
+    return value if value is None or isinstance(value, str) else str(value)
+
+
+def _write_text(path: Path, text: str) -> None:
+    half = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        half.write_text(text, encoding="utf-8")
+        os.replace(half, path)
+    finally:
+        half.unlink(missing_ok=True)
