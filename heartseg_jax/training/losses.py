@@ -1,4 +1,4 @@
-"""The loss: batch Dice + cross-entropy over merged labels. Pure functions of arrays; counts live in `counts.py`.
+"""The loss: batch Dice + cross-entropy over merged labels. Pure functions of arrays; counts are in `counts.py`.
 
 Labels must be 0..8 or 255: a label out of range cannot be seen under `jit` (indexing clamps it), so the host
 checks them before any cast.
@@ -39,17 +39,17 @@ def segmentation_loss(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Weighted sum of batch Dice loss and cross-entropy, both over merged labels.
 
-    The probability of a merged class is the sum over its channels, q_k = sum_{c: merge[c] = k} softmax(logits)_c:
-    the marginal loss of Shi et al., "Marginal loss and exclusion loss for partially supervised multi-organ
-    segmentation", Medical Image Analysis 70 (2021) 101979. Moving probability between channels that count as one
-    changes nothing.
+    The probability of a merged class is the sum over its channels,
+    q_k = sum_{c: merge[c] = k} softmax(logits)_c: the marginal loss of Shi et al., "Marginal loss and exclusion
+    loss for partially supervised multi-organ segmentation", Medical Image Analysis 70 (2021) 101979. Moving
+    probability between channels that count as one changes nothing.
 
     Cross-entropy is the mean of -log q_target over valid pixels (label is not 255, mask is 1).
 
-    Dice is 1 - 2 sum(q_k t_k) / (sum(q_k) + sum(t_k)), the sums taken over all valid pixels of the batch, averaged
-    over the foreground classes which the truth has in this batch. Absent classes are left out (cross-entropy
-    punishes false positives there); with none present the Dice term is 0. An example whose source does not know
-    class k (`merge[k] != k`) adds nothing to it.
+    The Dice term is 1 - 2 sum(q_k t_k) / (sum(q_k) + sum(t_k)), the sums taken over all valid pixels of the
+    batch, averaged over the foreground classes which the truth has in this batch. Absent classes are left out
+    (cross-entropy punishes false positives there); with none present the term is 0. An example whose source
+    does not know class k (`merge[k] != k`) adds nothing to it.
 
     Args:
         logits: [B, H, W, 9].
@@ -78,15 +78,15 @@ def segmentation_loss(
 def _batch_dice_loss(
     log_probabilities: jax.Array, log_q: jax.Array, target: jax.Array, valid: jax.Array, merge: jax.Array
 ) -> jax.Array:
-    """Mean over the foreground classes present of 1 - Dice; `log_q` is each pixel's log-probability of its target."""
+    """Mean of 1 - Dice over the foreground classes present; `log_q` is the log-probability of the target."""
     num_classes = log_probabilities.shape[-1]
     classes = jnp.arange(num_classes)
     truth = (target[..., None] == classes) & valid[..., None]
     # q_k is only ever multiplied by t_k where k is the target, and there it is exp(log_q).
     intersection = jnp.sum(jnp.where(truth, jnp.exp(log_q)[..., None], 0.0), axis=(0, 1, 2))
     true_pixels = jnp.sum(truth, axis=(0, 1, 2), dtype=jnp.float32)
-    # Merging commutes with the sum over pixels, so it is done on [B, 9] and not on every pixel. A class that the
-    # source does not know receives nothing here, since no channel counts as it.
+    # Merging commutes with the sum over pixels, so it is done on [B, 9] and not on every pixel. A class that
+    # the source does not know receives nothing here, since no channel counts as it.
     by_channel = jnp.sum(jnp.where(valid[..., None], jnp.exp(log_probabilities), 0.0), axis=(1, 2))
     counts_as = merge[:, :, None] == classes
     predicted = jnp.sum(jnp.where(counts_as, by_channel[:, :, None], 0.0), axis=(0, 1))
