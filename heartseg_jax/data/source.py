@@ -1,0 +1,49 @@
+"""Which dataset a run trains on: the folder that its config names, or phantom patients made for it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from heartseg_jax import settings
+from heartseg_jax.data.prepare import prepare_phantom
+from heartseg_jax.data.store import Dataset, read_dataset, with_test_patients
+from heartseg_jax.imaging import phantom
+
+
+def dataset_for(config: Any, workdir: Path) -> Dataset:
+    """Return the dataset of a config, split as `data.test_patients` says where it says anything.
+
+    Without `data.path`, phantom patients are made once in `datasets/` beside the run folder, under a name that
+    holds the digest of everything they depend on: runs of the same phantoms share them.
+    """
+    path = Path(config.data.path) if config.data.path else phantom_dataset(config.data.phantom, workdir.parent)
+    return resplit(read_dataset(path), config)
+
+
+def resplit(dataset: Dataset, config: Any) -> Dataset:
+    """Return the dataset with the config's own test and validation patients, or as it is."""
+    if not config.data.test_patients:
+        return dataset
+    return with_test_patients(dataset, config.data.test_patients, config.data.validation_patients)
+
+
+def phantom_dataset(group: Any, parent: Path) -> Path:
+    """Return the folder of the phantom patients that `group` (a config's `data.phantom`) asks for, made if need be."""
+    asked = {"version": phantom.VERSION, **settings.to_plain(group)}
+    name = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
+    path = parent / "datasets" / f"phantom-v{phantom.VERSION}-{name}"
+    if not path.is_dir():
+        spec = phantom.PhantomSpec(tuple(group.shape), tuple(group.spacing_mm), group.randomised_contrast)
+        counts = (group.train, group.validation, group.test)
+        prepare_phantom(path, counts=counts, seed=group.seed, spec=spec)
+    return path
+
+
+def dataset_identity(dataset: Dataset) -> str:
+    """Return a digest of what a run learns from: every array, merge and split, wherever the folder lies."""
+    record = [dataclasses.asdict(patient) for patient in dataset.patients]
+    return hashlib.sha256(json.dumps([dataset.intensity, record], sort_keys=True).encode()).hexdigest()

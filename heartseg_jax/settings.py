@@ -1,0 +1,245 @@
+"""Configs: loading, overrides from the command line, validation, and the difference between two. No JAX here."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict, FrozenConfigDict
+
+from heartseg_jax.errors import UserError
+
+RESUMABLE = ("train.epochs", "guards.", "log.", "checkpoint.", "data.threads", "data.cache_gb")
+"""Fields (or, with a final dot, groups) that a run may change when it goes on."""
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "data.channels": ("repeat", "adjacent"),
+    "data.normalise": ("window", "percentile"),
+    "data.augment": ("none", "default", "as_original", "randomised"),
+    "model.norm": ("none", "batch"),
+    "model.dtype": ("float32", "bfloat16"),
+    "train.schedule": ("cosine", "constant"),
+    **{
+        f"guards.{name}": ("stop", "warn", "off")
+        for name in ("non_finite", "divergence", "collapse", "missing_labels", "images", "labels")
+    },
+}
+
+AT_LEAST: dict[str, float] = {
+    "data.size": 8,
+    "data.mm_per_pixel": 0,
+    "data.batch_size": 1,
+    "data.threads": 1,
+    "data.cache_gb": 0,
+    "data.phantom.train": 1,
+    "data.phantom.validation": 0,
+    "data.phantom.test": 0,
+    "model.width": 1,
+    "model.levels": 2,
+    "train.epochs": 1,
+    "train.warmup_steps": 0,
+    "train.weight_decay": 0,
+    "train.clip_norm": 0,
+    "train.dice_weight": 0,
+    "train.cross_entropy_weight": 0,
+    "checkpoint.every_steps": 1,
+    "checkpoint.keep": 1,
+    "log.every_steps": 1,
+    "log.evaluate_every_epochs": 1,
+    "guards.divergence_factor": 1,
+    "guards.divergence_steps": 1,
+    "guards.collapse_evaluations": 1,
+}
+
+
+def load(spec: str, overrides: Mapping[str, str] | None = None) -> tuple[str, FrozenConfigDict]:
+    """Return the run's name and the validated config of `spec`, `FILE.py` or `FILE.py:variant`.
+
+    `overrides` maps dotted fields to text as typed, e.g. `{"data.size": "128"}`.
+
+    Raises:
+      UserError: no such file or variant, an unknown field, a value of the wrong type or out of range.
+    """
+    file, _, variant = spec.partition(":")
+    path = Path(file)
+    if not path.is_file():
+        siblings = path.parent if path.parent.is_dir() else Path("configs")
+        known = sorted(p.as_posix() for p in siblings.glob("*.py") if p.stem not in ("__init__", "base"))
+        raise UserError(f"no config file at {file}{suggestion(file, known)}")
+    config = _execute(path, variant)
+    for field, text in (overrides or {}).items():
+        set_field(config, field, text)
+    validate(config)
+    return path.stem + (f"-{variant}" if variant else ""), FrozenConfigDict(config)
+
+
+def _execute(path: Path, variant: str) -> ConfigDict:
+    """Run a config file and return its `get_config(variant)`."""
+    root = str(Path(__file__).resolve().parents[1])
+    if root not in sys.path:
+        sys.path.insert(0, root)  # the files in configs/ build on configs/base.py
+    spec = importlib.util.spec_from_file_location(f"_config_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{path} is not a Python config file; give one such as configs/quickstart.py")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        config = module.get_config(variant)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"the config file {path} failed: {type(error).__name__}: {error}") from error
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"get_config() of {path} must return an ml_collections ConfigDict")
+    return config
+
+
+def suggestion(word: str, known: list[str]) -> str:
+    """Return '; did you mean X?' or '; there are A, B' for an unknown word."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.7)
+    if close:
+        return f"; did you mean {close[0]}?"
+    return f"; there are {', '.join(known)}" if known else ""
+
+
+def fields(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (dotted name, value) of every leaf, in the config's order."""
+    for name, value in config.items():
+        if isinstance(value, ConfigDict | FrozenConfigDict | dict):
+            yield from fields(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def set_field(config: ConfigDict, field: str, text: str) -> None:
+    """Set one dotted field from the text typed on the command line, keeping the field's type."""
+    known = dict(fields(config))
+    if field not in known:
+        if any(name.startswith(field + ".") for name in known):
+            inside = next(name for name in known if name.startswith(field + "."))
+            raise UserError(f"config.{field} is a group of fields; set one inside it, such as {inside}")
+        raise UserError(f"the config has no field '{field}'{suggestion(field, list(known))}")
+    owner = config
+    *groups, leaf = field.split(".")
+    for group in groups:
+        owner = owner[group]
+    with owner.unlocked():
+        owner[leaf] = parse_value(field, text, known[field])
+
+
+def parse_value(field: str, text: str, default: Any) -> Any:
+    """Return `text` as a value of the type of `default`, or raise a UserError that names the field."""
+    if isinstance(default, bool):
+        truth = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+        if text.lower() in truth:
+            return truth[text.lower()]
+        raise UserError(f"{field} needs true or false, not '{text}'")
+    if isinstance(default, int):
+        try:
+            return int(text)
+        except ValueError:
+            raise UserError(f"{field} needs a whole number, not '{text}'") from None
+    if isinstance(default, float):
+        try:
+            value = float(text)
+        except ValueError:
+            raise UserError(f"{field} needs a number, not '{text}'") from None
+        if value != value or value in (float("inf"), float("-inf")):
+            raise UserError(f"{field} needs a finite number, not '{text}'")
+        return value
+    if isinstance(default, tuple | list):
+        return _parse_sequence(field, text, tuple(default))
+    return text
+
+
+def _parse_sequence(field: str, text: str, default: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Parse '1,2,3' or '(1, 2, 3)'; a default with members fixes their number and type."""
+    body = text.strip().strip("()[]")
+    words = [word.strip().strip("'\"") for word in body.split(",") if word.strip()]
+    if not default:
+        return tuple(words)
+    if len(words) != len(default):
+        raise UserError(f"{field} needs {len(default)} values such as {default}, not '{text}'")
+    return tuple(parse_value(field, word, like) for word, like in zip(words, default, strict=True))
+
+
+def validate(config: Mapping[str, Any]) -> None:
+    """Raise a UserError for the first field whose value cannot be meant."""
+    values = dict(fields(config))
+    for field, choices in CHOICES.items():
+        if field in values and values[field] not in choices:
+            raise UserError(f"{field} must be one of {', '.join(choices)}, not '{values[field]}'")
+    for field, least in AT_LEAST.items():
+        if field in values and values[field] < least:
+            raise UserError(f"{field} must be at least {least:g}, not {values[field]}")
+    if values["train.learning_rate"] <= 0:
+        raise UserError(f"train.learning_rate must be above 0, not {values['train.learning_rate']}")
+    if values["model.num_classes"] != 9:
+        raise UserError(
+            f"model.num_classes must be 9 (background and eight structures), not {values['model.num_classes']}"
+        )
+    if not 0 <= values["model.dropout"] < 1:
+        raise UserError(f"model.dropout must be from 0 to below 1, not {values['model.dropout']}")
+    if not 0 < values["model.batch_norm_momentum"] < 1:
+        raise UserError(
+            f"model.batch_norm_momentum must lie between 0 and 1, not {values['model.batch_norm_momentum']}"
+        )
+    if values["train.dice_weight"] + values["train.cross_entropy_weight"] <= 0:
+        raise UserError("train.dice_weight and train.cross_entropy_weight are both 0: nothing would be learned")
+    for field in ("data.window_hu", "data.percentiles"):
+        low, high = values[field]
+        if not low < high:
+            raise UserError(f"{field} needs a lower and a higher value, not {values[field]}")
+    step = 2 ** (values["model.levels"] - 1)
+    if values["data.size"] % step:
+        raise UserError(
+            f"data.size must be a multiple of {step} for model.levels={values['model.levels']}, "
+            f"not {values['data.size']}"
+        )
+    if values["data.validation_patients"] and not values["data.test_patients"]:
+        raise UserError("data.validation_patients is read only together with data.test_patients")
+    if not values["data.path"] and min(values["data.phantom.shape"] + values["data.phantom.spacing_mm"]) <= 0:
+        raise UserError("data.phantom.shape and data.phantom.spacing_mm must be positive")
+
+
+def to_plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config as nested dicts and lists, ready for JSON."""
+    return {
+        name: to_plain(value)
+        if isinstance(value, ConfigDict | FrozenConfigDict | dict)
+        else list(value)
+        if isinstance(value, tuple)
+        else value
+        for name, value in config.items()
+    }
+
+
+def from_plain(plain: Mapping[str, Any]) -> FrozenConfigDict:
+    """Return the config that `to_plain` wrote."""
+
+    def tuples(node: Any) -> Any:
+        if isinstance(node, Mapping):
+            return {name: tuples(value) for name, value in node.items()}
+        return tuple(node) if isinstance(node, list) else node
+
+    return FrozenConfigDict(tuples(plain))
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Return 'field: old -> new' for each field that differs, fields on RESUMABLE left out."""
+    before, after = dict(fields(to_plain(old))), dict(fields(to_plain(new)))
+    missing = object()
+    return [
+        f"{field}: {before.get(field, 'absent')} -> {after.get(field, 'absent')}"
+        for field in sorted(set(before) | set(after))
+        if before.get(field, missing) != after.get(field, missing) and not is_resumable(field)
+    ]
+
+
+def is_resumable(field: str) -> bool:
+    """Tell whether a run may change this field when it goes on."""
+    return any(field == name or (name.endswith(".") and field.startswith(name)) for name in RESUMABLE)

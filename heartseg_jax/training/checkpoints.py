@@ -1,0 +1,133 @@
+"""Checkpoints by Orbax: the state, the position in the data, and what the model was trained to see."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging as absl_logging
+
+from heartseg_jax.errors import UserError
+from heartseg_jax.training.steps import TrainState
+
+# Orbax tells every save in a dozen lines; what a user must know is said by the run itself.
+absl_logging.set_verbosity(absl_logging.ERROR)
+logging.getLogger("orbax").setLevel(logging.ERROR)
+
+
+class Saved(NamedTuple):
+    """What a checkpoint holds beside the state."""
+
+    step: int
+    data: Mapping[str, Any]
+    contract: Mapping[str, Any]
+
+
+class Checkpoints:
+    """The folder `checkpoints/<step>/` of one run."""
+
+    def __init__(self, path: Path, keep: int | None = None):
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=keep is not None)
+        self._path = path.absolute()
+        self._manager = ocp.CheckpointManager(self._path, options=options, item_names=("state", "data", "contract"))
+
+    def steps(self) -> list[int]:
+        """Return the steps that have a whole checkpoint, oldest first."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, state: TrainState, data: Mapping[str, Any], contract: Mapping[str, Any]) -> None:
+        """Write a checkpoint of `state`; what was begun but not committed is never taken for one.
+
+        The caller has made sure that the loss of this state's last step is finite. The arrays are copied to
+        the host first: on a CPU they may share memory with buffers that the next step is given to overwrite.
+        """
+        host = jax.tree.map(lambda leaf: np.array(leaf, copy=True), state._asdict())
+        self._manager.save(
+            int(host["step"]),
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(host),
+                data=ocp.args.JsonSave(dict(data)),
+                contract=ocp.args.JsonSave(dict(contract)),
+            ),
+        )
+
+    def read(self, step: int) -> Saved:
+        """Return what lies beside the state of `step`."""
+        restored = self._restore(step, data=ocp.args.JsonRestore(), contract=ocp.args.JsonRestore())
+        return Saved(step, restored["data"], restored["contract"])
+
+    def restore(self, step: int, like: TrainState) -> TrainState:
+        """Return the state of `step`, placed as `like` (arrays or shapes with shardings) is.
+
+        Raises:
+          UserError: an array is missing, superfluous, or of another shape or dtype, naming it.
+        """
+        expected = like._asdict()
+        self._compare(step, expected)
+        target = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None)),
+            expected,
+        )
+        return TrainState(**self._restore(step, state=ocp.args.StandardRestore(target))["state"])
+
+    def restore_arrays(self, step: int) -> dict[str, Any]:
+        """Return the state of `step` as a tree of numpy arrays in the form it was saved, for inspection."""
+        metadata = self._metadata(step)
+        target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), metadata)
+        return self._restore(step, state=ocp.args.StandardRestore(target))["state"]
+
+    def close(self) -> None:
+        """Wait until everything is on the disk."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+    def wait(self) -> None:
+        """Return when the last save is on the disk."""
+        self._manager.wait_until_finished()
+
+    def _restore(self, step: int, **items: Any) -> Any:
+        try:
+            return self._manager.restore(step, args=ocp.args.Composite(**items))
+        except Exception as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise UserError(
+                f"the checkpoint {self._path / str(step)} cannot be read ({reason}); delete that folder to go on "
+                "from the one before"
+            ) from error
+
+    def _metadata(self, step: int) -> Any:
+        try:
+            return self._manager.item_metadata(step)["state"]
+        except Exception as error:
+            raise UserError(f"the checkpoint {self._path / str(step)} cannot be read: {error}") from error
+
+    def _compare(self, step: int, expected: Any) -> None:
+        """Compare shapes and dtypes by path: Orbax would cast a dtype in silence."""
+
+        def described(tree: Any) -> dict[str, str]:
+            leaves = jax.tree_util.tree_leaves_with_path(tree)
+            return {_path(path): f"{tuple(leaf.shape)} {np.dtype(leaf.dtype).name}" for path, leaf in leaves}
+
+        saved, wanted = described(self._metadata(step)), described(expected)
+        wrong = [
+            f"{name}: saved {saved[name]}, expected {wanted[name]}"
+            for name in saved
+            if wanted.get(name, saved[name]) != saved[name]
+        ]
+        wrong += [f"{name} is not in the checkpoint" for name in sorted(set(wanted) - set(saved))]
+        wrong += [f"{name} is in the checkpoint alone" for name in sorted(set(saved) - set(wanted))]
+        if wrong:
+            more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
+            raise UserError(
+                f"the checkpoint {self._path / str(step)} is of another model: {'; '.join(wrong[:3])}{more}"
+            )
+
+
+def _path(path: tuple[Any, ...]) -> str:
+    """Return a tree path as 'params/encoder/...': whatever kind of key each part is."""
+    return "/".join(str(getattr(part, "key", getattr(part, "name", getattr(part, "idx", part)))) for part in path)

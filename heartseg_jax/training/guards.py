@@ -1,0 +1,191 @@
+"""What stops a run before it wastes a night or lies: each finding says what was seen, why, and what to try.
+
+Pure functions of arrays and numbers; the caller decides by config whether a finding stops or warns.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from heartseg_jax.anatomy import FOREGROUND, IGNORED, NUM_LABELS
+from heartseg_jax.errors import GuardStop
+
+
+class Finding(NamedTuple):
+    """One thing that a guard saw."""
+
+    guard: str
+    seen: str
+    cause: str
+    mend: str
+
+    def __str__(self) -> str:
+        return f"{self.guard} guard: {self.seen}\n  likely cause: {self.cause}\n  what to try:  {self.mend}"
+
+
+def act(findings: Iterable[Finding], policy: Mapping[str, str]) -> list[str]:
+    """Return the findings that only warn, as text; raise GuardStop for the first that stops.
+
+    `policy[guard]` is 'stop', 'warn' or 'off'.
+    """
+    warnings = []
+    for finding in findings:
+        level = policy[finding.guard]
+        if level == "stop":
+            raise GuardStop(f"{finding}\n  to go on all the same: --config.guards.{finding.guard}=warn")
+        if level == "warn":
+            warnings.append(str(finding))
+    return warnings
+
+
+def check_labels(where: str, labels: np.ndarray) -> list[Finding]:
+    """Find label values other than 0..8 and 255 in `labels` (any shape, integer).
+
+    They must be caught on the host: optax gives NaN for a label too large, and a cast to a small type
+    turns -1 into the last class without a word.
+    """
+    values, counts = np.unique(labels, return_counts=True)
+    wrong = [(int(v), int(n)) for v, n in zip(values, counts, strict=True) if not (0 <= v < NUM_LABELS or v == IGNORED)]
+    if not wrong:
+        return []
+    listed = ", ".join(f"{value} ({count} pixels)" for value, count in wrong[:5])
+    return [
+        Finding(
+            "labels",
+            f"{where} has label values out of range: {listed}; allowed are 0 to {NUM_LABELS - 1} and {IGNORED}",
+            "masks numbered another way (shifted by one, or grey levels taken for labels)",
+            "prepare the dataset again with the palette of its masks (prepare --colours=map.json)",
+        )
+    ]
+
+
+def check_images(where: str, images: np.ndarray, intensity: str) -> list[Finding]:
+    """Find slices `[N, H, W]` that are constant (more than half of them), and values that the unit excludes."""
+    findings = []
+    flat = images.reshape(len(images), -1)
+    constant = int(np.sum(flat.min(axis=1) == flat.max(axis=1)))
+    if 2 * constant > len(images):
+        findings.append(
+            Finding(
+                "images",
+                f"{constant} of {len(images)} slices of {where} are constant (the first is all {flat[0, 0]})",
+                "images were not read, or were scaled to zero on the way into the dataset",
+                "look at the source images, then prepare the dataset again",
+            )
+        )
+    elif intensity == "HU":
+        low, high = float(np.percentile(flat, 0.5)), float(np.percentile(flat, 99.5))
+        if low >= -200 or high > 10000 or high < -500:
+            findings.append(
+                Finding(
+                    "images",
+                    f"{where} is said to be in HU, but 99 % of its values lie from {low:.0f} to {high:.0f}",
+                    "RescaleSlope and RescaleIntercept were not applied, or the images are not CT (no air in them)",
+                    "prepare the dataset again from the original study",
+                )
+            )
+    return findings
+
+
+def check_known_structures(class_counts: np.ndarray, merges: Sequence[Sequence[int]]) -> list[Finding]:
+    """Find structures that a source claims to know but that no training slice holds.
+
+    `class_counts` is `[patients, 10]` pixels of the training slices by label 0..8 and ignored; `merges` has
+    nine labels a patient.
+    """
+    totals = class_counts.sum(axis=0)
+    if totals[1:NUM_LABELS].sum() == 0:
+        return [
+            Finding(
+                "missing_labels",
+                "the training slices hold no structure at all: every label is background",
+                "the masks are black, or their colours were not recognised when the dataset was made",
+                "open a mask as a picture, then prepare the dataset again with its palette (--colours=map.json)",
+            )
+        ]
+    missing = [
+        s.name for s in FOREGROUND if totals[s.label] == 0 and any(merge[s.label] == s.label for merge in merges)
+    ]
+    if not missing:
+        return []
+    return [
+        Finding(
+            "missing_labels",
+            f"no training slice holds {', '.join(missing)}, though the sources claim to label it",
+            "the masks lack the structure, its colour was decoded as another, or only test patients have it",
+            "give `merge` for sources that do not label it, or move a patient who has it into training",
+        )
+    ]
+
+
+def check_loss(step: int, loss: float) -> list[Finding]:
+    """Find a loss that is NaN or infinite."""
+    if math.isfinite(loss):
+        return []
+    return [
+        Finding(
+            "non_finite",
+            f"the loss of step {step} is {loss}",
+            "a learning rate that is too high, or images with values that are not finite",
+            "a lower --config.train.learning_rate, or --config.train.clip_norm=1",
+        )
+    ]
+
+
+class Divergence(NamedTuple):
+    """Watches for a loss that stays far above its start. Feed it every step's loss in order."""
+
+    first: float = math.nan
+    high_steps: int = 0
+
+    def feed(self, loss: float, factor: float) -> Divergence:
+        """Return the watch after one more loss."""
+        if math.isnan(self.first):
+            return Divergence(loss, 0)
+        return Divergence(self.first, self.high_steps + 1 if loss > factor * self.first else 0)
+
+    def findings(self, step: int, loss: float, factor: float, steps: int) -> list[Finding]:
+        """Find a loss above `factor` times the first for `steps` steps in a row."""
+        if self.high_steps < steps:
+            return []
+        return [
+            Finding(
+                "divergence",
+                f"at step {step} the loss is {loss:.4g}; for {self.high_steps} steps it has stayed above {factor:g} "
+                f"times its start ({self.first:.3g})",
+                "a learning rate that is too high",
+                "a lower --config.train.learning_rate (1e-3 suits most runs), or more --config.train.warmup_steps",
+            )
+        ]
+
+
+class Collapse(NamedTuple):
+    """Watches the evaluations for a model that predicts (nearly) nothing but background."""
+
+    empty_evaluations: int = 0
+
+    def feed(self, predicted: float, true: float, share: float) -> Collapse:
+        """Return the watch after an evaluation with these foreground fractions."""
+        empty = true > 0 and predicted < share * true
+        return Collapse(self.empty_evaluations + 1 if empty else 0)
+
+    def findings(self, step: int, predicted: float, true: float, accuracy: float, evaluations: int) -> list[Finding]:
+        """Find a collapse that has lasted `evaluations` evaluations."""
+        if self.empty_evaluations < evaluations:
+            return []
+        return [
+            Finding(
+                "collapse",
+                f"at step {step}, for {self.empty_evaluations} evaluations in a row, the model has marked "
+                f"{100 * predicted:.3f} % of the pixels as a structure where the labels mark {100 * true:.1f} %; "
+                f"its accuracy of {100 * accuracy:.1f} % is that of an all-black mask",
+                "a learning rate that is too high or too low, frozen or lost weights, images that reach the network "
+                "as constants (look at figures/inputs.png), or labels that are mostly background",
+                "look at figures/inputs.png; then another --config.train.learning_rate, or "
+                "--config.train.dice_weight above 0",
+            )
+        ]

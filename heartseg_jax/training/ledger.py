@@ -1,0 +1,131 @@
+"""The run's book-keeping: metrics read a step late, the guards that watch them, the rows that are written."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from heartseg_jax.anatomy import FOREGROUND, NUM_LABELS
+from heartseg_jax.evaluation import metrics
+from heartseg_jax.training import guards
+
+Row = dict[str, Any]
+
+
+class Ledger:
+    """Takes each step's metrics (device arrays), reads them a step late, and makes rows of them.
+
+    `tag` is 'val' where validation patients are watched, 'fit' where training slices stand in for them.
+    """
+
+    def __init__(
+        self,
+        policy: Any,
+        *,
+        tag: str,
+        batch_size: int,
+        per_epoch: int,
+        write: Callable[[Row], None],
+        tell: Callable[[str], None],
+    ):
+        self._policy, self._tag, self._batch_size, self._per_epoch = policy, tag, batch_size, per_epoch
+        self._write, self._tell = write, tell
+        self._pending: tuple[int, Mapping[str, jax.Array]] | None = None
+        self._read: list[dict[str, float]] = []
+        self._divergence, self._collapse = guards.Divergence(), guards.Collapse()
+        self._waited_s, self._paused_s, self._clock, self._clock_steps = 0.0, 0.0, math.nan, 0
+        self._warned: set[str] = set()
+        self.brief = ""
+
+    def take(self, step: int, current: Mapping[str, jax.Array]) -> None:
+        """Hand in the metrics of the step just sent off; those of the step before are read now."""
+        self.settle()
+        self._pending = (step, current)
+        self._clock_steps += 1
+
+    def settle(self) -> None:
+        """Read what is pending, and let the guards see it. Waits for the device only if that step still runs."""
+        if self._pending is None:
+            return
+        step, values = self._pending
+        self._pending = None
+        row = {name: float(value) for name, value in jax.device_get(values).items()}
+        self._read.append(row)
+        loss, policy = row["loss"], self._policy
+        found = guards.check_loss(step, loss)
+        if not found:
+            self._divergence = self._divergence.feed(loss, policy.divergence_factor)
+            found = self._divergence.findings(step, loss, policy.divergence_factor, policy.divergence_steps)
+        self._act(found)
+
+    def waited(self, seconds: float) -> None:
+        """Note that the host waited for data."""
+        self._waited_s += seconds
+
+    def start_clock(self) -> None:
+        """Begin to measure: called when the first step, and with it the compilation, is over."""
+        self._clock, self._clock_steps, self._waited_s, self._paused_s = time.perf_counter(), 0, 0.0, 0.0
+
+    def paused(self, seconds: float) -> None:
+        """Note time that was no training: an evaluation, a checkpoint."""
+        self._paused_s += seconds
+
+    def look(self, step: int, loss: float, confusions: Mapping[int, np.ndarray]) -> Row:
+        """Return the row of an evaluation; the collapse guard sees it.
+
+        `confusions` has a matrix `[9, 9]` (truth x prediction) for each patient; Dice is the mean over the
+        patients for each structure, then over the structures.
+        """
+        counts = sum(confusions.values(), np.zeros((NUM_LABELS, NUM_LABELS), np.int64))
+        total = max(int(counts.sum()), 1)
+        accuracy = float(np.trace(counts)) / total
+        dice = [metrics.dice_from_counts(c) for c in confusions.values()]
+        row: Row = {f"{self._tag}/loss": _finite(loss), f"{self._tag}/pixel_accuracy": accuracy}
+        row[f"{self._tag}/all_background_accuracy"] = float(counts[0].sum()) / total
+        means = {}
+        for structure in FOREGROUND:
+            known = [d[structure.label] for d in dice if d[structure.label] is not None]
+            means[structure.name] = math.fsum(known) / len(known) if known else None
+            row[f"{self._tag}/dice/{structure.name}"] = means[structure.name]
+        scored = [m for m in means.values() if m is not None]
+        row[f"{self._tag}/dice/mean"] = math.fsum(scored) / len(scored) if scored else None
+        predicted, true = float(counts[:, 1:].sum()) / total, float(counts[1:].sum()) / total
+        row[f"{self._tag}/foreground_fraction"] = predicted
+        self._collapse = self._collapse.feed(predicted, true, self._policy.collapse_share)
+        self._act(self._collapse.findings(step, predicted, true, accuracy, self._policy.collapse_evaluations))
+        return row
+
+    def write(self, step: int, learning_rate: float, extra: Row) -> None:
+        """Write one row: means since the last, rates, and what an evaluation found."""
+        row: Row = {"step": step, "epoch": step / self._per_epoch}
+        for name in self._read[0] if self._read else ():
+            row[f"train/{name}"] = _finite(math.fsum(r[name] for r in self._read) / len(self._read))
+        row["train/learning_rate/all"] = learning_rate
+        if self._clock_steps:
+            spent = time.perf_counter() - self._clock - self._paused_s
+            row["perf/step_ms"] = 1e3 * spent / self._clock_steps
+            row["perf/images_per_s"] = self._batch_size * self._clock_steps / spent
+            row["perf/data_wait_ms"] = 1e3 * self._waited_s / self._clock_steps
+        row.update(extra)
+        loss, dice = row.get("train/loss"), row.get(f"{self._tag}/dice/mean")
+        words = [f"loss {loss:.4f}" if loss is not None else "", f"{self._tag} Dice {dice:.3f}" if dice else ""]
+        self.brief = "  ".join(word for word in words if word) or self.brief
+        self._write(row)
+        self._read.clear()
+        self.start_clock()
+
+    def _act(self, findings: list[guards.Finding]) -> None:
+        for warning in guards.act(findings, self._policy):
+            if warning.split(":")[0] not in self._warned:  # once a guard and run: the rows show the rest
+                self._warned.add(warning.split(":")[0])
+                self._tell(f"WARNING {warning}")
+
+
+def _finite(value: float) -> float | None:
+    """Return the number, or None (JSON's null) where it is NaN or infinite."""
+    return value if math.isfinite(value) else None

@@ -1,0 +1,261 @@
+"""The training run, from the first folder to the last figure. Read it from `train` downwards."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from heartseg_jax import workdir as runs
+from heartseg_jax.data import pipeline
+from heartseg_jax.data.augment import PRESETS
+from heartseg_jax.data.source import dataset_for, dataset_identity
+from heartseg_jax.data.store import Dataset
+from heartseg_jax.errors import UserError
+from heartseg_jax.evaluation import figures, report
+from heartseg_jax.evaluation.evaluate import score_split
+from heartseg_jax.inference.predict import make_probabilities
+from heartseg_jax.training import steps
+from heartseg_jax.training.checkpoints import Checkpoints
+from heartseg_jax.training.inspection import inspect_data
+from heartseg_jax.training.ledger import Ledger
+
+
+class Run(NamedTuple):
+    """What stays the same from the first step to the last."""
+
+    config: Any
+    folder: runs.Workdir
+    dataset: Dataset
+    view: pipeline.View
+    examples: pipeline.Examples
+    watched: pipeline.Examples
+    per_epoch: int
+    total_steps: int
+    contract: dict[str, Any]
+
+    @property
+    def tag(self) -> str:
+        """'val' where there are validation patients; 'fit' where the training slices stand in for them."""
+        return "fit" if self.watched is self.examples else "val"
+
+
+def train(config: Any, path: Path, argv: list[str]) -> dict[str, Any]:
+    """Train the model of `config` in the folder `path`, or go on with the run that lies there.
+
+    Returns the summary of the final evaluation.
+
+    Raises:
+      UserError: the folder, the data or the config do not fit.
+      GuardStop: a guard found something that makes going on pointless.
+    """
+    # Act 1: the folder. A run of another config is refused before anything is touched.
+    folder, lock = runs.open_for_training(path, config)
+    with lock:
+        run = _open_run(config, folder, argv)
+
+        # Act 2: the model, on one of two rungs: its own last checkpoint, or fresh weights.
+        mesh = steps.data_mesh(config.data.batch_size)
+        model = steps.build_model(config.model)
+        schedule = steps.learning_rate_schedule(config.train, run.total_steps)
+        tx = steps.build_optimizer(config.train, schedule)
+        root = jax.random.key(config.seed)
+        state = steps.replicate(mesh, steps.init_state(model, tx, root, config.data.size))
+        checkpoints = Checkpoints(folder.checkpoints, config.checkpoint.keep)
+        batches = pipeline.train_batches(
+            run.examples, config.seed, config.data.batch_size, run.total_steps, config.data.threads
+        )
+        state = _resume(run, checkpoints, batches, state)
+        runs.rewind_metrics(folder, int(state.step))
+
+        # Act 3: what the network will see, as a picture, before the first step is taken.
+        if config.log.figures and int(state.step) == 0:
+            _draw_inputs(run, root)
+
+        # Act 4: the steps.
+        if int(state.step) < run.total_steps:
+            folder.done.unlink(missing_ok=True)
+            train_step = steps.make_train_step(model, tx, config.train, PRESETS[config.data.augment])
+            eval_step = steps.make_eval_step(model, config.train)
+            state = _loop(run, state, batches, checkpoints, train_step, eval_step, schedule, mesh, root)
+        batches.close()
+        checkpoints.close()
+
+        # Act 5: the score on patients it never saw, the figures, and the mark that all is there.
+        summary = _finish(run, model, state)
+        print(report.table(summary))
+        print(f"\nrun: {folder.path}  (summary.json and cases.csv in evaluation/, pictures in figures/)")
+        folder.done.write_text(f"step {int(state.step)}\n")
+        return summary
+
+
+def _open_run(config: Any, folder: runs.Workdir, argv: list[str]) -> Run:
+    """Bring the data up and look at them with the guards."""
+    dataset = dataset_for(config, folder.path)
+    view = pipeline.view_of(config.data, dataset.intensity)
+    if not dataset.examples("train"):
+        raise UserError(f"{dataset.path} has no training patients; prepare it with others, or fewer test patients")
+    for warning in inspect_data(dataset, config.guards):
+        _tell(f"WARNING {warning}")
+    examples = pipeline.Examples(dataset, "train", view, config.data.cache_gb)
+    validates = bool(dataset.examples("validation"))
+    watched = pipeline.Examples(dataset, "validation", view, config.data.cache_gb) if validates else examples
+    per_epoch = pipeline.steps_per_epoch(len(examples), config.data.batch_size)
+    contract = {
+        "view": dict(pipeline.as_contract(view)),
+        "dataset": str(dataset.path),
+        "dataset_identity": dataset_identity(dataset),
+        "per_epoch": per_epoch,
+    }
+    record = {**runs.provenance(argv), "dataset": contract, "devices": [d.device_kind for d in jax.devices()]}
+    runs.write_json(folder.run, record)
+    names = ", ".join(
+        f"{len(dataset.patients_in(s))} {s} ({len(dataset.examples(s))} slices)"
+        for s in ("train", "validation", "test")
+    )
+    _tell(f"data: {dataset.path}; patients: {names}")
+    return Run(config, folder, dataset, view, examples, watched, per_epoch, per_epoch * config.train.epochs, contract)
+
+
+def _resume(run: Run, checkpoints: Checkpoints, batches: Any, state: steps.TrainState) -> steps.TrainState:
+    """Return the newest checkpoint's state and set the data to its place; `state` itself where there is none."""
+    if not checkpoints.steps():
+        return state
+    saved = checkpoints.read(checkpoints.steps()[-1])
+    if saved.contract != run.contract:
+        changed = [key for key in run.contract if saved.contract.get(key) != run.contract[key]]
+        raise UserError(
+            f"{run.folder.path} was trained on other data or another view of them ({', '.join(changed)} changed); "
+            "give another --workdir"
+        )
+    if saved.step > run.total_steps:
+        raise UserError(
+            f"{run.folder.path} has already trained {saved.step} steps, more than train.epochs={run.config.train.epochs} "
+            f"asks for ({run.total_steps}); raise --config.train.epochs"
+        )
+    if saved.step < run.total_steps:
+        batches.set_state(dict(saved.data))
+    _tell(f"going on from step {saved.step} of {run.total_steps}")
+    return checkpoints.restore(saved.step, state)
+
+
+def _loop(
+    run: Run,
+    state: steps.TrainState,
+    batches: Any,
+    checkpoints: Checkpoints,
+    train_step: Any,
+    eval_step: Any,
+    schedule: Any,
+    mesh: Any,
+    root: jax.Array,
+) -> steps.TrainState:
+    """Take the steps that are left. The host never waits for the step that it has just sent off.
+
+    The order within a step: send it off; load and send the next batch while it runs; only then read the
+    metrics of the step before. Where a checkpoint or an evaluation is due the host waits, and only there.
+    """
+    config, first = run.config, int(state.step)
+    ledger = Ledger(
+        config.guards,
+        tag=run.tag,
+        batch_size=config.data.batch_size,
+        per_epoch=run.per_epoch,
+        write=lambda row: runs.append_metrics(run.folder, row),
+        tell=_tell,
+    )
+    batch = steps.to_devices(mesh, next(batches))
+    bar: tqdm | None = None
+    for step in range(first + 1, run.total_steps + 1):
+        saves = step == run.total_steps or step % config.checkpoint.every_steps == 0
+        looks = step == run.total_steps or step % (run.per_epoch * config.log.evaluate_every_epochs) == 0
+        state, current = train_step(state, batch, root)
+        position = batches.get_state() if saves else None
+        if step < run.total_steps:
+            began = time.perf_counter()
+            batch = steps.to_devices(mesh, next(batches))
+            ledger.waited(time.perf_counter() - began)
+        ledger.take(step, current)
+        row = {}
+        if saves or looks:
+            ledger.settle()  # the loss of this very step must be known to be finite before it is kept
+            began = time.perf_counter()
+            if saves:
+                checkpoints.save(state, position, run.contract)
+            if looks:
+                row = ledger.look(step, *_watch(run, eval_step, state, mesh))
+            ledger.paused(time.perf_counter() - began)
+        if row or step % config.log.every_steps == 0:
+            ledger.write(step, float(schedule(step - 1)), row)
+        if bar is None:
+            # From here on: the bar's estimate and the rates would otherwise take compilation for the pace.
+            jax.block_until_ready(current)
+            ledger.start_clock()
+            bar = tqdm(total=run.total_steps, initial=step, disable=None, unit="step", smoothing=0.1)
+        else:
+            bar.update()
+        bar.set_postfix_str(ledger.brief, refresh=False)
+        if bar.disable and row:
+            _tell(f"step {step}/{run.total_steps}  {ledger.brief}")
+    if bar is not None:
+        bar.close()
+    return state
+
+
+def _watch(run: Run, eval_step: Any, state: steps.TrainState, mesh: Any) -> tuple[float, dict[int, np.ndarray]]:
+    """Return the mean loss and each patient's confusion on the watched slices, in inference mode."""
+    examples = run.watched
+    results = [
+        (real, eval_step(state, steps.to_devices(mesh, batch)))
+        for real, batch in pipeline.in_order(examples, range(len(examples)), run.config.data.batch_size)
+    ]
+    loss, confusions = 0.0, {}
+    for real, result in results:
+        loss += float(result["loss"]) * len(real) / len(examples)
+        for number, counts in zip(real, np.asarray(result["confusion"], np.int64), strict=False):
+            patient = int(examples.patient[number])
+            confusions[patient] = confusions.get(patient, 0) + counts
+    return loss, confusions
+
+
+def _finish(run: Run, model: Any, state: steps.TrainState) -> dict[str, Any]:
+    """Score the test patients (or, where there are none, the best that there is) and draw the curves."""
+    split = next(s for s in ("test", "validation", "train") if run.dataset.examples(s))
+    draw = run.config.log.figures
+    summary = score_split(
+        make_probabilities(model, state.params, state.batch_stats),
+        run.dataset,
+        split,
+        run.view,
+        output=run.folder.evaluation,
+        batch_size=run.config.data.batch_size,
+        step=int(state.step),
+        checkpoint=str(run.folder.checkpoints / str(int(state.step))),
+        draw=draw,
+    )
+    if draw:
+        (run.folder.evaluation / "predictions.png").replace(run.folder.figures / "predictions.png")
+        figures.curves(runs.read_metrics(run.folder), run.folder.figures / "curves.png", title=run.folder.path.name)
+    return summary
+
+
+def _draw_inputs(run: Run, root: jax.Array) -> None:
+    """Draw the first batch as the network receives it: after windowing and augmentation."""
+    numbers, mask = pipeline.indices(run.config.seed, 0, 0, len(run.examples), run.config.data.batch_size)
+    batch = run.examples.gather(numbers, mask)
+    key = steps.named_key(root, "augment", 0)
+    settings = PRESETS[run.config.data.augment]
+    image, label = jax.jit(lambda batch: steps.prepare_inputs(batch, key, settings))(batch)
+    places = [run.examples.index[n] for n in numbers[:8]]
+    names = [f"{run.dataset.patients[p].id} {run.dataset.patients[p].names[z]}" for p, z in places]
+    figures.inputs(np.asarray(image)[:8], np.asarray(label)[:8], run.folder.figures / "inputs.png", names=names)
+
+
+def _tell(line: str) -> None:
+    """Say a line of progress without breaking a bar."""
+    tqdm.write(line, file=sys.stderr)

@@ -1,0 +1,172 @@
+"""The run folder: its paths, its provenance, its metrics file and its completion mark. No JAX here."""
+
+from __future__ import annotations
+
+import datetime
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from ml_collections import FrozenConfigDict
+
+from heartseg_jax import settings
+from heartseg_jax.errors import UserError
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "ml_collections")
+
+
+@dataclass(frozen=True)
+class Workdir:
+    """Where everything of one run lies."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved config."""
+        return self.path / "config.json"
+
+    @property
+    def run(self) -> Path:
+        """Provenance: versions, command, machine, dataset."""
+        return self.path / "run.json"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object a line."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """One folder a step."""
+        return self.path / "checkpoints"
+
+    @property
+    def evaluation(self) -> Path:
+        """`summary.json` and `cases.csv` of the end of training."""
+        return self.path / "evaluation"
+
+    @property
+    def figures(self) -> Path:
+        """`curves.png`, `predictions.png`, `inputs.png`."""
+        return self.path / "figures"
+
+    @property
+    def done(self) -> Path:
+        """Present only when the run has ended as planned."""
+        return self.path / "DONE"
+
+
+def open_for_training(path: Path, config: FrozenConfigDict) -> tuple[Workdir, IO[str]]:
+    """Make the folder, or take up the run that lies there. The returned lock must live as long as the run.
+
+    Raises:
+      UserError: the folder holds a run of another config, something that is no run, or a run in progress.
+    """
+    workdir = Workdir(path)
+    if path.exists() and not path.is_dir():
+        raise UserError(f"--workdir={path} is a file; give a folder")
+    strangers = {entry.name for entry in path.iterdir()} - {".lock", "config.json.tmp"} if path.is_dir() else set()
+    if strangers and not workdir.config.is_file():
+        raise UserError(f"{path} holds files but no run (no config.json); give another --workdir")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = open(path / ".lock", "w")  # noqa: SIM115 -- held until the process ends
+    except OSError as error:
+        raise UserError(f"cannot write to --workdir={path}: {error.strerror}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise UserError(f"another process is training in {path}; wait for it or give another --workdir") from None
+    if workdir.config.is_file():
+        changed = settings.differences(read_config(workdir), config)
+        if changed:
+            raise UserError(f"{path} holds a run of another config ({'; '.join(changed)}); give another --workdir")
+    write_json(workdir.config, settings.to_plain(config))
+    return workdir, lock
+
+
+def read_config(workdir: Workdir) -> FrozenConfigDict:
+    """Return the config of the run that lies in `workdir`, or raise a UserError."""
+    if not workdir.config.is_file():
+        raise UserError(f"no run at {workdir.path} (config.json is missing); give the --workdir of a run")
+    try:
+        return settings.from_plain(json.loads(workdir.config.read_text()))
+    except (json.JSONDecodeError, TypeError, AttributeError) as error:
+        raise UserError(f"{workdir.config} cannot be read: {error}") from error
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write strict JSON so that the file is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+    os.replace(temporary, path)
+
+
+def provenance(argv: list[str]) -> dict[str, Any]:
+    """Return date, command, commit, versions and machine of this process."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    return {
+        "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "command": [Path(sys.executable).name, *argv],
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "versions": versions,
+    }
+
+
+def _commit() -> str | None:
+    """Return the commit of the code that runs, '+' for local changes, or None outside a checkout."""
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return None
+    try:
+        run = lambda *words: subprocess.run(  # noqa: E731
+            ["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
+        return run("rev-parse", "HEAD") + ("+" if run("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def read_metrics(workdir: Workdir) -> list[dict[str, Any]]:
+    """Return the rows of metrics.jsonl; a last line cut short by a kill is left out."""
+    if not workdir.metrics.is_file():
+        return []
+    rows = []
+    for line in workdir.metrics.read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+def rewind_metrics(workdir: Workdir, step: int) -> None:
+    """Drop the rows after `step`: the run goes on from there and will write them again."""
+    rows = [row for row in read_metrics(workdir) if row["step"] <= step]
+    temporary = workdir.metrics.with_name("metrics.jsonl.tmp")
+    temporary.write_text("".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
+    os.replace(temporary, workdir.metrics)
+
+
+def append_metrics(workdir: Workdir, row: Mapping[str, Any]) -> None:
+    """Append one row; `step` comes first."""
+    with workdir.metrics.open("a") as file:
+        file.write(json.dumps(row, allow_nan=False) + "\n")

@@ -1,0 +1,192 @@
+"""The front door: `python main.py [VERB] --config=FILE ...`. Flags and the choice of verb, nothing else."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from heartseg_jax import settings
+from heartseg_jax.errors import GuardStop, UserError
+
+
+class Verb(NamedTuple):
+    """What a verb is for, and the flags it takes: name -> (metavariable, meaning)."""
+
+    summary: str
+    flags: dict[str, tuple[str, str]]
+    needs: tuple[str, ...]
+
+
+CONFIG = {"config": ("FILE[:VARIANT]", "a config, such as configs/quickstart.py")}
+VERBS: dict[str, Verb] = {
+    "train": Verb(
+        "train, or go on with a run; the same command resumes (the default verb)",
+        {**CONFIG, "workdir": ("DIR", "the run's folder (default: runs/<config name>)")},
+        ("config",),
+    ),
+    "evaluate": Verb(
+        "score a run on patients: summary.json, cases.csv and figures",
+        {
+            "workdir": ("DIR", "the run's folder"),
+            "step": ("N", "of which checkpoint (default: the last)"),
+            "data": ("DATASET", "another dataset than the run's own; all of its patients are scored"),
+            "split": ("NAME", "test, validation, train or all"),
+            "output": ("DIR", "where to (default: evaluation... in the run's folder)"),
+        },
+        ("workdir",),
+    ),
+    "prepare": Verb(
+        "make a dataset folder from a source",
+        {
+            "source": ("KIND", "png_pairs (images/ and masks/ of colour PNGs) or phantom"),
+            "input": ("DIR", "the source (png_pairs)"),
+            "output": ("DATASET", "the dataset folder to make"),
+            "patients": ("CSV", "a table `file,patient`; default: the file name's part before _"),
+            "colours": ("JSON", "the masks' palette, if it is not the project's own"),
+            "orientation": ("HOW", "how slices lie, such as standard, flip-rows or rot90"),
+            "max_off_palette": ("SHARE", "share of a mask's pixels that may be off the palette (default 0)"),
+            "repair": ("", "mend masks damaged by JPEG or antialiasing"),
+            "splits": ("A,B,C", "shares of patients for training, validation, test (default 0.7,0.15,0.15)"),
+            "seed": ("N", "of the split (default 0)"),
+            "overwrite": ("", "replace a dataset that is there"),
+            **{"config": ("FILE[:VARIANT]", "whose data.phantom to make (phantom)")},
+        },
+        ("source", "output"),
+    ),
+    "inspect": Verb(
+        "list a checkpoint's arrays: path, shape, dtype, norm",
+        {"workdir": ("DIR", "the run's folder"), "step": ("N", "of which checkpoint"), "json": ("", "as JSON")},
+        ("workdir",),
+    ),
+    "check": Verb(
+        "show what a config comes to, without data: parameters, receptive field, FLOPs, memory",
+        {**CONFIG, "json": ("", "as JSON")},
+        ("config",),
+    ),
+}
+SWITCHES = {"json", "repair", "overwrite"}
+EXAMPLES = """\
+examples:
+  python main.py --config=configs/quickstart.py
+  python main.py prepare --source=png_pairs --input=my_study --output=my_dataset
+  python main.py --config=configs/scratch.py --config.data.path=my_dataset --config.data.size=256
+  python main.py evaluate --workdir=runs/scratch
+  python main.py check --config=configs/scratch.py"""
+
+
+class Call(NamedTuple):
+    """One command line, understood."""
+
+    verb: str
+    flags: dict[str, str]
+    overrides: dict[str, str]
+
+
+def parse(argv: list[str]) -> Call:
+    """Return the verb, its flags and the config's overrides, or raise a UserError."""
+    words = list(argv)
+    verb = words.pop(0) if words and not words[0].startswith("-") else "train"
+    if verb not in VERBS:
+        raise UserError(f"there is no verb '{verb}'{settings.suggestion(verb, list(VERBS))}")
+    flags: dict[str, str] = {}
+    overrides: dict[str, str] = {}
+    while words:
+        word = words.pop(0)
+        if not word.startswith("--"):
+            raise UserError(f"'{word}' is no flag; flags look like --config=configs/quickstart.py")
+        name, equals, value = word[2:].partition("=")
+        if name not in SWITCHES and not equals:
+            if not words or words[0].startswith("--"):
+                raise UserError(f"--{name} needs a value: --{name}=...")
+            value = words.pop(0)
+        if name.startswith("config."):
+            overrides[name.removeprefix("config.")] = value
+            continue
+        if name not in VERBS[verb].flags:
+            known = [f"--{flag}" for flag in VERBS[verb].flags]
+            raise UserError(f"{verb} has no flag --{name}{settings.suggestion(f'--{name}', known)}")
+        if name in SWITCHES and equals and value.lower() not in ("true", "false"):
+            raise UserError(f"--{name} is a switch: give it alone")
+        flags[name] = value.lower() if name in SWITCHES and equals else value
+    for name in SWITCHES & set(flags):
+        if flags[name] == "false":
+            del flags[name]
+    for name in VERBS[verb].needs:
+        if not flags.get(name):
+            raise UserError(f"{verb} needs --{name}={VERBS[verb].flags[name][0]}")
+    if overrides and not flags.get("config"):
+        raise UserError("--config.* changes a config: give --config=FILE too")
+    return Call(verb, flags, overrides)
+
+
+def usage() -> str:
+    """Return the help page: verbs, their flags, examples."""
+    lines = ["usage: python main.py [VERB] --config=FILE [--config.FIELD=VALUE ...] [--FLAG=VALUE ...]", ""]
+    for name, verb in VERBS.items():
+        lines.append(f"{name}: {verb.summary}")
+        for flag, (value, meaning) in verb.flags.items():
+            lines.append(f"    {'--' + flag + ('=' + value if value else ''):<28} {meaning}")
+    return "\n".join([*lines, "", EXAMPLES])
+
+
+def run(call: Call, argv: list[str]) -> None:
+    """Carry out one command line. Each verb is imported only when it is asked for."""
+    flags = call.flags
+    name, config = settings.load(flags["config"], call.overrides) if "config" in flags else ("", None)
+    if call.verb == "train":
+        from heartseg_jax.training.train import train
+
+        train(config, Path(flags.get("workdir", f"runs/{name}")), argv)
+    elif call.verb == "evaluate":
+        from heartseg_jax.evaluation.evaluate import evaluate
+
+        evaluate(
+            Path(flags["workdir"]),
+            step=number(flags, "step"),
+            data=Path(flags["data"]) if "data" in flags else None,
+            split=flags.get("split"),
+            output=Path(flags["output"]) if "output" in flags else None,
+        )
+    elif call.verb == "prepare":
+        from heartseg_jax.data.prepare import prepare
+
+        prepare(flags, config)
+    elif call.verb == "inspect":
+        from heartseg_jax.tools.inspect import inspect
+
+        inspect(Path(flags["workdir"]), number(flags, "step"), as_json="json" in flags)
+    elif call.verb == "check":
+        from heartseg_jax.tools.check import check_config
+
+        check_config(name, config, as_json="json" in flags)
+
+
+def number(flags: dict[str, str], name: str) -> Any:
+    """Return a flag's whole number, or None where it was not given."""
+    return settings.parse_value(f"--{name}", flags[name], 0) if name in flags else None
+
+
+def main(argv: list[str]) -> int:
+    """Run one command line; return the exit status: 0, 2 for a user's mistake, 3 for a guard's stop."""
+    if any(word in ("--help", "-h", "help") for word in argv):
+        print(usage())
+        return 0
+    try:
+        run(parse(argv), argv)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except GuardStop as stop:
+        print(f"stopped by the {stop}", file=sys.stderr)
+        return 3
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 0
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
