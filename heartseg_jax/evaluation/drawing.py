@@ -1,0 +1,147 @@
+"""What the figures have in common: style, colours, overlays, and writing a file whole. matplotlib is imported late."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from heartseg_jax.anatomy import FOREGROUND, IGNORED, NUM_LABELS, STRUCTURES
+
+DPI = 150
+INK = "#222222"
+FAINT = "#8a8a8a"
+
+# Okabe and Ito's palette, told apart by all common kinds of colour vision, on grey too.
+ERRORS: tuple[tuple[str, str, str], ...] = (
+    ("false_positive", "#E69F00", "false positive (truth is background)"),
+    ("false_negative", "#56B4E9", "false negative (prediction is background)"),
+    ("wrong_structure", "#D55EAA", "wrong structure"),
+)
+IGNORED_TEXT = "ignored (not scored)"
+
+STYLE = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 8.5,
+    "axes.titlesize": 9.5,
+    "axes.labelsize": 8.5,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8,
+    "figure.titlesize": 11,
+    "axes.edgecolor": FAINT,
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlelocation": "left",
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "hatch.linewidth": 0.5,
+}
+
+
+@contextmanager
+def canvas(path: str | Path, width: float, height: float) -> Iterator[Any]:
+    """Give a matplotlib Figure of so many inches in the common style; it is written to `path` at the end, whole.
+
+    The object-oriented interface with Agg: no display, no global state of pyplot. The file's kind is its suffix's.
+    """
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    path = Path(path)
+    half = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
+        FigureCanvasAgg(figure)
+        yield figure
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            figure.savefig(half, dpi=DPI)
+            os.replace(half, path)
+        finally:
+            half.unlink(missing_ok=True)
+
+
+def colour(label: int) -> tuple[float, float, float]:
+    """Return the colour-blind-safe display colour of a label, 0 to 1."""
+    red, green, blue = STRUCTURES[label].display_rgb
+    return red / 255, green / 255, blue / 255
+
+
+def picture_axes(axes) -> None:
+    """Strip an axes of all but its picture."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.grid(False)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def show_image(axes, image: np.ndarray, low: float = 0.0, high: float = 1.0) -> None:
+    """Draw a slice [H, W] in grey, always on the same scale, so that brightness can be compared."""
+    axes.imshow(image, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
+    picture_axes(axes)
+
+
+def show_labels(axes, labels: np.ndarray, fill: float = 0.38, width: float = 1.0) -> None:
+    """Lay labels [H, W] over a picture: a tint that lets the CT through, and the outline in full colour."""
+    tint = np.zeros((*labels.shape, 4))
+    for structure in FOREGROUND:
+        tint[labels == structure.label] = (*colour(structure.label), fill)
+    if fill:
+        axes.imshow(tint, interpolation="nearest")
+    for structure in FOREGROUND:
+        outline(axes, labels == structure.label, colour(structure.label), width)
+    show_ignored(axes, labels)
+
+
+def show_ignored(axes, labels: np.ndarray) -> None:
+    """Hatch the zone that is not scored."""
+    zone = labels == IGNORED
+    if zone.any():
+        veil = np.zeros((*zone.shape, 4))
+        veil[zone] = (0.6, 0.6, 0.6, 0.45)
+        axes.imshow(veil, interpolation="nearest")
+        hatched = axes.contourf(np.pad(zone, 1)[1:-1, 1:-1].astype(float), levels=[0.5, 1.5], colors="none")
+        hatched.set_hatch("/////")
+        hatched.set_edgecolor("white")
+        hatched.set_linewidth(0.0)
+
+
+def outline(axes, mask: np.ndarray, rgb, width: float) -> None:
+    """Draw the border of a mask, also where the mask runs into the picture's edge."""
+    if mask.any():
+        padded = np.pad(mask, 1).astype(float)
+        rows, columns = np.arange(-1, mask.shape[0] + 1), np.arange(-1, mask.shape[1] + 1)
+        axes.contour(columns, rows, padded, levels=[0.5], colors=[rgb], linewidths=width)
+        axes.set_xlim(-0.5, mask.shape[1] - 0.5)
+        axes.set_ylim(mask.shape[0] - 0.5, -0.5)
+
+
+def structure_handles(present: set[int] | None = None) -> list:
+    """Make legend patches of the structures (all, or those `present`), as `LV left ventricle`."""
+    from matplotlib.patches import Patch
+
+    return [
+        Patch(facecolor=colour(s.label), edgecolor=INK, linewidth=0.5, label=f"{s.short}  {s.name.replace('_', ' ')}")
+        for s in FOREGROUND
+        if present is None or s.label in present
+    ]
+
+
+def labels_present(*maps: np.ndarray) -> set[int]:
+    """Return the structures' labels that occur in any of the maps."""
+    return {int(v) for labels in maps for v in np.unique(labels) if 0 < v < NUM_LABELS}
