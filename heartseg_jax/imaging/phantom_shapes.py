@@ -1,0 +1,235 @@
+"""Implicit shapes on a sampling grid, for the phantom: coordinates, boxes, distances. No anatomy here.
+
+Only operations that IEEE 754 rounds exactly (+ - * / sqrt, comparisons) touch whole arrays: sine,
+exponential and matrix products differ in the last bit between processors, and the phantom's digest
+must not.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+FAR = np.float32(40.0)
+"""Distance in reference mm beyond which no shape is evaluated."""
+
+NODES = 13
+"""Nodes along each axis of a smooth random field."""
+
+
+def rotation(x_deg: float, y_deg: float, z_deg: float) -> np.ndarray:
+    """Matrix `[3, 3]` float64 that turns about x, then y, then z (degrees)."""
+    (cx, sx), (cy, sy), (cz, sz) = [
+        (math.cos(math.radians(a)), math.sin(math.radians(a))) for a in (x_deg, y_deg, z_deg)
+    ]
+    turn_x = ((1, 0, 0), (0, cx, -sx), (0, sx, cx))
+    turn_y = ((cy, 0, sy), (0, 1, 0), (-sy, 0, cy))
+    turn_z = ((cz, -sz, 0), (sz, cz, 0), (0, 0, 1))
+    return product(turn_z, product(turn_y, turn_x))
+
+
+def product(a, b) -> np.ndarray:
+    """Product of two 3x3 matrices in one fixed order, rounded so that its last bit means nothing."""
+    return np.array(
+        [[round(sum(float(a[i][k]) * float(b[k][j]) for k in range(3)), 10) for j in range(3)] for i in range(3)]
+    )
+
+
+def turned(matrix: np.ndarray, vector) -> np.ndarray:
+    """`matrix @ vector` for one vector `[3]`, in one fixed order, rounded to 1e-6 (mm)."""
+    return np.array([round(sum(float(matrix[i][k]) * float(vector[k]) for k in range(3)), 6) for i in range(3)])
+
+
+def unit(vector) -> np.ndarray:
+    """`vector [3]` at length one."""
+    x, y, z = (float(v) for v in vector)
+    length = math.sqrt(x * x + y * y + z * z)
+    return np.array([round(v / length, 9) for v in (x, y, z)])
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Where the patient lies: `world = scale * turn @ reference + shift`, world in mm (x, y, z) of LPS.
+
+    Reference coordinates are those of an adult of usual size with the mitral valve's centre at 0.
+    """
+
+    turn: np.ndarray
+    scale: float
+    shift: tuple[float, float, float]
+
+    def to_world(self, point) -> np.ndarray:
+        """World mm of a reference point `[3]`, before the smooth deformation."""
+        return np.array(self.shift) + self.scale * turned(self.turn, point)
+
+
+class SmoothField:
+    """A random field made of cubic B-splines on a coarse lattice in world mm: smooth, and the same at any sampling."""
+
+    def __init__(self, rng: np.random.Generator, components: int, pitch_mm: float, amplitude: float):
+        self.pitch = pitch_mm
+        self.nodes = (amplitude * rng.uniform(-1.0, 1.0, (components, NODES, NODES, NODES))).astype(np.float32)
+
+    def _taps(self, positions_mm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        t = np.clip(positions_mm / self.pitch + (NODES - 1) / 2.0, 1.0, NODES - 2.001)
+        base = np.floor(t).astype(np.int64)
+        f = t - base
+        weights = np.stack(
+            [
+                (1 - f) * (1 - f) * (1 - f) / 6,
+                (3 * f * f * f - 6 * f * f + 4) / 6,
+                (-3 * f * f * f + 3 * f * f + 3 * f + 1) / 6,
+                f * f * f / 6,
+            ]
+        )
+        return np.clip(base[None] + np.arange(-1, 3)[:, None], 0, NODES - 1), weights.astype(np.float32)
+
+    def on_grid(self, component: int, z: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """Values `[len(z), len(y), len(x)]` float32 at world coordinates along the three axes."""
+        values = self.nodes[component]
+        for axis, along in enumerate((z, y, x)):
+            index, weight = self._taps(along)
+            shape = [1, 1, 1]
+            shape[axis] = len(along)
+            total = np.take(values, index[0], axis) * weight[0].reshape(shape)
+            for tap in range(1, 4):
+                total += np.take(values, index[tap], axis) * weight[tap].reshape(shape)
+            values = total
+        return values
+
+    def at(self, point_mm) -> np.ndarray:
+        """Values `[components]` at one world point `(x, y, z)`."""
+        x, y, z = (np.array([float(v)]) for v in point_mm)
+        return np.array([float(self.on_grid(c, z, y, x)[0, 0, 0]) for c in range(len(self.nodes))])
+
+
+class Slab:
+    """Reference coordinates `[z, y, x]` of a part of the volume, and the distances of shapes to each voxel."""
+
+    def __init__(self, frame: Frame, bend: SmoothField, z: np.ndarray, y: np.ndarray, x: np.ndarray):
+        self.frame, self.axes = frame, (z, y, x)
+        self.shape = (len(z), len(y), len(x))
+        self.reach = 0.75 * float(np.abs(bend.nodes).max())
+        back = frame.turn.T / frame.scale
+        offset = -turned(back, frame.shift)
+        coordinates = []
+        for c in range(3):
+            part = (
+                (back[c, 0] * x)[None, None, :] + (back[c, 1] * y)[None, :, None] + (back[c, 2] * z)[:, None, None]
+            ) + offset[c]
+            coordinates.append(part.astype(np.float32) + bend.on_grid(c, z, y, x))
+        self.x, self.y, self.z = coordinates
+
+    def full(self, value: float = FAR) -> np.ndarray:
+        """A float32 array `[z, y, x]` of one value."""
+        return np.full(self.shape, value, np.float32)
+
+    def box(self, low, high, margin: float) -> tuple[slice, slice, slice] | None:
+        """Slices that hold every voxel within `margin` reference mm of the box `low`..`high` (reference), or None."""
+        centre = [(float(a) + float(b)) / 2 for a, b in zip(low, high, strict=True)]
+        half = [(float(b) - float(a)) / 2 + margin + self.reach for a, b in zip(low, high, strict=True)]
+        middle = self.frame.to_world(centre)
+        slices = []
+        for axis, along in zip((2, 1, 0), self.axes, strict=True):
+            spread = self.frame.scale * sum(abs(self.frame.turn[axis][k]) * half[k] for k in range(3))
+            start, stop = np.searchsorted(along, [middle[axis] - spread, middle[axis] + spread])
+            if start >= stop:
+                return None
+            slices.append(slice(int(start), int(stop)))
+        return tuple(slices)  # type: ignore[return-value]
+
+    def offsets(self, box, centre) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The voxels of a box relative to a reference point."""
+        cx, cy, cz = (np.float32(c) for c in centre)
+        return self.x[box] - cx, self.y[box] - cy, self.z[box] - cz
+
+    def along(self, box, centre, direction) -> np.ndarray:
+        """Signed distance of a box's voxels from the plane through `centre` across `direction`."""
+        nx, ny, nz = (np.float32(c) for c in direction)
+        x, y, z = self.offsets(box, centre)
+        return x * nx + y * ny + z * nz
+
+    def add_ellipsoid(self, field, centre, axes, radii, margin: float = 22.0, blend: float = 0.0) -> None:
+        """Unite `field` with an ellipsoid (first-order distance; `axes` are rows of unit vectors)."""
+        reach = [
+            math.sqrt(sum((float(axes[k][c]) * float(radii[k])) ** 2 for k in range(3))) for c in range(3)
+        ]
+        low = [c - r for c, r in zip(centre, reach, strict=True)]
+        high = [c + r for c, r in zip(centre, reach, strict=True)]
+        box = self.box(low, high, margin)
+        if box is None:
+            return
+        x, y, z = self.offsets(box, centre)
+        inside = np.zeros(x.shape, np.float32)
+        slope = np.zeros(x.shape, np.float32)
+        for axis, radius in zip(axes, radii, strict=True):
+            p = x * np.float32(axis[0] / radius) + y * np.float32(axis[1] / radius) + z * np.float32(axis[2] / radius)
+            p *= p
+            inside += p
+            slope += p * np.float32(1.0 / (radius * radius))
+        k = np.sqrt(inside)
+        unite(field[box], k * (k - 1) / np.sqrt(slope + np.float32(1e-10)), blend)
+
+    def add_tube(self, field, points, radii, margin: float = 8.0, blend: float = 0.0, progress=None) -> None:
+        """Unite `field` with a tube along a polyline of reference points `[n, 3]` with a radius at each.
+
+        `progress`, if given, receives the index along the polyline (0..n-1) of the nearest segment.
+        """
+        for i in range(len(points) - 1):
+            a, b, ra, rb = points[i], points[i + 1], float(radii[i]), float(radii[i + 1])
+            box = self.box(np.minimum(a, b), np.maximum(a, b), max(ra, rb) + margin)
+            if box is None:
+                continue
+            x, y, z = self.offsets(box, a)
+            dx, dy, dz = (float(v) for v in (b - a))
+            length2 = max(dx * dx + dy * dy + dz * dz, 1e-6)
+            t = x * np.float32(dx / length2) + y * np.float32(dy / length2) + z * np.float32(dz / length2)
+            np.clip(t, 0, 1, out=t)
+            x -= t * np.float32(dx)
+            y -= t * np.float32(dy)
+            z -= t * np.float32(dz)
+            distance = np.sqrt(x * x + y * y + z * z) - (np.float32(ra) + t * np.float32(rb - ra))
+            if progress is not None:
+                nearer = distance < field[box]
+                progress[box][nearer] = (t + np.float32(i))[nearer]
+            unite(field[box], distance, blend)
+
+    def cut(self, field, centre, direction, radius: float, depth: float) -> None:
+        """Take away from `field` what lies upstream of a valve's plane, within `radius` of it and `depth` deep."""
+        box = self.box(centre, centre, radius)
+        if box is None:
+            return
+        axial = self.along(box, centre, direction)
+        x, y, z = self.offsets(box, centre)
+        near = (x * x + y * y + z * z < np.float32(radius * radius)) & (axial > np.float32(-depth))
+        part = field[box]
+        part[near] = np.maximum(part, -axial)[near]
+
+
+def unite(target: np.ndarray, other: np.ndarray, blend: float) -> None:
+    """Union of two distances in place, rounded over `blend` mm where they meet (polynomial smooth minimum)."""
+    if blend <= 0:
+        np.minimum(target, other, out=target)
+        return
+    k = np.float32(blend)
+    h = np.maximum(k - np.abs(target - other), 0) / k
+    target[...] = np.minimum(target, other) - h * h * (k * np.float32(0.25))
+
+
+def curve(points, radii, steps: int = 5) -> tuple[np.ndarray, np.ndarray]:
+    """A Catmull-Rom curve through `points [n, 3]`: `(n-1)*steps + 1` points, radii in between linear."""
+    p = np.asarray(points, np.float64)
+    r = np.asarray(radii, np.float64)
+    padded = np.concatenate([2 * p[:1] - p[1:2], p, 2 * p[-1:] - p[-2:-1]])
+    out, widths = [], []
+    for i in range(len(p) - 1):
+        a, b, c, d = padded[i : i + 4]
+        for k in range(steps):
+            t = k / steps
+            out.append(
+                0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t * t + (3 * b - a - 3 * c + d) * t * t * t)
+            )
+            widths.append(r[i] + (r[i + 1] - r[i]) * t)
+    return np.round(np.array(out + [p[-1]]), 5), np.round(np.array(widths + [r[-1]]), 5)
