@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def curves(
         background_accuracy: what an all-background prediction scores; drawn as a dashed line.
     """
     with drawing.canvas(path, 12.0, 4.0) as figure:
-        figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
+        figure.suptitle(textwrap.fill(title, 120), x=0.01, ha="left", fontweight="bold")
         loss, accuracy, dice = figure.subplots(1, 3)
         _loss(loss, rows)
         _accuracy(accuracy, rows, background_accuracy)

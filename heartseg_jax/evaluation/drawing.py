@@ -24,7 +24,7 @@ ERRORS: tuple[tuple[str, str, str], ...] = (
 )
 IGNORED_TEXT = "ignored (not scored)"
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 8.5,
@@ -115,7 +115,7 @@ def show_ignored(axes, labels: np.ndarray) -> None:
         veil = np.zeros((*zone.shape, 4))
         veil[zone] = (0.6, 0.6, 0.6, 0.45)
         axes.imshow(veil, interpolation="nearest")
-        hatched = axes.contourf(np.pad(zone, 1)[1:-1, 1:-1].astype(float), levels=[0.5, 1.5], colors="none")
+        hatched = axes.contourf(zone.astype(float), levels=[0.5, 1.5], colors="none")
         hatched.set_hatch("/////")
         hatched.set_edgecolor("white")
         hatched.set_linewidth(0.0)

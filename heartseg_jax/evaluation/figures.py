@@ -37,7 +37,7 @@ def predictions(panels: Sequence[Panel], path: str | Path, *, title: str, captio
     note = textwrap.fill(caption, 130)
     height = 2.62 * len(panels) + 1.35 + 0.17 * (note.count("\n") + 1 if note else 0)
     with drawing.canvas(path, 9.6, height) as figure:
-        figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
+        figure.suptitle(textwrap.fill(title, 95), x=0.01, ha="left", fontweight="bold")
         grid = figure.subplots(len(panels), 4, squeeze=False)
         for axes, head in zip(grid[0], ("image", "truth", "prediction", "errors"), strict=True):
             axes.set_title(head, loc="center")
@@ -79,8 +79,9 @@ def inputs(image: np.ndarray, label: np.ndarray, path: str | Path, *, names: Seq
         figure.suptitle(_batch_text(image, label, shown, same), x=0.01, ha="left", fontsize=8.5)
         grid = figure.subplots(rows, shown, squeeze=False)
         for k in range(shown):
-            name = names[k] if k < len(names) else f"example {k}"
-            grid[0][k].set_title(textwrap.shorten(str(name), 34, placeholder="…"), loc="center", fontsize=8.5)
+            name = str(names[k]) if k < len(names) else f"example {k}"
+            name = name if len(name) <= 28 else f"{name[:13]}…{name[-14:]}"
+            grid[0][k].set_title(name, loc="center", fontsize=8.5)
             for axes, c in zip(grid[:, k], drawn, strict=False):
                 drawing.show_image(axes, image[k, ..., c])
                 what = f"channels 0–{channels - 1} alike" if same else f"channel {c}"
@@ -116,7 +117,7 @@ def by_patient(
     named = len(patients) <= len(_MARKERS)
     with drawing.canvas(path, 9.6, 4.3) as figure:
         axes = figure.subplots()
-        axes.set_title(title, fontsize=11, fontweight="bold")
+        axes.set_title(textwrap.fill(title, 70), fontsize=11, fontweight="bold")
         for at, structure in enumerate(FOREGROUND):
             own = [r for r in cases if r["structure"] == structure.name and r["dice"] is not None]
             for row in own:
@@ -169,7 +170,10 @@ def _prediction_row(row, panel: Panel) -> None:
     dice = dice_from_counts(confusion(panel.truth, panel.prediction, panel.merge))
     each = [(s.short, value) for s in FOREGROUND if (value := dice[s.label]) is not None]
     mean = sum(v for _, v in each) / len(each) if each else None
-    row[2].set_xlabel("nothing to score" if mean is None else f"mean Dice {mean:.2f} in this slice", fontsize=8)
+    words = "nothing to score" if mean is None else f"mean Dice {mean:.2f} in this slice"
+    if truth.any() and not prediction.any():
+        words += "\nno foreground is predicted"
+    row[2].set_xlabel(words, fontsize=8)
     row[3].set_xlabel(_pairs(each), fontsize=7.5)
 
 

@@ -135,7 +135,7 @@ def score_patient(
     counts = confusion(truth, prediction, merge)
     dice, iou = dice_from_counts(counts), iou_from_counts(counts)
     spacing = tuple(float(s) for s in spacing_mm) if contiguous and spacing_mm is not None else None
-    ignored = truth == IGNORED if spacing and distances else None
+    masks = _merged_labels(truth, prediction, merge) if spacing and distances else None
 
     structures = {}
     for structure in FOREGROUND:
@@ -145,14 +145,9 @@ def score_patient(
         known = merge[label] == label
         if spacing and dice[label] is not None:
             bias = (predicted_voxels - true_voxels) * math.prod(spacing) / 1000.0
-            if not distances:
-                pass
-            elif true_voxels and predicted_voxels:
-                assert ignored is not None
-                members = [c for c in range(NUM_LABELS) if merge[c] == label]
-                masks = [np.isin(labels, members) & ~ignored for labels in (truth, prediction)]
-                hd95, assd, nsd = surface_distances(masks[0], masks[1], spacing, NSD_TOLERANCE_MM)
-            else:
+            if masks and true_voxels and predicted_voxels:
+                hd95, assd, nsd = surface_distances(masks[0] == label, masks[1] == label, spacing, NSD_TOLERANCE_MM)
+            elif distances:
                 hd95 = assd = math.hypot(*(n * s for n, s in zip(truth.shape, spacing, strict=True)))
                 nsd = 0.0
         structures[structure.name] = StructureScore(
@@ -283,6 +278,13 @@ def _mean(values: Sequence[float]) -> float | None:
 
 def _some(names: Sequence[str], most: int = 6) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _merged_labels(truth: np.ndarray, prediction: np.ndarray, merge: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Map both by `merge`; what is ignored becomes background in both."""
+    table = np.zeros(IGNORED + 1, dtype=np.uint8)
+    table[:NUM_LABELS] = merge
+    return table[truth], np.where(truth == IGNORED, 0, table[prediction]).astype(np.uint8)
 
 
 def _slices(labels: np.ndarray):

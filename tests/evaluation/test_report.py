@@ -1,0 +1,153 @@
+"""What is written and printed of a score."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from heartseg_jax.anatomy import ALL_KNOWN, NAMES
+from heartseg_jax.evaluation import report
+from heartseg_jax.evaluation.metrics import score_patient
+
+FIXED_KEYS = {
+    "split",
+    "step",
+    "checkpoint",
+    "patients",
+    "slices",
+    "mean_dice",
+    "structures",
+    "baselines",
+    "pixel_accuracy",
+    "warnings",
+}
+FIXED_STRUCTURE_KEYS = {
+    "dice",
+    "iou",
+    "hd95_mm",
+    "assd_mm",
+    "nsd_2mm",
+    "volume_bias_ml",
+    "missed",
+    "patients",
+}
+BASELINES = {
+    "all_background": {"mean_dice": 0.0, "pixel_accuracy": 0.93},
+    "nearest_slice": {"mean_dice": 0.288, "pixel_accuracy": 0.91},
+}
+
+
+def scores(merge=ALL_KNOWN, collapsed=False, patients=("1001", "1002")):
+    truth = np.zeros((3, 12, 12), dtype=np.uint8)
+    truth[:, 2:6, 2:6], truth[:, 7:10, 7:10], truth[:, 7:10, 2:4] = 3, 4, 8
+    guess = np.zeros_like(truth) if collapsed else np.roll(truth, 1, axis=2)
+    return {name: score_patient(truth, guess, merge, (2.0, 1.0, 1.0), True) for name in patients}
+
+
+def summary(found, **more):
+    return report.build_summary(found, split="test", step=400, checkpoint="checkpoints/400", **more)
+
+
+def test_summary_has_the_fixed_keys_and_no_nan(tmp_path):
+    found = scores()
+    made = summary(found, baselines=BASELINES)
+    report.write_report(tmp_path / "evaluation", made, found)
+    text = (tmp_path / "evaluation" / "summary.json").read_text()
+    read = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert set(read) >= FIXED_KEYS
+    assert set(read["structures"]) == set(NAMES[1:])
+    for row in read["structures"].values():
+        assert set(row) >= FIXED_STRUCTURE_KEYS
+    assert (read["split"], read["step"], read["checkpoint"]) == ("test", 400, "checkpoints/400")
+    assert (read["patients"], read["patient_ids"], read["slices"]) == (2, ["1001", "1002"], 6)
+    # Shifted by one column: 3 of 4 columns of the ventricle overlap, 2 * 36 / (48 + 48).
+    assert read["structures"]["left_ventricle"]["dice"] == pytest.approx(0.75)
+    assert read["structures"]["left_atrium"]["dice"] is None
+    assert read["baselines"] == BASELINES | {"position_prior": {"mean_dice": None, "pixel_accuracy": None}}
+    assert read["warnings"] == []
+
+
+def test_what_is_not_finite_becomes_null(tmp_path):
+    report.write_summary(tmp_path / "summary.json", {"a": float("nan"), "b": np.float32(0.5), "c": (np.int64(3),)})
+    assert json.loads((tmp_path / "summary.json").read_text()) == {"a": None, "b": 0.5, "c": [3]}
+
+
+def test_cases_have_a_row_for_each_patient_and_structure(tmp_path):
+    found = scores(merge=(0, 1, 2, 3, 4, 5, 6, 7, 4))
+    report.write_cases(tmp_path / "cases.csv", report.case_rows(found))
+    with open(tmp_path / "cases.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * 8
+    by_name = {row["structure"]: row for row in rows if row["patient"] == "1002"}
+    assert list(rows[0]) == list(report.CASE_COLUMNS)
+    assert float(by_name["left_ventricle"]["dice"]) == pytest.approx(0.75)
+    assert by_name["left_ventricle"]["truth_voxels"] == "48"
+    assert by_name["left_ventricle"]["missed"] == "false"
+    assert by_name["right_atrium"]["merged_with"] == "vena_cava"
+    assert by_name["vena_cava"]["known"] == "false"
+    assert by_name["vena_cava"]["dice"] == ""
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "summary.json"
+    report.write_summary(path, {"a": 1})
+
+    def broken(source, target):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(report.os, "replace", broken)
+    with pytest.raises(OSError, match="disk full"):
+        report.write_summary(path, {"a": 2})
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["summary.json"]
+
+
+def test_table_shows_structures_baselines_and_patients():
+    text = report.table(summary(scores(), baselines=BASELINES))
+    assert text.startswith("test split at step 400: 2 patients, 6 slices (1001, 1002)")
+    lines = {line.split("  ")[1].split()[0]: line for line in text.splitlines() if line[:4] in ("LV  ", "LA  ")}
+    assert lines["left_ventricle"].split()[2] == "0.750"
+    assert "absent in 2" in lines["left_atrium"]
+    words = [line.split() for line in text.splitlines()]
+    assert ["baseline", "all", "background", "0.000", "0.9300"] in words
+    assert ["baseline", "nearest", "slice", "0.288", "0.9100"] in words
+    assert ["baseline", "position", "prior", "-", "-"] in words
+    assert ["1002", "-", "-", "0.750", "0.667", "-", "-", "-", "0.500", "0.639", "3"] in words
+    assert "WARNING" not in text
+    assert max(map(len, text.splitlines())) <= 120
+
+
+def test_table_leaves_out_what_has_no_figures():
+    flat = np.zeros((1, 4, 4), dtype=np.uint8)
+    flat[0, :2] = 1
+    text = report.table(summary({"x": score_patient(flat, flat)}))
+    assert "HD95" not in text
+    assert "no distances or volumes" in text
+
+
+def test_warnings_are_told():
+    assert any("memorisation, not generalisation" in w for w in summary(scores(), split_kind="block")["warnings"])
+    assert summary(scores(), warnings=["mine"])["warnings"] == ["mine"]
+    trained = report.build_summary(scores(), split="train", step=1, checkpoint=None)
+    assert any("memorisation" in w for w in trained["warnings"])
+    text = report.table(summary(scores(merge=(0, 1, 2, 3, 4, 5, 6, 7, 4))))
+    assert "WARNING  merged: right_atrium is scored together with vena_cava in 1001, 1002" in text
+    assert "with vena_cava; absent" not in text
+    collapsed = summary(scores(collapsed=True), baselines=BASELINES)
+    assert any(w.startswith("collapse") for w in collapsed["warnings"])
+    assert any(w.startswith("no better than a baseline") and "nearest_slice" in w for w in collapsed["warnings"])
+    assert "collapse: the prediction has no foreground at all" in report.table(collapsed)
+
+
+def test_table_shows_the_interval_from_ten_patients():
+    made = summary(scores(patients=[f"p{k}" for k in range(10)]))
+    assert made["by_patient"] is None
+    assert "95 % interval" in report.table(made)
+
+
+def test_an_empty_split_is_told_and_not_scored(tmp_path):
+    made = summary({})
+    report.write_report(tmp_path, made, {})
+    assert made["mean_dice"] is None
+    assert "no patient was scored" in report.table(made)
