@@ -70,9 +70,7 @@ class ConvBlock(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """[B, H, W, C] -> [B, H, W, features]."""
         for index in (1, 2):
-            x = nn.Conv(
-                self.features, (3, 3), kernel_init=relu_initializer, dtype=self.dtype, name=f"conv{index}"
-            )(x)
+            x = nn.Conv(self.features, (3, 3), kernel_init=relu_initializer, dtype=self.dtype, name=f"conv{index}")(x)
             if self.norm:
                 x = nn.BatchNorm(
                     use_running_average=not train,
@@ -222,8 +220,7 @@ class UNet(nn.Module):
         height, width = image.shape[1:3]
         if height % divisor or width % divisor:
             raise ValueError(
-                f"a U-Net of {self.levels} levels needs height and width divisible by {divisor}, "
-                f"got {height}x{width}"
+                f"a U-Net of {self.levels} levels needs height and width divisible by {divisor}, got {height}x{width}"
             )
         stages = Encoder(
             self.width,

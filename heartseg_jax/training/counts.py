@@ -61,6 +61,8 @@ def foreground_fraction(
     Returns:
         (predicted, true), float32 scalars in [0, 1]; both 0 where no pixel is valid.
     """
-    counts = confusion_counts(logits, label, merge, mask).astype(jnp.float32)
-    pixels = jnp.maximum(counts.sum(), 1.0)
-    return counts[:, 1:].sum() / pixels, counts[1:, :].sum() / pixels
+    target, valid = merged_truth(label, merge, mask)
+    predicted = merged_argmax(jax.lax.stop_gradient(logits), merge)
+    pixels = jnp.maximum(jnp.sum(valid, dtype=jnp.float32), 1.0)
+    share = [jnp.sum(valid & (classes > 0), dtype=jnp.float32) / pixels for classes in (predicted, target)]
+    return share[0], share[1]

@@ -1,0 +1,278 @@
+"""Augmentation on the device: `(key, image, label) -> (image, label)`, inside the jitted step.
+
+One example is written down; `vmap` makes the batch. Geometry is one coordinate map an example, so image and label
+move together and are interpolated once. Nothing here draws a flip but the preset `as_original`: a flip swaps the
+heart's sides.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from heartseg_jax.anatomy import IGNORED
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class AugmentSettings:
+    """How often (`*_probability`, an example) and how strongly each change is made; 0 leaves it out altogether.
+
+    Attributes:
+        rotation_degrees: largest angle to either side.
+        scale: smallest and largest magnification, drawn evenly in its logarithm.
+        shift: largest shift along each axis, as a share of the image's side.
+        elastic: standard deviation of the displacement at the nodes, as a share of the image's side.
+        elastic_nodes: nodes a side of the grid of displacements, between which they are interpolated smoothly.
+        blur_px: smallest and largest standard deviation of a Gaussian, in pixels.
+        low_resolution: smallest and largest size of the coarse pixels that a scan is averaged over, in pixels.
+        remap_knots: pieces of the random monotone curve that intensity is sent through.
+        remap_evenness: shape of the gamma distribution of the curve's steps: small is wild, large is near identity.
+        gamma: smallest and largest exponent, drawn evenly in its logarithm.
+        contrast: smallest and largest factor on the distance from the image's mean.
+        noise: largest standard deviation of Gaussian noise, of the 0..1 range.
+        flip_left_right_probability: chance of mirroring columns.
+        flip_up_down_probability: chance of mirroring rows.
+    """
+
+    rotation_probability: float = 0.0
+    rotation_degrees: float = 15.0
+    scale_probability: float = 0.0
+    scale: Range = (0.85, 1.15)
+    shift_probability: float = 0.0
+    shift: float = 0.06
+    elastic_probability: float = 0.0
+    elastic: float = 0.02
+    elastic_nodes: int = 5
+    blur_probability: float = 0.0
+    blur_px: Range = (0.4, 1.2)
+    low_resolution_probability: float = 0.0
+    low_resolution: Range = (1.2, 3.0)
+    remap_probability: float = 0.0
+    remap_knots: int = 6
+    remap_evenness: float = 1.5
+    gamma_probability: float = 0.0
+    gamma: Range = (0.7, 1.5)
+    contrast_probability: float = 0.0
+    contrast: Range = (0.75, 1.25)
+    noise_probability: float = 0.0
+    noise: float = 0.04
+    flip_left_right_probability: float = 0.0
+    flip_up_down_probability: float = 0.0
+
+    @property
+    def moves(self) -> bool:
+        """Whether any change of geometry but a flip can happen."""
+        chances = (self.rotation_probability, self.scale_probability, self.shift_probability)
+        return any(chance > 0 for chance in (*chances, self.elastic_probability))
+
+
+PRESETS: dict[str, AugmentSettings] = {
+    "none": AugmentSettings(),
+    "default": AugmentSettings(
+        rotation_probability=0.5,
+        scale_probability=0.5,
+        shift_probability=0.5,
+        elastic_probability=0.3,
+        blur_probability=0.2,
+        gamma_probability=0.3,
+        contrast_probability=0.3,
+        noise_probability=0.3,
+    ),
+    # What the original did: each of the three with a chance of 25 %, whatever the others do.
+    "as_original": AugmentSettings(
+        flip_left_right_probability=0.25, flip_up_down_probability=0.25, blur_probability=0.25
+    ),
+    # For training on phantoms alone: intensities as unlike each other as scanners, windows and phases are.
+    "randomised": AugmentSettings(
+        rotation_probability=0.7,
+        rotation_degrees=20.0,
+        scale_probability=0.8,
+        scale=(0.6, 1.5),
+        shift_probability=0.7,
+        shift=0.1,
+        elastic_probability=0.6,
+        elastic=0.03,
+        blur_probability=0.4,
+        blur_px=(0.4, 1.6),
+        low_resolution_probability=0.25,
+        remap_probability=0.6,
+        gamma_probability=0.5,
+        gamma=(0.5, 2.0),
+        contrast_probability=0.5,
+        contrast=(0.6, 1.5),
+        noise_probability=0.5,
+        noise=0.08,
+    ),
+}
+
+
+def augment(
+    key: jax.Array, image: jax.Array, label: jax.Array, settings: AugmentSettings
+) -> tuple[jax.Array, jax.Array]:
+    """Change each example by its own draws; the same key gives the same result.
+
+    Args:
+        key: random key.
+        image: [B, H, W, C] float in [0, 1]. All channels of an example are changed alike, noise included, so that
+            repeated channels stay equal.
+        label: [B, H, W] int32.
+        settings: what may happen; static, it decides what is compiled.
+
+    Returns:
+        (image, label) of the same shapes and dtypes. What comes from outside the image is air (0) in the image and
+        ignored (255) in the label. The image stays in [0, 1].
+    """
+    if settings == PRESETS["none"]:
+        return image, label
+    keys = jax.random.split(key, image.shape[0])
+    return jax.vmap(lambda k, i, lab: _augment_one(k, i, lab, settings))(keys, image, label)
+
+
+def _augment_one(
+    key: jax.Array, image: jax.Array, label: jax.Array, settings: AugmentSettings
+) -> tuple[jax.Array, jax.Array]:
+    dtype = image.dtype
+    image = image.astype(jnp.float32)
+    geometry, flips, optics, intensity, noise = jax.random.split(key, 5)
+    if settings.moves:
+        rows, columns = _coordinates(geometry, label.shape[0], label.shape[1], settings)
+        image, label = _sample_linear(image, rows, columns), _sample_nearest(label, rows, columns)
+    image, label = _flip(flips, image, label, settings)
+    # The order of nature: optics soften, the display maps intensities, and what is drawn last is noise.
+    image = _soften(optics, image, settings)
+    image = _map_intensity(intensity, image, settings)
+    if settings.noise_probability > 0:
+        how_strong, where = jax.random.split(noise)
+        strength = _drawn(how_strong, settings.noise_probability, (0.0, settings.noise), neutral=0.0)
+        grain = jax.random.normal(where, image.shape[:2])
+        image = jnp.clip(image + strength * grain[..., None], 0.0, 1.0)
+    return image.astype(dtype), label
+
+
+def _drawn(key: jax.Array, probability: float, limits: Range, neutral: float, log: bool = False) -> jax.Array:
+    """One strength, evenly in `limits` (or in their logarithms), or `neutral` where the change does not happen."""
+    happens, strength = jax.random.split(key)
+    low, high = limits
+    share = jax.random.uniform(strength)
+    value = low * (high / low) ** share if log else low + (high - low) * share
+    return jnp.where(jax.random.bernoulli(happens, probability), value, neutral)
+
+
+def _coordinates(key: jax.Array, height: int, width: int, settings: AugmentSettings) -> tuple[jax.Array, jax.Array]:
+    """Rows and columns [H, W] float32 of the input at which each output pixel looks."""
+    turn, zoom, along, across, bend, nodes = jax.random.split(key, 6)
+    limit = settings.rotation_degrees
+    angle = jnp.deg2rad(_drawn(turn, settings.rotation_probability, (-limit, limit), neutral=0.0))
+    scale = _drawn(zoom, settings.scale_probability, settings.scale, neutral=1.0, log=True)
+    shifts = [
+        side * _drawn(k, settings.shift_probability, (-settings.shift, settings.shift), neutral=0.0)
+        for k, side in ((along, height), (across, width))
+    ]
+    middle_row, middle_column = (height - 1) / 2, (width - 1) / 2
+    y = (jnp.arange(height) - middle_row - shifts[0])[:, None] / scale
+    x = (jnp.arange(width) - middle_column - shifts[1])[None, :] / scale
+    cosine, sine = jnp.cos(angle), jnp.sin(angle)
+    rows = y * cosine - x * sine + middle_row
+    columns = y * sine + x * cosine + middle_column
+    if settings.elastic_probability > 0:
+        strength = _drawn(bend, settings.elastic_probability, (0.0, settings.elastic), neutral=0.0)
+        grid = (2, settings.elastic_nodes, settings.elastic_nodes)
+        coarse = strength * jax.random.normal(nodes, grid)
+        displacement = jax.image.resize(coarse, (2, height, width), "cubic")
+        rows, columns = rows + height * displacement[0], columns + width * displacement[1]
+    return rows, columns
+
+
+def _sample_linear(image: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
+    """Bilinear samples of [H, W, C] at float coordinates; 0 outside."""
+    height, width, channels = image.shape
+    # A border of air makes the outside an ordinary place to look up.
+    flat = jnp.pad(image, ((1, 2), (1, 2), (0, 0))).reshape(-1, channels)
+    rows = jnp.clip(rows, -1.0, height) + 1.0
+    columns = jnp.clip(columns, -1.0, width) + 1.0
+    top, left = jnp.floor(rows), jnp.floor(columns)
+    down, right = (rows - top)[..., None], (columns - left)[..., None]
+    corner = top.astype(jnp.int32) * (width + 3) + left.astype(jnp.int32)
+    above = flat[corner] * (1 - right) + flat[corner + 1] * right
+    below = flat[corner + width + 3] * (1 - right) + flat[corner + width + 4] * right
+    return above * (1 - down) + below * down
+
+
+def _sample_nearest(label: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
+    """Nearest label of [H, W] at float coordinates; 255 outside."""
+    height, width = label.shape
+    row, column = jnp.round(rows).astype(jnp.int32), jnp.round(columns).astype(jnp.int32)
+    inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+    index = jnp.clip(row, 0, height - 1) * width + jnp.clip(column, 0, width - 1)
+    return jnp.where(inside, label.ravel()[index], jnp.asarray(IGNORED, label.dtype))
+
+
+def _flip(key: jax.Array, image: jax.Array, label: jax.Array, settings: AugmentSettings) -> tuple[jax.Array, jax.Array]:
+    chances = (settings.flip_up_down_probability, settings.flip_left_right_probability)
+    for axis, chance in enumerate(chances):
+        if chance > 0:
+            happens = jax.random.bernoulli(jax.random.fold_in(key, axis), chance)
+            image = jnp.where(happens, jnp.flip(image, axis), image)
+            label = jnp.where(happens, jnp.flip(label, axis), label)
+    return image, label
+
+
+def _soften(key: jax.Array, image: jax.Array, settings: AugmentSettings) -> jax.Array:
+    """Blur, then average over coarse pixels, both as matrices along each axis, so that strengths can be drawn."""
+    blur, coarse = jax.random.split(key)
+    for axis, side in enumerate(image.shape[:2]):
+        matrix = None
+        if settings.blur_probability > 0:
+            sigma = _drawn(blur, settings.blur_probability, settings.blur_px, neutral=0.0)
+            matrix = _gaussian_matrix(side, sigma)
+        if settings.low_resolution_probability > 0:
+            size = _drawn(coarse, settings.low_resolution_probability, settings.low_resolution, neutral=1.0)
+            lowered = _coarse_matrix(side, size)
+            matrix = lowered if matrix is None else jnp.matmul(lowered, matrix, precision="highest")
+        if matrix is not None:
+            subscripts = "ij,jkc->ikc" if axis == 0 else "ij,kjc->kic"
+            image = jnp.einsum(subscripts, matrix, image, precision="highest")
+    return jnp.clip(image, 0.0, 1.0)
+
+
+def _gaussian_matrix(side: int, sigma: jax.Array) -> jax.Array:
+    """[side, side], rows summing to 1; the identity where sigma is 0."""
+    distance = jnp.arange(side)[:, None] - jnp.arange(side)[None, :]
+    weights = jnp.exp(-0.5 * (distance / jnp.maximum(sigma, 1e-3)) ** 2)
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def _coarse_matrix(side: int, size: jax.Array) -> jax.Array:
+    """[side, side]: average over pixels of `size` >= 1, interpolate back linearly; the identity where size is 1."""
+    fine = jnp.arange(side)
+    centres = (fine + 0.5) * size - 0.5
+    distance = fine[:, None] - centres[None, :]
+    # The overlap of a fine pixel with a coarse one; coarse pixels beyond the image have none and drop out.
+    overlap = jnp.clip((size + 1) / 2 - jnp.abs(distance), 0.0, 1.0)
+    total = overlap.sum(axis=0)
+    down = overlap / jnp.maximum(total, 1e-6)
+    up = jnp.clip(1 - jnp.abs(distance) / size, 0.0, 1.0) * (total > 1e-6)
+    return jnp.matmul(up / up.sum(axis=1, keepdims=True), down.T, precision="highest")
+
+
+def _map_intensity(key: jax.Array, image: jax.Array, settings: AugmentSettings) -> jax.Array:
+    chance, curve, exponent, factor = jax.random.split(key, 4)
+    if settings.remap_probability > 0:
+        knots = settings.remap_knots
+        steps = jax.random.gamma(curve, settings.remap_evenness, (knots,))
+        even = jnp.full(knots, 1 / knots)
+        steps = jnp.where(
+            jax.random.bernoulli(chance, settings.remap_probability), steps / jnp.maximum(steps.sum(), 1e-6), even
+        )
+        # A sum of ramps: each piece adds its step as intensity passes through it.
+        image = sum(steps[k] * jnp.clip(image * knots - k, 0.0, 1.0) for k in range(knots))
+    if settings.gamma_probability > 0:
+        value = _drawn(exponent, settings.gamma_probability, settings.gamma, neutral=1.0, log=True)
+        image = image**value
+    if settings.contrast_probability > 0:
+        value = _drawn(factor, settings.contrast_probability, settings.contrast, neutral=1.0)
+        mean = image.mean()
+        image = jnp.clip(mean + value * (image - mean), 0.0, 1.0)
+    return image

@@ -1,0 +1,148 @@
+"""What a U-Net of `unet.py` costs, by arithmetic alone: receptive field, parameters, FLOPs, memory of a step.
+
+No network is built here, so `check` answers before anything is compiled; tests hold it against real trees.
+"""
+
+from typing import NamedTuple
+
+from heartseg_jax.models.unet import NORMS
+
+FLOAT32_BYTES = 4
+
+
+class LayerCost(NamedTuple):
+    """One layer's cost for one image. `outputs` counts elements; `flops` counts a multiply-add as two."""
+
+    path: str
+    parameters: int
+    statistics: int
+    flops: int
+    outputs: int
+
+
+def layer_costs(
+    height: int,
+    columns: int,
+    channels: int = 3,
+    width: int = 64,
+    levels: int = 3,
+    num_classes: int = 9,
+    norm: str = "none",
+) -> list[LayerCost]:
+    """Every layer with weights, in the order in which data passes it.
+
+    Args:
+        height: rows of the image.
+        columns: columns of the image.
+        channels: channels of the image.
+        width: filters at full resolution.
+        levels: stages of the encoder.
+        num_classes: channels of the logits.
+        norm: as in `UNet`.
+
+    Raises:
+        ValueError: `norm` is unknown.
+    """
+    if norm not in NORMS:
+        raise ValueError(f"norm {norm!r} is unknown; choose one of {', '.join(NORMS)}")
+    costs: list[LayerCost] = []
+
+    def convolution(path: str, kernel: int, inputs: int, outputs: int, input_pixels: int, pixels: int) -> None:
+        # Each input channel of `input_pixels` positions meets kernel * outputs weights.
+        weights = kernel * inputs * outputs
+        costs.append(LayerCost(path, weights + outputs, 0, 2 * input_pixels * weights, pixels * outputs))
+
+    def block(path: str, inputs: int, outputs: int, pixels: int, normed: bool) -> None:
+        for index, source in ((1, inputs), (2, outputs)):
+            convolution(f"{path}/conv{index}", 9, source, outputs, pixels, pixels)
+            if normed:
+                # Scale and shift are one multiply-add an element.
+                size = pixels * outputs
+                costs.append(LayerCost(f"{path}/norm{index}", 2 * outputs, 2 * outputs, 2 * size, size))
+
+    filters = [width * 2**level for level in range(levels)]
+    pixels = [(height >> level) * (columns >> level) for level in range(levels)]
+    for level in range(levels):
+        inputs = channels if level == 0 else filters[level - 1]
+        block(f"encoder/stage{level + 1}", inputs, filters[level], pixels[level], norm != "none")
+    for level in reversed(range(levels - 1)):
+        path = f"decoder/stage{level + 1}"
+        convolution(f"{path}/up", 4, filters[level + 1], filters[level], pixels[level + 1], pixels[level])
+        block(f"{path}/block", 2 * filters[level], filters[level], pixels[level], norm == "batch")
+    convolution("head", 1, width, num_classes, pixels[0], pixels[0])
+    return costs
+
+
+def forward_flops(
+    height: int, columns: int, channels: int, width: int, levels: int, num_classes: int, norm: str = "none"
+) -> int:
+    """FLOPs of one image's forward pass: convolutions and BatchNorm, a multiply-add counted as two.
+
+    Bias, ReLU, pooling and the softmax are left out (below 1 % together). A training step costs about three times
+    as much: the backward pass multiplies once for the inputs and once for the kernels.
+    """
+    return sum(cost.flops for cost in layer_costs(height, columns, channels, width, levels, num_classes, norm))
+
+
+def parameter_count(
+    channels: int = 3, width: int = 64, levels: int = 3, num_classes: int = 9, norm: str = "none"
+) -> tuple[int, int]:
+    """Trainable parameters, and BatchNorm statistics (running means and variances, which are not trained)."""
+    side = 2 ** (levels - 1)
+    costs = layer_costs(side, side, channels, width, levels, num_classes, norm)
+    return sum(cost.parameters for cost in costs), sum(cost.statistics for cost in costs)
+
+
+def receptive_field(levels: int, convs_per_level: int = 2) -> int:
+    """Side in pixels of the largest square of the input that one output pixel can depend on.
+
+    Found by following one output pixel's interval back through the network: a 3x3 convolution widens it by one on
+    both sides, a 2x2 transposed convolution halves it, a 2x2 pooling doubles it. Where the pixel lies relative to
+    the pooling's grid decides how an interval rounds, so from four levels on pixels differ (92 or 100), and the
+    largest is given.
+    """
+
+    def interval(first: int, last: int, level: int) -> tuple[int, int]:
+        first, last = first - convs_per_level, last + convs_per_level
+        if level == levels - 1:
+            return first, last
+        below = interval(first // 2, last // 2, level + 1)
+        # The skip sees less than the way through the levels below, so it need not be followed.
+        return 2 * below[0] - convs_per_level, 2 * below[1] + 1 + convs_per_level
+
+    positions = [interval(position, position, 0) for position in range(2 ** (levels - 1))]
+    return max(last - first + 1 for first, last in positions)
+
+
+def step_memory_bytes(
+    batch_size: int,
+    height: int,
+    columns: int,
+    channels: int = 3,
+    width: int = 64,
+    levels: int = 3,
+    num_classes: int = 9,
+    norm: str = "none",
+    dtype_bytes: int = 4,
+) -> int:
+    """An estimate of what one training step with Adam keeps in memory at once.
+
+    Counted: parameters, gradients and Adam's two moments (float32); BatchNorm statistics; and what the forward pass
+    must keep for the backward pass, in the compute dtype: every convolution's output (after ReLU), with BatchNorm
+    its input too, the pooled images and the concatenated ones, and log-probabilities, their gradient and one copy
+    in float32. Not counted: the compiler's scratch space (cuDNN's workspaces, layout copies) and the
+    batch's own arrays, so expect the device to report 1 to 2 times as much.
+    """
+    costs = layer_costs(height, columns, channels, width, levels, num_classes, norm)
+    parameters = sum(cost.parameters for cost in costs)
+    statistics = sum(cost.statistics for cost in costs)
+    state = FLOAT32_BYTES * (4 * parameters + statistics)
+
+    kept = sum(cost.outputs for cost in costs if cost.path != "head")
+    for level in range(levels - 1):
+        skip = (height >> level) * (columns >> level) * width * 2**level
+        # Pooling leaves a quarter of the skip; concatenation copies it beside the upsampled image, which `costs`
+        # has already counted once.
+        kept += skip // 4 + skip
+    logits = 3 * height * columns * num_classes * FLOAT32_BYTES
+    return state + batch_size * (kept * dtype_bytes + height * columns * channels * dtype_bytes + logits)
