@@ -13,15 +13,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from heartseg_jax.imaging.phantom_anatomy import Patient, draw_lung_vessels, draw_patient
-from heartseg_jax.imaging.phantom_contrast import TISSUES, Contrast, draw_contrast, scan
+from heartseg_jax.imaging.phantom_contrast import ID, TISSUES, Contrast, draw_contrast, scan
 from heartseg_jax.imaging.phantom_drawing import draw
 from heartseg_jax.imaging.phantom_shapes import Slab, SmoothField, turned, unit
 from heartseg_jax.imaging.volume import Volume
 
-__all__ = ["TISSUES", "VERSION", "MitralAnnulus", "Phantom", "PhantomSpec", "digest", "generate"]
+__all__ = ["TISSUES", "VERSION", "MitralAnnulus", "Phantom", "PhantomSpec", "describe", "digest", "generate"]
 
 VERSION = 1
 """Frozen: a change of any phantom's bytes is a new version."""
+
+SUPERIOR = ID["superior_cava"]
 
 SLAB_VOXELS = 150_000
 """Voxels drawn at a time: arrays that stay in a core's cache are several times faster."""
@@ -87,9 +89,7 @@ def generate(seed: int, index: int, spec: PhantomSpec) -> Phantom:
     """
     if len(spec.shape) != 3 or min(spec.shape) < 1 or len(spec.spacing_mm) != 3 or min(spec.spacing_mm) <= 0:
         raise ValueError(f"a phantom needs three positive sizes and spacings, not {spec.shape}, {spec.spacing_mm}")
-    who, look, texture = (
-        np.random.Generator(np.random.Philox(s)) for s in np.random.SeedSequence([seed, index]).spawn(3)
-    )
+    who, look, texture = _streams(seed, index)
     patient = draw_patient(who)
     bend = SmoothField(who, 3, 42.0 * patient.frame.scale, 6.5)
     vessels = draw_lung_vessels(who, patient)
@@ -109,16 +109,43 @@ def generate(seed: int, index: int, spec: PhantomSpec) -> Phantom:
         fine_tissue, fine_labels = draw(slab, patient, vessels)
         hu = _hu(contrast, fine_tissue, mottle.on_grid(0, axes[0][part], *fine))
         image[part], labels[part], tissue[part] = _pool(hu, fine_labels, fine_tissue, per_axis)
+    _streaks(texture, image, tissue == SUPERIOR, contrast.streak_hu, spec.spacing_mm)
     voxels = scan(texture, image, contrast, spec.spacing_mm)
     volume = Volume(voxels, spec.spacing_mm, (origin[2], origin[1], origin[0]))
     description = {**patient.description, "phase": contrast.phase, "noise_hu": round(contrast.noise_hu, 2)}
     return Phantom(volume, labels, tissue, _annulus(patient, bend), description)
 
 
+def describe(seed: int, index: int) -> dict:
+    """Who patient `index` of the population `seed` is (age group, scale, variants), without drawing it."""
+    return draw_patient(_streams(seed, index)[0]).description
+
+
+def _streams(seed: int, index: int) -> list[np.random.Generator]:
+    """Three random streams of a patient: the body, the look, the noise."""
+    return [np.random.Generator(np.random.Philox(s)) for s in np.random.SeedSequence([seed, index]).spawn(3)]
+
+
 def digest(phantom: Phantom) -> str:
     """SHA-256 of a phantom's voxels (little-endian int16) and labels."""
     voxels = phantom.volume.voxels.astype("<i2")
     return hashlib.sha256(voxels.tobytes() + phantom.labels.tobytes()).hexdigest()
+
+
+def _streaks(rng, image: np.ndarray, jet: np.ndarray, strength: float, spacing_mm) -> None:
+    """Add the dark and bright rays that undiluted contrast throws across a slice, in place."""
+    rays = [(unit((*rng.uniform(-1, 1, 2), 0.0)), 1.0 if k % 3 else -1.5) for k in range(7)]
+    if strength <= 0:
+        return
+    y, x = (np.arange(n, dtype=np.float32) * np.float32(s) for n, s in zip(jet.shape[1:], spacing_mm[1:], strict=True))
+    for z in np.flatnonzero(jet.any((1, 2))):
+        rows, columns = np.nonzero(jet[z])
+        dy = y[:, None] - y[int(rows.sum()) // len(rows)]
+        dx = x[None, :] - x[int(columns.sum()) // len(columns)]
+        fade = np.float32(strength) / (1 + (dx * dx + dy * dy) * np.float32(1 / 900.0))
+        for way, sign in rays:
+            across = dx * np.float32(way[1]) - dy * np.float32(way[0])
+            image[z] += np.float32(sign) * fade / (1 + across * across * np.float32(0.25))
 
 
 def _split(centres: np.ndarray, spacing: float, per_axis: int) -> np.ndarray:
@@ -155,15 +182,12 @@ def _annulus(patient: Patient, bend: SmoothField) -> MitralAnnulus:
     n = valve.flow
     a = unit(np.cross(n, (0.0, 0.0, 1.0)))
     b = np.cross(n, a)
-    rim = []
-    for k in range(24):
-        angle = 2 * math.pi * k / 24
-        target = valve.centre + valve.radius * (math.cos(angle) * a + math.sin(angle) * b)
-        moved = target
-        for _ in range(12):
-            moved = target - bend.at(frame.to_world(moved))
-        rim.append(frame.to_world(moved))
-    points = np.array(rim)
+    angles = [2 * math.pi * k / 24 for k in range(24)]
+    target = np.array([valve.centre + valve.radius * (math.cos(t) * a + math.sin(t) * b) for t in angles])
+    moved = target
+    for _ in range(12):
+        moved = target - bend.at(frame.to_world(moved))
+    points = frame.to_world(moved)
     centre = points.mean(0)
     around = points - centre
     normal = np.cross(around, np.roll(around, -1, 0)).sum(0)

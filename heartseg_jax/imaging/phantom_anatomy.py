@@ -93,11 +93,11 @@ def draw_patient(rng: np.random.Generator) -> Patient:
     """Draw a patient: size, pose, proportions, variants."""
     u = lambda low, high: float(rng.uniform(low, high))  # noqa: E731
     child = u(0, 1) < CHILD
-    scale = u(0.52, 0.82) if child else min(max(1.0 + 0.08 * float(rng.standard_normal()), 0.84), 1.16)
+    scale = u(0.6, 0.84) if child else min(max(1.0 + 0.08 * float(rng.standard_normal()), 0.84), 1.16)
     right_arch, two_cavae = u(0, 1) < RIGHT_ARCH, u(0, 1) < TWO_CAVAE
 
     body = rotation(u(-6, 6), u(-6, 6), u(-18, 18))
-    heart_turn = product(rotation(u(-13, 13), u(-13, 13), u(-20, 22)), np.eye(3))
+    heart_turn = product(rotation(u(-13, 13), u(-13, 13), u(-14, 24)), np.eye(3))
     heart_shift = np.array([u(-7, 7), u(-6, 4), u(-6, 6)])
     centre = np.array([u(-34, 2), u(-14, 24), u(12, 28)])
     frame = Frame(body, round(scale, 6), tuple(-scale * turned(body, centre)))
@@ -117,7 +117,7 @@ def draw_patient(rng: np.random.Generator) -> Patient:
     # Proportions: each structure has its own factor, so that no size is told by another.
     lv_long, lv_short = u(74, 94), u(21, 27)
     la_size, ra_size, rv_size = u(0.88, 1.16), u(0.86, 1.14), u(0.88, 1.12)
-    aa_radius, da_radius, pa_radius = u(13.5, 18), u(10, 13.5), u(12, 16)
+    aa_radius, da_radius, pa_radius = u(13.5, 18), u(10, 13.5), u(11, 15)
     left_wall = u(7.5, 11.5)
 
     valves = {
@@ -132,6 +132,14 @@ def draw_patient(rng: np.random.Generator) -> Patient:
     long_axes = _axes(heart_turn, apex_way, (0.0, -0.6, 0.8))
     blobs = {
         "lv": Blob(place(base + apex_way * 0.36 * lv_long), long_axes, (0.64 * lv_long, lv_short, lv_short * u(0.9, 1.0))),
+        "papillary_front": Blob(
+            place(base + apex_way * 0.50 * lv_long + np.array([5.0, -2.0, 6.0]) * (lv_short / 13)),
+            long_axes, (14, u(3.0, 4.5), u(3.0, 4.5)),
+        ),
+        "papillary_back": Blob(
+            place(base + apex_way * 0.50 * lv_long + np.array([4.0, 5.0, -5.0]) * (lv_short / 13)),
+            long_axes, (14, u(3.0, 4.5), u(3.0, 4.5)),
+        ),
         "la": Blob(
             place((-16, 16.5 + 2 * (la_size - 1), 12)),
             _axes(heart_turn, (1, -0.1, 0.02), (0, 1, -0.1)),
@@ -146,12 +154,12 @@ def draw_patient(rng: np.random.Generator) -> Patient:
             (35 * ra_size, 28 * ra_size, 21 * ra_size),
         ),
         "rv": Blob(
-            place((4, -40, -19)),
+            place((5, -42, -19)),
             _axes(heart_turn, (0.78, -0.48, -0.36), (-0.2, -0.1, 0.95)),
-            (47 * rv_size, 27 * rv_size, 25 * rv_size),
+            (51 * rv_size, 30 * rv_size, 28 * rv_size),
         ),
         "rv_inlet": Blob(
-            place((-14, -40, -17)), _axes(heart_turn, (0.8, -0.54, -0.2), (0, 0, 1)), (20 * rv_size, 21.0, 19.0)
+            place((-14, -40, -17)), _axes(heart_turn, (0.8, -0.54, -0.2), (0, 0, 1)), (21 * rv_size, 23 * rv_size, 21 * rv_size)
         ),
     }
 
@@ -174,7 +182,7 @@ def draw_patient(rng: np.random.Generator) -> Patient:
     tubes = {
         "aorta": tube(ascend + arch + descend, aorta_radii, weights),
         "lvot": tube([(10, -20, -3), (-1, -19, 4), (-13, -19, 11)], [15, 12, 10.5], [1, 1, 1], 4),
-        "conus": tube([(-3, -46, -12), (2, -47, 6), (-1, -45, 18), (-4, -36, 31)], [17, 16, 14.5, 11.5], [1] * 4, 4),
+        "conus": tube([(-3, -46, -12), (2, -47, 6), (-1, -45, 18), (-4, -36, 31)], [18, 17.5, 15.5, 12], [1] * 4, 4),
         "trunk": tube(
             [(-4, -37, 29), (-3, -29, 41), (-2, -16, 50), (2, 2, 55), (10, 22, 54), (16, 38, 49), (20, 47, 40)],
             [pa_radius * f for f in (0.92, 1.08, 1.0, 0.86, 0.78, 0.7, 0.55)],
@@ -191,7 +199,7 @@ def draw_patient(rng: np.random.Generator) -> Patient:
             [svc * f for f in (1.05, 1.1, 1.05, 1.0, 0.95, 0.9, 0.9)], [1, 1, 0.6, 0.2, 0, 0, 0],
         ),
         "ivc": tube(
-            [(-48, -4, -22), (-49, 8, -40), (-48, 15, -58), (-47, 20, -90), (-45, 24, -140)],
+            [(-48, -8, -24), (-49, 2, -42), (-48, 12, -58), (-47, 20, -90), (-45, 24, -140)],
             [ivc * f for f in (1.05, 1.0, 1.0, 1.0, 0.95)], [1, 0.8, 0.4, 0.2, 0],
         ),
         "la_appendage": tube(
@@ -233,10 +241,17 @@ def draw_patient(rng: np.random.Generator) -> Patient:
         tubes[f"vein_{name}"] = tube(points, [size * 1.15, size, 0.8 * size, 0.55 * size], [1, 1, 0.8, 0.6], 3)
 
     chest = {
-        "x": MIDLINE + u(-2, 2), "y": 24.0, "half_x": u(120, 142), "half_y": u(92, 102),
+        "x": MIDLINE + u(-2, 2), "y": 20.0, "half_x": u(106, 136), "half_y": u(78, 92),
         "right_dome": u(-36, -20), "left_dome": u(-46, -32), "fat": u(6, 26), "rib_phase": u(0, 1),
         "disc_phase": u(0, 1), "table_y": u(6, 14), "back": 0.0,
     }
+    # The chest is made for the heart that it holds.
+    apex = blobs["lv"].centre + blobs["lv"].axes[0] * (blobs["lv"].radii[0] + left_wall + 3)
+    tight = math.hypot((apex[0] - chest["x"]) / chest["half_x"], (apex[1] - chest["y"]) / chest["half_y"])
+    front = chest["y"] - (blobs["rv"].centre[1] - 28 * rv_size)
+    chest["half_y"] = max(chest["half_y"], 0.97 * front)
+    chest["half_x"] = round(chest["half_x"] * max(1.0, tight), 5)
+    chest["half_y"] = round(chest["half_y"] * math.sqrt(max(1.0, tight)), 5)
     description = {
         "age_group": "child" if child else "adult", "scale": round(scale, 4),
         "right_arch": bool(right_arch), "two_svc": bool(two_cavae),
@@ -254,17 +269,25 @@ def draw_lung_vessels(rng: np.random.Generator, patient: Patient) -> list[tuple[
     ends += [(t.points[-1], False) for name, t in patient.tubes.items() if name.startswith("vein_")]
     for root, artery in ends:
         outward = -1.0 if root[0] < MIDLINE else 1.0
-        for _ in range(9):
+        for _ in range(7):
             way = unit((outward * rng.uniform(0.2, 1.0), rng.uniform(-0.9, 0.9), rng.uniform(-1, 1)))
             length = float(rng.uniform(40, 75))
             wobble = [rng.uniform(-7, 7, 3) for _ in range(3)]
             points = [root] + [root + way * (length * (k + 1) / 3) + wobble[k] for k in range(3)]
-            size = float(rng.uniform(2.2, 4.0))
+            size = float(rng.uniform(2.2, 4.2))
             vessels.append((Tube(*curve(points, [size, 0.8 * size, 0.55 * size, 0.8], 2)), artery))
             for k in (1, 2):
                 side = unit(rng.uniform(-1, 1, 3) + np.array([0.5 * outward, 0, 0]))
                 start = points[k]
                 twig = [start, start + side * 16 + wobble[0] * 0.3, start + side * 34]
-                vessels.append((Tube(*curve(twig, [0.5 * size, 0.4 * size, 0.7], 2)), artery))
+                vessels.append((Tube(*curve(twig, [0.5 * size, 0.4 * size, 0.7], 1)), artery))
+    # Small vessels everywhere else, pointing away from the hilum.
+    for k in range(170):
+        outward = -1.0 if k % 2 else 1.0
+        start = np.array([MIDLINE + outward * rng.uniform(35, 120), rng.uniform(-50, 100), rng.uniform(-45, 110)])
+        hilum = np.array([MIDLINE + outward * 45, 22.0, 35.0])
+        way = unit(start - hilum + rng.uniform(-25, 25, 3))
+        size = float(rng.uniform(1.2, 2.8))
+        ends_at = start + way * float(rng.uniform(12, 28))
+        vessels.append((Tube(np.array([start, ends_at]), np.array([size, 0.6 * size])), k % 3 > 0))
     return vessels
-

@@ -127,6 +127,13 @@ def _blood(slab: Slab, patient: Patient, d, part, progress, tissue, label) -> np
     tissue[atrium & (part["la_appendage"] < 0)] = ID["left_appendage"]
     tissue[filled & (label == 4) & (part["ra_appendage"] < 0)] = ID["right_appendage"]
 
+    # Papillary muscles look like muscle, and count as cavity, as is the custom in measuring ventricles.
+    papillary = slab.full()
+    for name in ("papillary_front", "papillary_back"):
+        blob = patient.blobs[name]
+        slab.add_ellipsoid(papillary, blob.centre, blob.axes, blob.radii, margin=2)
+    tissue[(papillary < 0) & (label == 3)] = ID["myocardium"]
+
     for name, (before, after) in VALVES.items():
         _valve(slab, patient.valves[name], before, after, tissue, label)
     return first
@@ -161,29 +168,29 @@ def _chest(slab: Slab, patient: Patient, mediastinum: np.ndarray, tissue: np.nda
     c, f = patient.chest, np.float32
     x, y, z = slab.x - f(c["x"]), slab.y - f(c["y"]), slab.z
 
-    def oval(half_x, half_y):
-        px, py = x * (1 / half_x), y * (1 / half_y)
+    def oval(half_x, half_y, shift=0.0):
+        px, py = x * (1 / half_x), (y - f(shift)) * (1 / half_y)
         px, py = px * px, py * py
         return np.sqrt(np.sqrt(px * px + py * py + f(1.5) * px * py))
 
     taper = 1 - f(0.22) * np.square(np.maximum(z - 40, 0) * f(1 / 90))
     cage = (oval(c["half_x"] * taper, c["half_y"] * taper) - 1) * f(c["half_y"])
-    skin = (oval(f(c["half_x"] + 24 + c["fat"]), f(c["half_y"] + 15 + 0.5 * c["fat"])) - 1) * f(c["half_y"])
+    skin = (oval(f(c["half_x"] + 24 + c["fat"]), f(c["half_y"] + 17 + 0.5 * c["fat"]), 9.0) - 1) * f(c["half_y"])
     tissue[skin < 0] = ID["fat"]
     back = (np.abs(x) < 62) & (y > 66) & (skin < -f(0.35 * c["fat"] + 3))
     tissue[((cage < 17) & (skin < -3)) | back] = ID["muscle"]
     inside = cage < 0
     tissue[inside] = ID["fat"]
-    # A rib runs downwards and forwards, so a slice cuts it as a slanting oval.
-    rib = (z - 0.55 * y) * f(1 / 23.0) + f(c["rib_phase"])
-    rib = np.abs(rib - np.rint(rib)) * 23
+    # A rib runs down, outwards and forwards, so a slice cuts each as a slanting oval.
+    rib = (z - 0.55 * y + 0.45 * np.abs(x)) * f(1 / 25.0) + f(c["rib_phase"])
+    rib = np.abs(rib - np.rint(rib)) * 25
     in_ring = (cage > 2) & (cage < 10.5) & (rib < 6.5) & (y > -80)
     tissue[in_ring] = ID["cortical_bone"]
     tissue[in_ring & (cage > 4) & (cage < 8.5) & (rib < 4.5)] = ID["spongy_bone"]
 
     dome_x = np.where(x < 0, x + 62, x - 66)
-    dome = np.where(x < 0, f(c["right_dome"]), f(c["left_dome"])) - dome_x * dome_x * f(0.006)
-    dome -= np.square(y + 24) * f(0.0045)
+    dome = np.where(x < 0, f(c["right_dome"]), f(c["left_dome"])) - dome_x * dome_x * f(0.0032)
+    dome -= np.square(y + 24) * f(0.0040)
     spine = np.sqrt(np.square(x * f(1 / 20)) + np.square((slab.y - 87) * f(1 / 16)))
     lung = inside & (cage < -2) & (mediastinum > 0) & (spine > 1.25) & (z > dome)
     below = inside & (z < dome - 3) & (slab.y < 92)
@@ -206,11 +213,11 @@ def _chest(slab: Slab, patient: Patient, mediastinum: np.ndarray, tissue: np.nda
     tissue[arch] = ID["spongy_bone"]
     tissue[canal <= 8] = ID["muscle"]
     front = (slab.y - f(c["y"]) + f(c["half_y"]) + 5) * f(1 / 5.5)
-    sternum = np.maximum(np.abs(x) * f(1 / 16), np.abs(front))
+    sternum = np.square(x * f(1 / 18)) + np.square(front)
     tissue[(sternum < 1) & (z > -15)] = ID["cortical_bone"]
-    tissue[(sternum < 0.72) & (z > -15)] = ID["spongy_bone"]
+    tissue[(sternum < 0.5) & (z > -15)] = ID["spongy_bone"]
 
-    bed = slab.y - f(c["y"] + c["half_y"] + 15 + 0.5 * c["fat"] + c["table_y"]) + np.square(x) * f(0.0009)
+    bed = slab.y - f(c["y"] + c["half_y"] + 26 + 0.5 * c["fat"] + c["table_y"]) + np.square(x) * f(0.0009)
     tissue[(np.abs(bed) < 2.0) | (np.abs(bed - 28) < 1.5)] = ID["table"]
     return lung
 
@@ -231,7 +238,10 @@ def draw(slab: Slab, patient: Patient, lung_vessels) -> tuple[np.ndarray, np.nda
     slab.add_tube(veins, tubes["innominate_vein"].points, tubes["innominate_vein"].radii)
 
     core = np.minimum(np.minimum(oesophagus, airway - 1), np.minimum(arteries, veins)) - 4
-    strip = np.abs(slab.x - np.float32(MIDLINE)) - np.where(slab.y < -30, np.float32(5), np.float32(13))
+    lean = np.where(slab.y < -30, np.clip(20 - slab.z, 0, 40) * np.float32(0.3), np.float32(0))
+    strip = np.abs(slab.x - np.float32(MIDLINE) - lean) - np.where(
+        slab.y < -30, 5 + np.clip(30 - slab.z, 0, 60) * np.float32(0.45), np.float32(13)
+    )
     strip = np.where(slab.y < -30, strip, np.maximum(strip, -(slab.y + 30)))
     mediastinum = np.minimum(heart - np.float32(patient.fat), np.minimum(vessels - 4, core))
     unite(mediastinum, strip, 10)

@@ -61,8 +61,10 @@ class Frame:
     shift: tuple[float, float, float]
 
     def to_world(self, point) -> np.ndarray:
-        """World mm of a reference point `[3]`, before the smooth deformation."""
-        return np.array(self.shift) + self.scale * turned(self.turn, point)
+        """World mm of reference points `[..., 3]`, before the smooth deformation."""
+        p, t = np.asarray(point, np.float64), self.turn
+        rows = [self.scale * (p[..., 0] * r[0] + p[..., 1] * r[1] + p[..., 2] * r[2]) for r in t]
+        return np.round(np.stack(rows, -1) + np.array(self.shift), 6)
 
 
 class SmoothField:
@@ -99,17 +101,25 @@ class SmoothField:
             values = total
         return values
 
-    def at(self, point_mm) -> np.ndarray:
-        """Values `[components]` at one world point `(x, y, z)`."""
-        x, y, z = (np.array([float(v)]) for v in point_mm)
-        return np.array([float(self.on_grid(c, z, y, x)[0, 0, 0]) for c in range(len(self.nodes))])
+    def at(self, points_mm: np.ndarray) -> np.ndarray:
+        """Values `[n, components]` at world points `[n, 3]` (x, y, z)."""
+        (ix, wx), (iy, wy), (iz, wz) = (self._taps(points_mm[:, k]) for k in range(3))
+        total = np.zeros((len(points_mm), len(self.nodes)))
+        for a in range(4):
+            for b in range(4):
+                for c in range(4):
+                    total += (wz[a] * wy[b] * wx[c])[:, None] * self.nodes[:, iz[a], iy[b], ix[c]].T
+        return total
 
 
 class Slab:
     """Reference coordinates `[z, y, x]` of a part of the volume, and the distances of shapes to each voxel."""
 
     def __init__(self, frame: Frame, bend: SmoothField, z: np.ndarray, y: np.ndarray, x: np.ndarray):
-        self.frame, self.axes = frame, (z, y, x)
+        self.frame = frame
+        self.grid = tuple(
+            (float(along[0]), float(along[1] - along[0]) if len(along) > 1 else 1.0, len(along)) for along in (z, y, x)
+        )
         self.shape = (len(z), len(y), len(x))
         self.reach = 0.75 * float(np.abs(bend.nodes).max())
         back = frame.turn.T / frame.scale
@@ -127,18 +137,21 @@ class Slab:
         return np.full(self.shape, value, np.float32)
 
     def box(self, low, high, margin: float) -> tuple[slice, slice, slice] | None:
-        """Slices that hold every voxel within `margin` reference mm of the box `low`..`high` (reference), or None."""
-        centre = [(float(a) + float(b)) / 2 for a, b in zip(low, high, strict=True)]
-        half = [(float(b) - float(a)) / 2 + margin + self.reach for a, b in zip(low, high, strict=True)]
-        middle = self.frame.to_world(centre)
+        """Slices that hold every voxel within `margin` reference mm of the segment `low`..`high`, or None."""
+        ends = self.frame.to_world(np.array([low, high]))
+        return self._around(ends[0], ends[1], margin)
+
+    def _around(self, a: np.ndarray, b: np.ndarray, margin: float) -> tuple[slice, slice, slice] | None:
+        reach = self.frame.scale * (margin + 1.3 * self.reach)
         slices = []
-        for axis, along in zip((2, 1, 0), self.axes, strict=True):
-            spread = self.frame.scale * sum(abs(self.frame.turn[axis][k]) * half[k] for k in range(3))
-            start, stop = np.searchsorted(along, [middle[axis] - spread, middle[axis] + spread])
+        for axis, (first, pitch, count) in zip((2, 1, 0), self.grid, strict=True):
+            low, high = (a[axis], b[axis]) if a[axis] < b[axis] else (b[axis], a[axis])
+            start = max(0, math.ceil((low - reach - first) / pitch))
+            stop = min(count, math.floor((high + reach - first) / pitch) + 1)
             if start >= stop:
                 return None
-            slices.append(slice(int(start), int(stop)))
-        return tuple(slices)  # type: ignore[return-value]
+            slices.append(slice(start, stop))
+        return slices[0], slices[1], slices[2]
 
     def offsets(self, box, centre) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The voxels of a box relative to a reference point."""
@@ -153,12 +166,7 @@ class Slab:
 
     def add_ellipsoid(self, field, centre, axes, radii, margin: float = 22.0, blend: float = 0.0) -> None:
         """Unite `field` with an ellipsoid (first-order distance; `axes` are rows of unit vectors)."""
-        reach = [
-            math.sqrt(sum((float(axes[k][c]) * float(radii[k])) ** 2 for k in range(3))) for c in range(3)
-        ]
-        low = [c - r for c, r in zip(centre, reach, strict=True)]
-        high = [c + r for c, r in zip(centre, reach, strict=True)]
-        box = self.box(low, high, margin)
+        box = self.box(centre, centre, max(radii) + margin)
         if box is None:
             return
         x, y, z = self.offsets(box, centre)
@@ -177,9 +185,12 @@ class Slab:
 
         `progress`, if given, receives the index along the polyline (0..n-1) of the nearest segment.
         """
+        world = self.frame.to_world(points)
+        if self._around(world.min(0), world.max(0), float(radii.max()) + margin) is None:
+            return
         for i in range(len(points) - 1):
             a, b, ra, rb = points[i], points[i + 1], float(radii[i]), float(radii[i + 1])
-            box = self.box(np.minimum(a, b), np.maximum(a, b), max(ra, rb) + margin)
+            box = self._around(world[i], world[i + 1], max(ra, rb) + margin)
             if box is None:
                 continue
             x, y, z = self.offsets(box, a)
