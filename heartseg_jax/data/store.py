@@ -86,6 +86,7 @@ class DatasetWriter:
     ) -> None:
         self.path = Path(path).absolute()
         check_output(self.path, overwrite)
+        self._overwrite = overwrite
         self._head = {
             "format_version": FORMAT_VERSION,
             "intensity": intensity,
@@ -160,6 +161,7 @@ class DatasetWriter:
             file.flush()
             os.fsync(file.fileno())
         read_dataset(self._partial)  # What could not be read again must not take the place of anything.
+        check_output(self.path, self._overwrite)  # Again: somebody else may have been faster.
         old = self.path.parent / f".{self.path.name}.old-{uuid.uuid4().hex[:8]}"
         if self.path.exists():
             self.path.rename(old)

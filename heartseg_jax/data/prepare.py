@@ -1,0 +1,173 @@
+"""From a source to a dataset folder, and what to tell about it. Colour PNGs have their own room, `sources_png`."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from heartseg_jax.anatomy import ALL_KNOWN, NAMES, STRUCTURES
+from heartseg_jax.data.sources_png import prepare_png_pairs
+from heartseg_jax.data.splits import GAP, SPLITS, block_splits, split_sizes
+from heartseg_jax.data.store import Dataset, DatasetWriter, check_output, read_dataset, verify
+from heartseg_jax.errors import UserError
+from heartseg_jax.imaging.phantom import VERSION, Phantom, PhantomSpec, generate
+
+__all__ = ["describe", "prepare_phantom", "prepare_png_pairs"]
+
+
+def prepare_phantom(
+    output: str | Path,
+    *,
+    patients: int | None = None,
+    counts: Sequence[int] | None = None,
+    fractions: Sequence[float] = (0.7, 0.15, 0.15),
+    seed: int = 0,
+    spec: PhantomSpec | None = None,
+    overwrite: bool = False,
+    threads: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Dataset:
+    """Make a dataset of phantom patients, the same bytes whatever the number of `threads`.
+
+    Patient k is `generate(seed, k, spec)`, so that a larger dataset holds the patients of a smaller one.
+
+    Args:
+      output: the dataset folder.
+      patients: how many; split by `fractions` (train, validation, test).
+      counts: instead of `patients`, how many (train, validation, test): the first ones train.
+      fractions: shares; used with `patients` alone.
+      seed: of the population.
+      spec: sampling of the phantoms; by default `PhantomSpec()`.
+      overwrite: replace an existing dataset.
+      threads: by default one a core.
+      progress: called with (patients done, patients in all) after each.
+
+    Raises:
+      UserError: for numbers that cannot be, or a taken `output`.
+    """
+    spec = spec or PhantomSpec()
+    if (patients is None) == (counts is None):
+        raise UserError("say either how many phantom patients there are, or how many train, validate and test")
+    total = int(sum(counts)) if counts is not None else int(patients or 0)
+    if total < 1 or (counts is not None and min(counts) < 0):
+        raise UserError(f"{total if counts is None else tuple(counts)} phantom patients: at least one is needed")
+    check_output(output, overwrite)
+    sizes = split_sizes(total, tuple(int(n) for n in counts) if counts is not None else fractions)
+    splits = [split for split, size in zip(SPLITS, sizes, strict=True) for _ in range(size)]
+    alone = total == 1 and counts is None
+    source: dict = {
+        "kind": "phantom",
+        "version": VERSION,
+        "seed": seed,
+        "spec": dataclasses.asdict(spec),
+        "descriptions": {},
+        "mitral_annuli": {},
+    }
+    with DatasetWriter(
+        output,
+        intensity="HU",
+        height=spec.shape[1],
+        width=spec.shape[2],
+        source=source,
+        split_kind="block" if alone else "patient",
+        overwrite=overwrite,
+    ) as writer:
+        for index, phantom in enumerate(_generate_in_order(seed, total, spec, threads)):
+            identity = f"phantom_{index:04d}"
+            source["descriptions"][identity] = phantom.description
+            source["mitral_annuli"][identity] = _annulus_record(phantom)
+            writer.add(
+                identity,
+                phantom.volume.voxels.astype(np.int16, copy=False),
+                phantom.labels,
+                names=[f"{identity}/{z:03d}" for z in range(spec.shape[0])],
+                split=block_splits(spec.shape[0], fractions) if alone else splits[index],
+                spacing_mm=spec.spacing_mm,
+                contiguous=True,
+            )
+            if progress:
+                progress(index + 1, total)
+    dataset = read_dataset(output)
+    verify(dataset)
+    return dataset
+
+
+def _generate_in_order(seed: int, total: int, spec: PhantomSpec, threads: int | None) -> Iterator[Phantom]:
+    workers = max(1, min(total, threads or os.cpu_count() or 1))
+    with ThreadPoolExecutor(workers) as pool:
+        # A window, not `map`: finished volumes must not pile up in front of a slow disk.
+        window = deque(pool.submit(generate, seed, k, spec) for k in range(min(total, workers + 1)))
+        following = len(window)
+        while window:
+            phantom = window.popleft().result()
+            if following < total:
+                window.append(pool.submit(generate, seed, following, spec))
+                following += 1
+            yield phantom
+
+
+def _annulus_record(phantom: Phantom) -> dict:
+    annulus = phantom.annulus
+    return {
+        "centre_mm": [round(float(v), 4) for v in annulus.centre_mm],
+        "normal": [round(float(v), 6) for v in annulus.normal],
+        "diameters_mm": [round(float(v), 4) for v in annulus.diameters_mm],
+    }
+
+
+def describe(dataset: Dataset) -> str:
+    """Return a report of some lines: who is in which split, how often each structure is seen, warnings."""
+    slices = {split: len(dataset.examples(split)) for split in SPLITS}
+    lines = [
+        f"dataset    {dataset.path}",
+        f"source     {dataset.source.get('kind', 'unknown')}, intensity {dataset.intensity},"
+        f" slices of {dataset.height} x {dataset.width}, split by {dataset.split_kind}",
+    ]
+    for split in SPLITS:
+        names = [patient.id for patient in dataset.patients_in(split)]
+        shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+        lines.append(f"{split:<10} {len(names)} patients, {slices[split]} slices: {shown or '-'}")
+    lines.append("")
+    lines.append(f"{'pixels (slices)':<18}" + "".join(f"{split:>20}" for split in SPLITS))
+    counts = {split: _counts(dataset, split) for split in SPLITS}
+    for row, name in enumerate([*NAMES, "ignored (255)"]):
+        cells = (f"{counts[s][:, row].sum()} ({(counts[s][:, row] > 0).sum()})" for s in SPLITS)
+        lines.append(f"{name:<18}" + "".join(f"{cell:>20}" for cell in cells))
+    merges = {patient.merge for patient in dataset.patients}
+    for merge in sorted(merges - {ALL_KNOWN}):
+        who = [patient.id for patient in dataset.patients if patient.merge == merge]
+        parts = [f"{NAMES[c]} counts as {NAMES[m]}" for c, m in enumerate(merge) if c != m]
+        lines.append(f"merge      {'; '.join(parts)}: {', '.join(who[:6])}{' ...' if len(who) > 6 else ''}")
+    lines += [f"warning    {warning}" for warning in warnings_of(dataset)]
+    return "\n".join(lines)
+
+
+def _counts(dataset: Dataset, split: str) -> np.ndarray:
+    rows = [dataset.patients[p].class_counts[s] for p, s in dataset.examples(split)]
+    return np.array(rows, np.int64).reshape(-1, len(NAMES) + 1)
+
+
+def warnings_of(dataset: Dataset) -> list[str]:
+    """Return what a user of `dataset` should know before trusting a score on it."""
+    found = list(dataset.source.get("warnings", ()))
+    if len(dataset.patients) == 1:
+        gaps = sum(split == GAP for split in dataset.patients[0].splits)
+        found.append(
+            f"one patient alone, split by block with {gaps} slices left out between: a score on it shows"
+            " memorisation, not generalisation"
+        )
+    elif len(dataset.patients) < 5:
+        found.append(f"{len(dataset.patients)} patients: report every one, a mean of so few says little")
+    found += [f"nobody is in the {split} split" for split in SPLITS if not dataset.examples(split)]
+    known = {m for patient in dataset.patients for c, m in enumerate(patient.merge) if c == m}
+    trained = _counts(dataset, "train").sum(axis=0)
+    missing = [s.name for s in STRUCTURES[1:] if s.label in known and trained[s.label] == 0]
+    if missing:
+        found.append(f"not one training pixel of {', '.join(missing)}: it cannot be learnt from this dataset")
+    return found
