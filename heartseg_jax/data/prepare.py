@@ -14,7 +14,7 @@ import numpy as np
 from heartseg_jax.anatomy import ALL_KNOWN, NAMES, STRUCTURES
 from heartseg_jax.data.sources_png import prepare_png_pairs
 from heartseg_jax.data.splits import GAP, SPLITS, block_splits, split_sizes
-from heartseg_jax.data.store import Dataset, DatasetWriter, check_output, read_dataset, verify
+from heartseg_jax.data.store import Dataset, DatasetWriter, check_leaks, check_output, read_dataset, verify
 from heartseg_jax.errors import UserError
 from heartseg_jax.imaging.phantom import VERSION, Phantom, PhantomSpec, generate
 
@@ -164,6 +164,8 @@ def warnings_of(dataset: Dataset) -> list[str]:
         )
     elif len(dataset.patients) < 5:
         found.append(f"{len(dataset.patients)} patients: report every one, a mean of so few says little")
+    if dataset.split_kind == "patient":
+        found += check_leaks(dataset)[:5]
     found += [f"nobody is in the {split} split" for split in SPLITS if not dataset.examples(split)]
     known = {m for patient in dataset.patients for c, m in enumerate(patient.merge) if c == m}
     trained = _counts(dataset, "train").sum(axis=0)

@@ -1,5 +1,300 @@
-"""Folders of slice images with colour masks -> a dataset folder."""
+"""A folder of slice images and colour masks -> a dataset folder."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from heartseg_jax.anatomy import ALL_KNOWN, IGNORED, check_merge
+from heartseg_jax.data.splits import assign_splits, block_splits
+from heartseg_jax.data.store import Dataset, DatasetWriter, check_output, read_dataset, verify
+from heartseg_jax.errors import UserError
+from heartseg_jax.imaging import palette as colour_masks
+
+ORIENTATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "standard": lambda a: a,
+    "flip-rows": lambda a: a[::-1],
+    "flip-columns": lambda a: a[:, ::-1],
+    "rot90": lambda a: np.rot90(a, 1),
+    "rot180": lambda a: np.rot90(a, 2),
+    "rot270": lambda a: np.rot90(a, 3),
+    "transpose": lambda a: a.swapaxes(0, 1),
+}
+"""What brings a slice to rows towards Posterior, columns towards Left; turns are anticlockwise."""
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+AIR_8BIT = 0
 
 
-def prepare_png_pairs(*args, **kwargs):  # noqa: D103
-    raise NotImplementedError
+class Pair(NamedTuple):
+    """An image and its mask."""
+
+    image: Path
+    mask: Path
+
+
+def prepare_png_pairs(
+    input: str | Path,
+    output: str | Path,
+    *,
+    patients_table: str | Path | None = None,
+    colours: str | Path | None = None,
+    orientation: str = "standard",
+    repair: bool = False,
+    max_off_palette: float = 0.0,
+    fractions: Sequence[float] = (0.7, 0.15, 0.15),
+    seed: int = 0,
+    merge: Sequence[int] = ALL_KNOWN,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Dataset:
+    """Make a dataset of `input/images/NAME.png` and `input/masks/NAME.png`.
+
+    Args:
+      input: the folder with `images` (8-bit grey) and `masks` (colours).
+      output: the dataset folder.
+      patients_table: CSV with the columns file, patient; by default the patient is the part of the
+        file's name before the first `_`.
+      colours: another palette, see `palette.read_palette`.
+      orientation: one of `ORIENTATIONS`, what must be done to the slices to stand as the project's do.
+      repair: mend masks damaged by JPEG or antialiasing.
+      max_off_palette: without `repair`, the share of a mask's pixels off background that may have a
+        colour without a meaning; they become 255 (ignored).
+      fractions: shares of patients (train, validation, test), or numbers of them.
+      seed: of the split.
+      merge: for a source that does not know every structure, see `anatomy.check_merge`.
+      overwrite: replace an existing dataset.
+      progress: called with (slices done, slices in all).
+
+    Slices of different sizes are padded to the largest, around the middle, with air and background.
+
+    Raises:
+      UserError: for whatever is missing, unreadable or contradictory, naming files and the mend.
+    """
+    check_output(output, overwrite)
+    turn = _orientation(orientation)
+    try:
+        merge = check_merge(tuple(merge))
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    if not 0 <= max_off_palette < 1:
+        raise UserError(f"the share of colours off the palette must lie from 0 to below 1, not {max_off_palette}")
+    palette = colour_masks.read_palette(colours) if colours else None
+    warnings: list[str] = []
+    pairs = find_pairs(Path(input), warnings)
+    patients = group_by_patient(pairs, patients_table)
+    sizes = _check_sizes(pairs)
+    if not repair:
+        audits = [colour_masks.audit(p.mask.name, colour_masks.read_mask(p.mask, palette)) for p in pairs]
+        colour_masks.check_audits(audits, max_off_palette)
+        off = sum(a.off for a in audits)
+        if off:
+            warnings.append(f"{off} pixels of colours without a meaning are ignored (255)")
+    turned = [turn(np.empty(size, np.bool_)).shape for size in sizes.values()]
+    height, width = max(h for h, _ in turned), max(w for _, w in turned)
+    if len(set(turned)) > 1:
+        warnings.append(f"slices of {len(set(turned))} sizes were padded to {height} x {width}")
+
+    alone = len(patients) == 1
+    splits = assign_splits(list(patients), fractions, seed)
+    source = {
+        "kind": "png_pairs",
+        "input": str(Path(input).resolve()),
+        "orientation": orientation,
+        "palette": {_hex(colour): label for colour, label in (palette or colour_masks.STANDARD).items()},
+        "repair": repair,
+        "max_off_palette": max_off_palette,
+        "seed": seed,
+        "fractions": list(fractions),
+        "sizes": {p.image.name: list(sizes[p]) for p in pairs} if len(set(turned)) > 1 else {},
+        "warnings": warnings,
+    }
+    mended: list[tuple[int, int]] = []
+    coloured: list[str] = []
+    with DatasetWriter(
+        output,
+        intensity="uint8",
+        height=height,
+        width=width,
+        source=source,
+        split_kind="block" if alone else "patient",
+        overwrite=overwrite,
+    ) as writer:
+        done = 0
+        for identity, members in patients.items():
+            images = np.full((len(members), height, width), AIR_8BIT, np.uint8)
+            labels = np.zeros((len(members), height, width), np.uint8)
+            for index, pair in enumerate(members):
+                image, was_coloured = read_grey(pair.image)
+                coloured += [pair.image.name] * was_coloured
+                mask = colour_masks.read_mask(pair.mask, palette)
+                plane = mask.labels
+                if repair:
+                    plane = colour_masks.repair_mask(pair.mask.name, mask, palette)
+                    mended.append((int(mask.off.sum()), int((plane[mask.off] == IGNORED).sum())))
+                _place(images[index], turn(image))
+                _place(labels[index], turn(plane))
+                done += 1
+                if progress:
+                    progress(done, len(pairs))
+            writer.add(
+                identity,
+                images,
+                labels,
+                names=[pair.image.name for pair in members],
+                split=block_splits(len(members), fractions) if alone else splits[identity],
+                merge=merge,
+            )
+        if coloured:
+            shown = ", ".join(coloured[:3]) + (" ..." if len(coloured) > 3 else "")
+            warnings.append(f"{len(coloured)} images are coloured, their brightness was taken: {shown}")
+        if sum(off for off, _ in mended):
+            warnings.append(
+                f"{sum(off for off, _ in mended)} mask pixels in {sum(off > 0 for off, _ in mended)} files were"
+                f" repaired; {sum(left for _, left in mended)} of them stay undecided and are ignored (255)"
+            )
+    dataset = read_dataset(output)
+    verify(dataset)
+    return dataset
+
+
+def _hex(colour: Sequence[int]) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*colour)
+
+
+def _orientation(name: str) -> Callable[[np.ndarray], np.ndarray]:
+    if name not in ORIENTATIONS:
+        raise UserError(f"no orientation {name!r}: choose {', '.join(ORIENTATIONS)}")
+    return ORIENTATIONS[name]
+
+
+def _place(canvas: np.ndarray, plane: np.ndarray) -> None:
+    top, left = (canvas.shape[0] - plane.shape[0]) // 2, (canvas.shape[1] - plane.shape[1]) // 2
+    canvas[top : top + plane.shape[0], left : left + plane.shape[1]] = plane
+
+
+def find_pairs(folder: Path, warnings: list[str]) -> list[Pair]:
+    """Return the pairs of `folder`, in natural order of their names; what is passed over joins `warnings`.
+
+    Raises:
+      UserError: for a missing folder, an image without a mask, a mask without an image.
+    """
+    found: list[dict[str, Path]] = []
+    for kind in ("images", "masks"):
+        place = folder / kind
+        if not place.is_dir():
+            raise UserError(f"no folder {place}: the input of png_pairs holds `images` and `masks`")
+        files: dict[str, Path] = {}
+        for path in sorted(p for p in place.iterdir() if p.is_file() and not p.name.startswith(".")):
+            if path.suffix.lower() not in SUFFIXES:
+                warnings.append(f"{kind}/{path.name} is not an image and was passed over")
+            elif path.stem in files:
+                raise UserError(f"{files[path.stem]} and {path} have the same name: remove one")
+            else:
+                files[path.stem] = path
+        found.append(files)
+    images, masks = found
+    for lacking, mate in (
+        ([p for stem, p in images.items() if stem not in masks], "mask"),
+        ([p for stem, p in masks.items() if stem not in images], "image"),
+    ):
+        if lacking:
+            shown = ", ".join(f"{p.parent.name}/{p.name}" for p in lacking[:5])
+            more = f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
+            raise UserError(f"no {mate} of the same name for {shown}{more} in {folder}: add it, or remove these")
+    if not images:
+        raise UserError(f"{folder / 'images'} holds no image")
+    return [Pair(images[stem], masks[stem]) for stem in sorted(images, key=natural_key)]
+
+
+def natural_key(name: str) -> list[tuple[int, int, str]]:
+    """Return a key that sorts numbers in names by value: slice_9 before slice_10."""
+    return [(0, int(p), p) if p.isdecimal() else (1, 0, p) for p in re.split(r"(\d+)", name) if p]
+
+
+def group_by_patient(pairs: Sequence[Pair], table: str | Path | None) -> dict[str, list[Pair]]:
+    """Return `{patient: pairs}`, patients and pairs in natural order. UserError for a file of nobody's."""
+    if table is None:
+        owners = {}
+        for pair in pairs:
+            owner, separator, _ = pair.image.stem.partition("_")
+            if not separator or not owner:
+                raise UserError(
+                    f"{pair.image.name} does not tell its patient (the part before `_`): rename the files, or"
+                    " give --patients=table.csv with the columns file,patient"
+                )
+            owners[pair.image.stem] = owner
+    else:
+        owners = _read_table(Path(table))
+        stems = {pair.image.stem for pair in pairs}
+        for names, wrong in ((stems - set(owners), "misses"), (set(owners) - stems, "names without an image")):
+            if names:
+                shown = ", ".join(sorted(names, key=natural_key)[:5])
+                raise UserError(f"the table {table} {wrong} {len(names)} of the files: {shown}")
+    grouped: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        grouped.setdefault(owners[pair.image.stem], []).append(pair)
+    return {patient: grouped[patient] for patient in sorted(grouped, key=natural_key)}
+
+
+def _read_table(path: Path) -> dict[str, str]:
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            rows = [[cell.strip() for cell in row] for row in csv.reader(file) if any(row)]
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"the patients' table {path} cannot be read ({error})") from error
+    if not rows or [cell.lower() for cell in rows[0]] != ["file", "patient"]:
+        raise UserError(f"the patients' table {path} must begin with the line file,patient")
+    owners: dict[str, str] = {}
+    for number, row in enumerate(rows[1:], 2):
+        if len(row) != 2 or not all(row):
+            raise UserError(f"row {number} of {path} must hold a file and a patient, not {','.join(row)!r}")
+        name = Path(row[0]).name
+        stem = Path(name).stem if name.lower().endswith(SUFFIXES) else name
+        if owners.setdefault(stem, row[1]) != row[1]:
+            raise UserError(f"{path} gives {row[0]} to two patients, {owners[stem]} and {row[1]}")
+    return owners
+
+
+def _check_sizes(pairs: Sequence[Pair]) -> dict[Pair, tuple[int, int]]:
+    sizes, wrong = {}, []
+    for pair in pairs:
+        image, mask = (colour_masks.image_size(path) for path in pair)
+        sizes[pair] = image
+        if image != mask:
+            wrong.append(f"{pair.image.name} ({image[0]} x {image[1]}, mask {mask[0]} x {mask[1]})")
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise UserError(f"image and mask differ in size: {', '.join(wrong[:3])}{more}; export them again together")
+    return sizes
+
+
+def read_grey(path: Path) -> tuple[np.ndarray, bool]:
+    """Return `(image [H, W] uint8, whether it was coloured)`; the brightness of a coloured one.
+
+    Raises:
+      UserError: for an unreadable file, or more than 8 bits a pixel: an unknown scale is not guessed.
+    """
+    image = colour_masks.open_image(path)
+    deep = colour_masks.png_bits(path) == 16 or image.mode.startswith("I") or image.mode == "F"
+    if deep:
+        numbers = np.asarray(image)
+        fits = numbers.ndim == 2 and image.mode != "F" and numbers.min() >= 0 and numbers.max() <= 255
+        if not fits:
+            raise UserError(
+                f"{path} has more than 8 bits a pixel and no known scale: bring CT in HU as DICOM or NIfTI, or"
+                " export 8-bit images, all with the same window"
+            )
+        return numbers.astype(np.uint8), False
+    if image.mode == "L":
+        return np.asarray(image), False
+    rgb = colour_masks.on_black(image)
+    if (rgb[..., 0] == rgb[..., 1]).all() and (rgb[..., 1] == rgb[..., 2]).all():
+        return rgb[..., 0], False
+    # ITU-R BT.601, as Pillow and most viewers have it.
+    return np.rint(rgb @ np.array([0.299, 0.587, 0.114])).astype(np.uint8), True
