@@ -1,0 +1,162 @@
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from heartseg_jax.models.unet import NORMS, Head, UNet, UpConv, max_pool_2x2
+
+
+def leaves(tree):
+    return {"/".join(str(k.key) for k in path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def shapes(model, side=16, channels=3):
+    image = jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
+    return jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), image)
+
+
+def count(tree):
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
+
+
+def normal(seed, *shape):
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+def test_the_scratch_network_has_the_parameters_worked_out_by_hand():
+    encoder = (
+        (9 * 3 * 64 + 64) + (9 * 64 * 64 + 64)  # stage 1: 1,792 + 36,928
+        + (9 * 64 * 128 + 128) + (9 * 128 * 128 + 128)  # stage 2: 73,856 + 147,584
+        + (9 * 128 * 256 + 256) + (9 * 256 * 256 + 256)  # bottom: 295,168 + 590,080
+    )  # fmt: skip
+    decoder = (
+        (4 * 256 * 128 + 128) + (9 * 256 * 128 + 128) + (9 * 128 * 128 + 128)  # 131,200 + 295,040 + 147,584
+        + (4 * 128 * 64 + 64) + (9 * 128 * 64 + 64) + (9 * 64 * 64 + 64)  # 32,832 + 73,792 + 36,928
+    )  # fmt: skip
+    head = 64 * 9 + 9
+    assert (encoder, decoder, head) == (1_145_408, 717_376, 585)
+    assert count(shapes(UNet(width=64, levels=3, num_classes=9))["params"]) == encoder + decoder + head == 1_863_369
+
+
+def test_with_norm_in_the_encoder_and_eight_channels_it_is_the_transfer_network_of_the_original():
+    variables = shapes(UNet(width=64, levels=5, num_classes=8, norm="encoder"))
+    assert count(variables) == 31_048_072
+    assert count(variables["params"]) == 31_040_136
+    assert count(variables["batch_stats"]) == 7_936
+
+
+def test_the_tree_has_the_groups_that_freezing_goes_by():
+    params = shapes(UNet(width=4, levels=3, norm="batch"))["params"]
+    assert set(params) == {"encoder", "decoder", "head"}
+    assert set(params["encoder"]) == {"stage1", "stage2", "stage3"}
+    assert set(params["decoder"]) == {"stage1", "stage2"}
+    paths = leaves(params)
+    assert paths["encoder/stage2/conv1/kernel"].shape == (3, 3, 4, 8)
+    assert paths["encoder/stage2/conv1/bias"].shape == (8,)
+    assert paths["encoder/stage2/norm1/scale"].shape == (8,)
+    assert paths["decoder/stage1/up/kernel"].shape == (2, 2, 4, 8)
+    assert paths["decoder/stage1/block/conv1/kernel"].shape == (3, 3, 8, 4)
+    assert paths["head/kernel"].shape == (1, 1, 4, 9)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_logits_have_the_image_s_size(norm):
+    model = UNet(width=4, levels=3, norm=norm)
+    image = normal(0, 2, 16, 24, 3)
+    logits, _ = jax.jit(lambda x: model.init_with_output(jax.random.key(0), x, train=False))(image)
+    assert logits.shape == (2, 16, 24, 9)
+    assert logits.dtype == jnp.float32
+    assert float(jnp.std(logits)) < 0.5, "training should start from nearly equal probabilities"
+
+
+@pytest.mark.parametrize("size", [(18, 16), (16, 18)])
+def test_a_size_that_cannot_be_halved_often_enough_is_refused(size):
+    with pytest.raises(ValueError, match=r"divisible by 4, got 1[68]x1[68]"):
+        jax.eval_shape(lambda x: UNet(levels=3).init(jax.random.key(0), x, train=False), jnp.zeros((1, *size, 3)))
+
+
+def test_an_unknown_norm_is_refused():
+    with pytest.raises(ValueError, match="'group' is unknown"):
+        shapes(UNet(norm="group"))
+
+
+def test_bfloat16_computes_in_bfloat16_and_keeps_the_rest_in_float32():
+    model = UNet(width=4, levels=2, norm="batch", dtype=jnp.bfloat16)
+    image = normal(0, 2, 8, 8, 3)
+    variables = model.init(jax.random.key(0), image, train=False)
+    logits, state = model.apply(
+        variables, image, train=True, mutable=["batch_stats", "intermediates"], capture_intermediates=True
+    )
+    assert logits.dtype == jnp.float32
+    stored = {**leaves(variables["params"]), **leaves(variables["batch_stats"]), **leaves(state["batch_stats"])}
+    assert {leaf.dtype for leaf in stored.values()} == {jnp.dtype("float32")}
+    encoder = state["intermediates"]["encoder"]["stage1"]
+    assert encoder["conv1"]["__call__"][0].dtype == jnp.bfloat16
+    assert encoder["norm1"]["__call__"][0].dtype == jnp.bfloat16
+
+
+def test_head_in_float32_does_not_round_logits_to_bfloat16():
+    head = Head(2)
+    variables = {"params": {"kernel": jnp.ones((1, 1, 2, 2)), "bias": jnp.zeros(2)}}
+    logits = head.apply(variables, jnp.full((1, 1, 1, 2), 1.0, jnp.bfloat16) * jnp.asarray([256, 1], jnp.bfloat16))
+    assert logits[0, 0, 0].tolist() == [257.0, 257.0], "257 is not a bfloat16"
+
+
+def test_batch_norm_keeps_the_share_of_the_old_statistics_it_is_told():
+    model = UNet(width=4, levels=1, norm="batch", batch_norm_momentum=0.75)
+    image = normal(0, 2, 8, 8, 3)
+    variables = model.init(jax.random.key(0), image, train=False)
+    _, state = model.apply(variables, image, train=True, mutable=["batch_stats"])
+    conv = variables["params"]["encoder"]["stage1"]["conv1"]
+    out = nn.Conv(4, (3, 3)).apply({"params": conv}, image)
+    mean = state["batch_stats"]["encoder"]["stage1"]["norm1"]["mean"]
+    np.testing.assert_allclose(mean, 0.25 * out.mean(axis=(0, 1, 2)), rtol=1e-4, atol=1e-6)
+
+
+def test_dropout_is_in_the_decoder_alone_and_only_when_training():
+    image = normal(0, 1, 8, 8, 3)
+    model = UNet(width=4, levels=2, dropout=0.5)
+    variables = model.init(jax.random.key(0), image, train=False)
+
+    def run(train, seed):
+        return model.apply(variables, image, train=train, rngs={"dropout": jax.random.key(seed)})
+
+    assert not np.array_equal(run(True, 0), run(True, 1))
+    np.testing.assert_array_equal(run(True, 0), run(True, 0))
+    np.testing.assert_array_equal(run(False, 0), UNet(width=4, levels=2).apply(variables, image, train=False))
+    without_decoder = UNet(width=4, levels=1, dropout=0.5)
+    variables = without_decoder.init(jax.random.key(0), image, train=False)
+    without_decoder.apply(variables, image, train=True)  # needs no rng: there is nothing to drop
+
+
+def test_upconv_equals_linen_s_transposed_convolution_with_the_kernel_flipped_and_swapped():
+    x, kernel, bias = normal(0, 2, 4, 6, 5), normal(1, 2, 2, 3, 5), normal(2, 3)
+    ours = UpConv(3).apply({"params": {"kernel": kernel, "bias": bias}}, x)
+    flipped = kernel[::-1, ::-1].swapaxes(2, 3)
+    linen = nn.ConvTranspose(3, (2, 2), strides=(2, 2), padding="VALID")
+    np.testing.assert_allclose(ours, linen.apply({"params": {"kernel": flipped, "bias": bias}}, x), atol=1e-5)
+    lax = jax.lax.conv_transpose(x, kernel, (2, 2), "VALID", transpose_kernel=True)
+    np.testing.assert_allclose(ours, lax + bias, atol=1e-5)
+
+
+def test_pooling_equals_linen_s_and_ties_share_the_gradient():
+    x = normal(0, 2, 8, 6, 3)
+    np.testing.assert_array_equal(max_pool_2x2(x), nn.max_pool(x, (2, 2), (2, 2)))
+    gradient = jax.grad(lambda x: max_pool_2x2(x).sum())(jnp.zeros((1, 2, 2, 1)))
+    assert gradient.ravel().tolist() == [0.25] * 4
+    unique = jax.grad(lambda x: max_pool_2x2(x).sum())(jnp.asarray([[1.0, 4.0], [3.0, 2.0]]).reshape(1, 2, 2, 1))
+    assert unique.ravel().tolist() == [0.0, 1.0, 0.0, 0.0]
+
+
+def test_the_skip_comes_after_the_upsampled():
+    model = UNet(width=2, levels=2)
+    image = normal(0, 1, 4, 4, 3)
+    variables = model.init(jax.random.key(0), image, train=False)
+    _, state = model.apply(variables, image, train=False, capture_intermediates=True, mutable=["intermediates"])
+    seen = state["intermediates"]
+    upsampled = seen["decoder"]["stage1"]["up"]["__call__"][0]
+    skip = seen["encoder"]["stage1"]["__call__"][0]
+    conv = variables["params"]["decoder"]["stage1"]["block"]["conv1"]
+    by_hand = nn.Conv(2, (3, 3)).apply({"params": conv}, jnp.concatenate([upsampled, skip], -1))
+    np.testing.assert_allclose(seen["decoder"]["stage1"]["block"]["conv1"]["__call__"][0], by_hand, atol=1e-6)
