@@ -1,0 +1,155 @@
+"""Exact decoding, the auditor, the user's palettes. Damaged masks are in test_repair."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from heartseg_jax.errors import UserError
+from heartseg_jax.imaging import palette
+
+EVERY_LABEL = np.array([[0, 1, 2, 3, 4], [5, 6, 7, 8, 255]], np.uint8)
+# Written out, not taken from the table under test.
+EVERY_COLOUR = np.array(
+    [
+        [(0, 0, 0), (255, 255, 255), (255, 0, 0), (0, 0, 255), (255, 255, 0)],
+        [(0, 255, 0), (128, 0, 128), (0, 255, 255), (255, 165, 0), (255, 0, 255)],
+    ],
+    np.uint8,
+)
+
+
+def save(path, array, mode=None):
+    Image.fromarray(array, mode).save(path) if mode else Image.fromarray(array).save(path)
+    return path
+
+
+def test_colours_by_hand():
+    np.testing.assert_array_equal(palette.labels_to_rgb(EVERY_LABEL), EVERY_COLOUR)
+    labels, off = palette.rgb_to_labels(EVERY_COLOUR)
+    np.testing.assert_array_equal(labels, EVERY_LABEL)
+    assert not off.any()
+    with pytest.raises(ValueError, match="labels must be"):
+        palette.labels_to_rgb(np.array([[9]], np.uint8))
+
+
+def test_decoding_is_exact():
+    labels, off = palette.rgb_to_labels(np.array([[(255, 0, 1), (127, 0, 128), (0, 0, 0)]], np.uint8))
+    np.testing.assert_array_equal(labels, [[255, 255, 0]])
+    np.testing.assert_array_equal(off, [[True, True, False]])
+
+
+def test_forms_of_png(tmp_path):
+    rgb = EVERY_COLOUR
+    alpha = np.full((2, 5, 1), 255, np.uint8)
+    alpha[0, 1] = 0  # Transparent white is background, not the aorta.
+    indexed = Image.fromarray(rgb).convert("P", palette=Image.Palette.ADAPTIVE, colors=10)
+    indexed.save(tmp_path / "indexed.png")
+    np.testing.assert_array_equal(palette.read_mask(save(tmp_path / "rgb.png", rgb)).labels, EVERY_LABEL)
+    np.testing.assert_array_equal(palette.read_mask(tmp_path / "indexed.png").labels, EVERY_LABEL)
+    np.testing.assert_array_equal(palette.read_mask(save(tmp_path / "grey.png", EVERY_LABEL)).labels, EVERY_LABEL)
+    deep = save(tmp_path / "grey16.png", EVERY_LABEL.astype(np.uint16))
+    np.testing.assert_array_equal(palette.read_mask(deep).labels, EVERY_LABEL)
+    rgba = palette.read_mask(save(tmp_path / "rgba.png", np.concatenate([rgb, alpha], axis=-1)))
+    expected = EVERY_LABEL.copy()
+    expected[0, 1] = 0
+    np.testing.assert_array_equal(rgba.labels, expected)
+
+
+def test_half_transparent_is_off_the_palette(tmp_path):
+    mask = palette.read_mask(save(tmp_path / "a.png", np.array([[(255, 0, 0, 128)]], np.uint8)))
+    assert mask.off.all()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"), [([0, 17, 34], "17, 34"), ([0, 255], "black and white"), ([0, 9], "values 9")]
+)
+def test_grey_that_is_neither_is_refused(tmp_path, values, message):
+    path = save(tmp_path / "a.png", np.array([values], np.uint8))
+    with pytest.raises(UserError, match=message):
+        palette.read_mask(path)
+    colours = {(v, v, v): k for k, v in enumerate(values)}
+    np.testing.assert_array_equal(palette.read_mask(path, colours).labels, [range(len(values))])
+
+
+def test_unreadable_files(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"no image at all")
+    with pytest.raises(UserError, match="cannot be read as an image"):
+        palette.read_mask(tmp_path / "a.png")
+    whole = save(tmp_path / "b.png", np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).read_bytes()
+    (tmp_path / "b.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="cannot be read as an image"):
+        palette.read_mask(tmp_path / "b.png")
+
+
+def mask_of(rgb):
+    return palette.Mask(*palette.rgb_to_labels(rgb), rgb)
+
+
+def test_audit_counts_and_refuses():
+    rgb = np.zeros((10, 10, 3), np.uint8)
+    rgb[:4] = (255, 0, 0)
+    rgb[0, :4] = (254, 0, 0)
+    rgb[0, 4] = (9, 9, 9)
+    one = palette.audit("one.png", mask_of(rgb))
+    assert (one.foreground, one.off, one.fraction) == (40, 5, 0.125)
+    assert one.colours == {(254, 0, 0): 4, (9, 9, 9): 1}
+    clean = palette.audit("clean.png", mask_of(np.zeros((4, 4, 3), np.uint8)))
+    assert clean.fraction == 0.0
+    palette.check_audits([one, clean], 0.125)
+    with pytest.raises(UserError) as error:
+        palette.check_audits([clean, one], 0.12)
+    for part in ("1 of 2 masks", "one.png (5 of 40 pixels, 12.5%)", "#fe0000 (4)", "--repair", "--colours"):
+        assert part in str(error.value)
+    assert "clean.png" not in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_palette_map(tmp_path):
+    path = tmp_path / "map.json"
+    path.write_text(
+        json.dumps({"#0A0b0C": "left_atrium", "1,2,3": 3, "[4, 5, 6]": "LV", "7,7,7": "ignored", "9,9,9": "Vena cava"})
+    )
+    assert palette.read_palette(path) == {
+        (10, 11, 12): 2,
+        (1, 2, 3): 3,
+        (4, 5, 6): 3,
+        (7, 7, 7): 255,
+        (9, 9, 9): 8,
+        (0, 0, 0): 0,
+    }
+    path.write_text(json.dumps([[[0, 0, 0], 1], [[255, 255, 255], "background"]]))
+    assert palette.read_palette(path) == {(0, 0, 0): 1, (255, 255, 255): 0}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "cannot be read"),
+        ("{}", "must be an object"),
+        ('"red"', "must be an object"),
+        ('["ab"]', "must be an object"),
+        ('{"red": 1}', "'red' is no colour"),
+        ('{"#ff00": 1}', "is no colour"),
+        ('{"256,0,0": 1}', "is no colour"),
+        ('{"1,2,3": 9}', "9 is no label"),
+        ('{"1,2,3": true}', "True is no label"),
+        ('{"1,2,3": 1.5}', "1.5 is no label"),
+        ('{"1,2,3": "left_atrum"}', "did you mean left_atrium"),
+        ('{"1,2,3": 1, "#010203": 2}', "two meanings"),
+        ('{"1,2,3": 1, "1,2,3": 2}', "two meanings"),
+    ],
+)
+def test_palette_maps_that_are_refused(tmp_path, text, message):
+    (tmp_path / "map.json").write_text(text)
+    with pytest.raises(UserError, match=message):
+        palette.read_palette(tmp_path / "map.json")
+
+
+def test_real_masks_decode_to_their_labels(shared):
+    folder = shared / "data" / "heart_ct"
+    for path in sorted((folder / "masks").glob("*.png")):
+        mask = palette.read_mask(path)
+        assert not mask.off.any()
+        np.testing.assert_array_equal(mask.labels, np.asarray(Image.open(folder / "labels" / path.name)))
