@@ -1,3 +1,5 @@
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -14,6 +16,15 @@ def leaves(tree):
 def shapes(model, side=16, channels=3):
     image = jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
     return jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), image)
+
+
+def weights(model, image):
+    """Weights of the right shapes from numpy: compiling JAX's initialisers would take most of the tests' time."""
+    rng = np.random.default_rng(0)
+    tree = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), image)
+    draw = lambda leaf: (rng.normal(size=leaf.shape) / np.sqrt(np.prod(leaf.shape[:-1]))).astype(np.float32)  # noqa: E731
+    statistics = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), tree.get("batch_stats", {}))
+    return {"params": jax.tree.map(draw, tree["params"]), "batch_stats": statistics}
 
 
 def count(tree):
@@ -63,11 +74,15 @@ def test_the_tree_has_the_groups_that_freezing_goes_by():
 @pytest.mark.parametrize("norm", NORMS)
 def test_logits_have_the_image_s_size(norm):
     model = UNet(width=4, levels=3, norm=norm)
-    image = normal(0, 2, 16, 24, 3)
-    logits, _ = jax.jit(lambda x: model.init_with_output(jax.random.key(0), x, train=False))(image)
+    image = jax.ShapeDtypeStruct((2, 16, 24, 3), jnp.float32)
+    logits, _ = jax.eval_shape(lambda x: model.init_with_output(jax.random.key(0), x, train=False), image)
     assert logits.shape == (2, 16, 24, 9)
     assert logits.dtype == jnp.float32
-    assert float(jnp.std(logits)) < 0.5, "training should start from nearly equal probabilities"
+
+
+def test_training_starts_from_nearly_equal_probabilities():
+    logits, _ = jax.jit(lambda x: Head(9).init_with_output(jax.random.key(0), x))(normal(0, 1, 4, 4, 64))
+    assert 0 < float(jnp.abs(logits).max()) < 0.5
 
 
 @pytest.mark.parametrize("size", [(18, 16), (16, 18)])
@@ -84,9 +99,11 @@ def test_an_unknown_norm_is_refused():
 def test_bfloat16_computes_in_bfloat16_and_keeps_the_rest_in_float32():
     model = UNet(width=4, levels=2, norm="batch", dtype=jnp.bfloat16)
     image = normal(0, 2, 8, 8, 3)
-    variables = model.init(jax.random.key(0), image, train=False)
-    logits, state = model.apply(
-        variables, image, train=True, mutable=["batch_stats", "intermediates"], capture_intermediates=True
+    variables = weights(model, image)
+    logits, state = jax.eval_shape(
+        partial(model.apply, train=True, mutable=["batch_stats", "intermediates"], capture_intermediates=True),
+        variables,
+        image,
     )
     assert logits.dtype == jnp.float32
     stored = {**leaves(variables["params"]), **leaves(variables["batch_stats"]), **leaves(state["batch_stats"])}
@@ -106,28 +123,33 @@ def test_head_in_float32_does_not_round_logits_to_bfloat16():
 def test_batch_norm_keeps_the_share_of_the_old_statistics_it_is_told():
     model = UNet(width=4, levels=1, norm="batch", batch_norm_momentum=0.75)
     image = normal(0, 2, 8, 8, 3)
-    variables = model.init(jax.random.key(0), image, train=False)
-    _, state = model.apply(variables, image, train=True, mutable=["batch_stats"])
+    variables = weights(model, image)
+    _, state = jax.jit(partial(model.apply, train=True, mutable=["batch_stats"]))(variables, image)
     conv = variables["params"]["encoder"]["stage1"]["conv1"]
     out = nn.Conv(4, (3, 3)).apply({"params": conv}, image)
     mean = state["batch_stats"]["encoder"]["stage1"]["norm1"]["mean"]
-    np.testing.assert_allclose(mean, 0.25 * out.mean(axis=(0, 1, 2)), rtol=1e-4, atol=1e-6)
+    # The statistics start at 1 here.
+    np.testing.assert_allclose(mean, 0.75 + 0.25 * out.mean(axis=(0, 1, 2)), rtol=1e-4)
 
 
 def test_dropout_is_in_the_decoder_alone_and_only_when_training():
     image = normal(0, 1, 8, 8, 3)
     model = UNet(width=4, levels=2, dropout=0.5)
-    variables = model.init(jax.random.key(0), image, train=False)
+    variables = weights(model, image)
 
+    @partial(jax.jit, static_argnames="train")
     def run(train, seed):
         return model.apply(variables, image, train=train, rngs={"dropout": jax.random.key(seed)})
 
-    assert not np.array_equal(run(True, 0), run(True, 1))
-    np.testing.assert_array_equal(run(True, 0), run(True, 0))
-    np.testing.assert_array_equal(run(False, 0), UNet(width=4, levels=2).apply(variables, image, train=False))
+    assert not np.array_equal(run(train=True, seed=0), run(train=True, seed=1))
+    np.testing.assert_array_equal(run(train=True, seed=0), run(train=True, seed=0))
+    without = jax.jit(partial(UNet(width=4, levels=2).apply, train=False))
+    np.testing.assert_allclose(run(train=False, seed=0), without(variables, image), atol=1e-5)
     without_decoder = UNet(width=4, levels=1, dropout=0.5)
-    variables = without_decoder.init(jax.random.key(0), image, train=False)
-    without_decoder.apply(variables, image, train=True)  # needs no rng: there is nothing to drop
+    variables = weights(without_decoder, image)
+    jax.eval_shape(
+        partial(without_decoder.apply, train=True), variables, image
+    )  # needs no rng: there is nothing to drop
 
 
 def test_upconv_equals_linen_s_transposed_convolution_with_the_kernel_flipped_and_swapped():
@@ -152,8 +174,9 @@ def test_pooling_equals_linen_s_and_ties_share_the_gradient():
 def test_the_skip_comes_after_the_upsampled():
     model = UNet(width=2, levels=2)
     image = normal(0, 1, 4, 4, 3)
-    variables = model.init(jax.random.key(0), image, train=False)
-    _, state = model.apply(variables, image, train=False, capture_intermediates=True, mutable=["intermediates"])
+    variables = weights(model, image)
+    look = partial(model.apply, train=False, capture_intermediates=True, mutable=["intermediates"])
+    _, state = jax.jit(look)(variables, image)
     seen = state["intermediates"]
     upsampled = seen["decoder"]["stage1"]["up"]["__call__"][0]
     skip = seen["encoder"]["stage1"]["__call__"][0]
