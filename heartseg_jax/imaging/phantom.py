@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from heartseg_jax.imaging.phantom_anatomy import Patient, draw_lung_vessels, draw_patient
+from heartseg_jax.imaging.phantom_anatomy import Patient, draw_patient
 from heartseg_jax.imaging.phantom_contrast import ID, TISSUES, Contrast, draw_contrast, scan
 from heartseg_jax.imaging.phantom_drawing import draw
 from heartseg_jax.imaging.phantom_shapes import Slab, SmoothField, turned, unit
+from heartseg_jax.imaging.phantom_vessels import lung_vessels
 from heartseg_jax.imaging.volume import Volume
 
 __all__ = ["TISSUES", "VERSION", "MitralAnnulus", "Phantom", "PhantomSpec", "describe", "digest", "generate"]
@@ -92,7 +93,7 @@ def generate(seed: int, index: int, spec: PhantomSpec) -> Phantom:
     who, look, texture = _streams(seed, index)
     patient = draw_patient(who)
     bend = SmoothField(who, 3, 42.0 * patient.frame.scale, 6.5)
-    vessels = draw_lung_vessels(who, patient)
+    vessels = lung_vessels(who, patient.tubes)
     contrast = draw_contrast(look, spec.randomised_contrast)
     mottle = SmoothField(look, 1, 24.0, 2.0)
     origin = [-(n - 1) / 2 * s for n, s in zip(spec.shape, spec.spacing_mm, strict=True)]
@@ -195,7 +196,6 @@ def _annulus(patient: Patient, bend: SmoothField) -> MitralAnnulus:
     if float((normal * turned(frame.turn, n)).sum()) < 0:
         normal = -normal
     across = np.sqrt(np.square(points[:12] - points[12:]).sum(1))
-    to_tuple = lambda v: tuple(round(float(c), 4) for c in v)  # noqa: E731
-    return MitralAnnulus(
-        to_tuple(centre), to_tuple(normal), (round(float(across.max()), 4), round(float(across.min()), 4)), np.round(points, 4)
-    )
+    (cx, cy, cz), (nx, ny, nz) = ([round(float(c), 4) for c in v] for v in (centre, normal))
+    diameters = round(float(across.max()), 4), round(float(across.min()), 4)
+    return MitralAnnulus((cx, cy, cz), (nx, ny, nz), diameters, np.round(points, 4))

@@ -60,7 +60,9 @@ ID: dict[str, int] = {tissue.name: i for i, tissue in enumerate(TISSUES)}
 LEFT = ("blood_aa", "blood_la", "blood_lv", "blood_da", "left_appendage", "pulmonary_vein", "small_artery")
 RIGHT = ("blood_ra", "blood_rv", "blood_pa", "right_appendage", "lung_artery")
 
-PHASES: tuple[tuple[str, float, tuple[float, float], tuple[float, float], tuple[float, float], tuple[float, float]], ...] = (
+PHASES: tuple[
+    tuple[str, float, tuple[float, float], tuple[float, float], tuple[float, float], tuple[float, float]], ...
+] = (
     # name, probability, left side, right side, superior cava, inferior cava (HU of the patient's mean)
     ("coronary", 0.30, (300, 480), (90, 220), (70, 300), (70, 120)),
     ("triphasic", 0.30, (300, 450), (230, 420), (400, 950), (80, 150)),
@@ -144,7 +146,7 @@ def blur(image: np.ndarray, sigmas: tuple[float, float, float]) -> np.ndarray:
 
 def scan(rng: np.random.Generator, image: np.ndarray, contrast: Contrast, spacing_mm) -> np.ndarray:
     """A scanner's picture of `image [Z, Y, X]` float32 HU: blurred, with correlated noise, int16."""
-    sz, sy, sx = spacing_mm
+    _, sy, sx = spacing_mm
     image = blur(image, (0.28, contrast.psf_mm / sy, contrast.psf_mm / sx))
     noise = rng.standard_normal(image.shape, np.float32)
     sigmas = (0.0, contrast.noise_blur_mm / sy, contrast.noise_blur_mm / sx)

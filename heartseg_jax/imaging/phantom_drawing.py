@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from heartseg_jax.imaging.phantom_anatomy import MIDLINE, Patient, Tube, Valve
+from heartseg_jax.imaging.phantom_anatomy import Patient, Valve
 from heartseg_jax.imaging.phantom_contrast import ID
 from heartseg_jax.imaging.phantom_shapes import Slab, unite
+from heartseg_jax.imaging.phantom_vessels import MIDLINE, Tube
 
 IGNORED = 255
 STUMP_MM, NOBODY_MM = 14.0, 14.0
@@ -58,7 +59,7 @@ def _pools(slab: Slab, patient: Patient) -> tuple[dict[str, np.ndarray], dict[st
     unite(d["la"], part["la_appendage"], 4)
     part["veins"], part["vein_way"] = slab.full(), slab.full(0)
     for name in tubes:
-        if name.startswith("vein_"):
+        if name.startswith("lung_vein_"):
             tube(part["veins"], name, 10, progress=part["vein_way"])
     unite(d["la"], part["veins"], 4)
 
@@ -87,8 +88,13 @@ def _walls(patient: Patient) -> np.ndarray:
     wall = np.full((len(POOLS), len(POOLS)), 3.0, np.float32)
     index = {name: i for i, name in enumerate(POOLS)}
     for a, b, thickness in (
-        ("la", "ra", patient.septum), ("rv", "ra", 4.5), ("la", "lv", 3.0), ("svc", "ra", 0.0), ("ivc", "ra", 0.0),
-        ("rv", "lv", 5.0), ("svc", "ivc", 0.0),
+        ("la", "ra", patient.septum),
+        ("rv", "ra", 4.5),
+        ("la", "lv", 3.0),
+        ("svc", "ra", 0.0),
+        ("ivc", "ra", 0.0),
+        ("rv", "lv", 5.0),
+        ("svc", "ivc", 0.0),
     ):
         wall[index[a], index[b]] = wall[index[b], index[a]] = thickness
     return wall
@@ -197,7 +203,11 @@ def _chest(slab: Slab, patient: Patient, mediastinum: np.ndarray, tissue: np.nda
     tissue[inside & (z <= dome) & (z >= dome - 3)] = ID["muscle"]
     tissue[below] = ID["abdomen"]
     tissue[below & (x < 28 - 0.4 * (z - dome))] = ID["liver"]
-    bubble = np.square((x - 60) * f(1 / 30)) + np.square((y + 30) * f(1 / 25)) + np.square((z - c["left_dome"] + 24) * f(1 / 14))
+    bubble = (
+        np.square((x - 60) * f(1 / 30))
+        + np.square((y + 30) * f(1 / 25))
+        + np.square((z - c["left_dome"] + 24) * f(1 / 14))
+    )
     tissue[below & (bubble < 1)] = ID["airway"]
     tissue[lung] = ID["lung"]
 
@@ -233,9 +243,9 @@ def draw(slab: Slab, patient: Patient, lung_vessels) -> tuple[np.ndarray, np.nda
     for name in ("trachea", "right_bronchus", "left_bronchus"):
         slab.add_tube(airway, tubes[name].points, tubes[name].radii, 8.0)
     arteries, veins = slab.full(), _tube_distance(slab, tubes["azygos"])
-    for name in ("innominate_artery", "left_carotid", "left_subclavian"):
-        slab.add_tube(arteries, tubes[name].points, tubes[name].radii)
-    slab.add_tube(veins, tubes["innominate_vein"].points, tubes["innominate_vein"].radii)
+    for name, vessel in tubes.items():
+        if name.startswith(("artery_", "vein_")):
+            slab.add_tube(arteries if name.startswith("artery_") else veins, vessel.points, vessel.radii)
 
     core = np.minimum(np.minimum(oesophagus, airway - 1), np.minimum(arteries, veins)) - 4
     lean = np.where(slab.y < -30, np.clip(20 - slab.z, 0, 40) * np.float32(0.3), np.float32(0))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-FAR = np.float32(40.0)
+FAR = 40.0
 """Distance in reference mm beyond which no shape is evaluated."""
 
 NODES = 13

@@ -15,7 +15,7 @@ ID = {tissue.name: i for i, tissue in enumerate(TISSUES)}
 LABEL = {name: i for i, name in enumerate(NAMES)}
 
 FROZEN_VERSION = 1
-FROZEN_DIGEST = "to be frozen"
+FROZEN_DIGEST = "dfb7bd42ecffa4cf03b9027bd437ef93c3c1e0e853c7328bcb069121f11de32e"
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_pure_and_the_same_in_threads():
 
 
 def test_sampling_does_not_change_the_patient(patients):
-    finer = generate(0, 0, PhantomSpec((32, 80, 80), (4.5, 2.0, 2.0)))
+    finer = generate(0, 0, PhantomSpec((32, 120, 120), (4.5, 2.0, 2.0)))
     assert finer.description == patients[0].description
     assert finer.annulus.centre_mm == patients[0].annulus.centre_mm
     ventricle = [int((p.labels == 3).sum()) * p.volume.voxel_ml for p in (finer, patients[0])]
@@ -74,8 +74,13 @@ def test_every_patient_has_all_eight(patients):
             assert np.bincount(pieces.reshape(-1))[1:].max() >= 0.95 * counts[label], (index, NAMES[label])
 
 
-# Normal adult ranges; sources in docs/phantom.md. Wider than mean +- 2 SD at both ends: sizes are drawn by sex and phase.
-RANGES_ML = {"left_ventricle": (70, 220), "right_ventricle": (65, 250), "left_atrium": (40, 150), "right_atrium": (45, 170)}
+# Normal adult ranges; sources in docs/phantom.md. Wider than mean +- 2 SD: sizes are drawn over sexes and phases.
+RANGES_ML = {
+    "left_ventricle": (70, 220),
+    "right_ventricle": (65, 250),
+    "left_atrium": (40, 150),
+    "right_atrium": (45, 170),
+}
 
 
 def test_volumes_lie_in_published_ranges(patients):
@@ -96,13 +101,23 @@ def test_vessel_diameters_lie_in_published_ranges(patients):
 
 
 def test_neighbours_touch_where_blood_flows(patients):
-    flows = (("left_atrium", "left_ventricle"), ("right_atrium", "right_ventricle"), ("left_ventricle", "ascending_aorta"),
-             ("right_ventricle", "pulmonary_artery"), ("vena_cava", "right_atrium"), ("ascending_aorta", "descending_aorta"))
+    flows = (
+        ("left_atrium", "left_ventricle"),
+        ("right_atrium", "right_ventricle"),
+        ("left_ventricle", "ascending_aorta"),
+        ("right_ventricle", "pulmonary_artery"),
+        ("vena_cava", "right_atrium"),
+        ("ascending_aorta", "descending_aorta"),
+    )
     for phantom in patients.values():
         for a, b in flows:
             contact = voxels_near(phantom.labels == LABEL[a], phantom.labels == LABEL[b]).sum()
             assert contact >= 8, (a, b, contact)
-        for a, b in (("left_atrium", "right_atrium"), ("left_ventricle", "right_ventricle"), ("left_atrium", "ascending_aorta")):
+        for a, b in (
+            ("left_atrium", "right_atrium"),
+            ("left_ventricle", "right_ventricle"),
+            ("left_atrium", "ascending_aorta"),
+        ):
             assert voxels_near(phantom.labels == LABEL[a], phantom.labels == LABEL[b]).sum() <= 12, (a, b)
 
 
@@ -154,7 +169,9 @@ def test_hu_of_each_tissue_in_its_range(patients):
 def test_pools_of_a_side_look_alike(patients):
     for phantom in patients.values():
         for side in (("blood_la", "blood_lv", "blood_aa", "blood_da"), ("blood_ra", "blood_rv", "blood_pa")):
-            middles = [np.median(phantom.volume.voxels[core(phantom.tissue == ID[n])]) for n in side]
+            cores = [core(phantom.tissue == ID[n]) for n in side]
+            middles = [np.median(phantom.volume.voxels[c]) for c in cores if c.sum() >= 20]
+            assert len(middles) >= 2
             assert max(middles) - min(middles) <= 14, (side, middles)
 
 
