@@ -146,7 +146,8 @@ def _augment_one(
     if settings.noise_probability > 0:
         how_strong, where = jax.random.split(noise)
         strength = _drawn(how_strong, settings.noise_probability, (0.0, settings.noise), neutral=0.0)
-        grain = jax.random.normal(where, image.shape[:2])
+        # Drawn in one dimension: XLA:CPU compiles that twice as fast.
+        grain = jax.random.normal(where, (label.size,)).reshape(label.shape)
         image = jnp.clip(image + strength * grain[..., None], 0.0, 1.0)
     return image.astype(dtype), label
 

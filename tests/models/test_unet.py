@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from heartseg_jax.models.unet import NORMS, Head, UNet, UpConv, max_pool_2x2
+from heartseg_jax.models.unet import NORMS, Head, UNet, UpConv, he_normal, max_pool_2x2, scaled_normal
 
 
 def leaves(tree):
@@ -78,6 +78,15 @@ def test_logits_have_the_image_s_size(norm):
     logits, _ = jax.eval_shape(lambda x: model.init_with_output(jax.random.key(0), x, train=False), image)
     assert logits.shape == (2, 16, 24, 9)
     assert logits.dtype == jnp.float32
+
+
+def test_initial_kernels_are_those_of_flax_s_initialisers():
+    key = jax.random.key(3)
+    shape = (3, 3, 5, 4)
+    np.testing.assert_allclose(he_normal(key, shape), nn.initializers.he_normal()(key, shape), rtol=1e-6)
+    up = nn.initializers.lecun_normal(in_axis=-1, out_axis=-2, batch_axis=(0, 1))
+    ours = scaled_normal(lambda shape: 1 / shape[-1])
+    np.testing.assert_allclose(ours(key, (2, 2, 4, 5)), up(key, (2, 2, 4, 5)), rtol=1e-6)
 
 
 def test_training_starts_from_nearly_equal_probabilities():
