@@ -28,7 +28,7 @@ class AugmentSettings:
         blur_px: smallest and largest standard deviation of a Gaussian, in pixels.
         low_resolution: smallest and largest size of the coarse pixels that a scan is averaged over, in pixels.
         remap_knots: pieces of the random monotone curve that intensity is sent through.
-        remap_evenness: shape of the gamma distribution of the curve's steps: small is wild, large is near identity.
+        remap_spread: standard deviation of the logarithm of the curve's steps; 0 is the identity.
         gamma: smallest and largest exponent, drawn evenly in its logarithm.
         contrast: smallest and largest factor on the distance from the image's mean.
         noise: largest standard deviation of Gaussian noise, of the 0..1 range.
@@ -51,7 +51,7 @@ class AugmentSettings:
     low_resolution: Range = (1.2, 3.0)
     remap_probability: float = 0.0
     remap_knots: int = 6
-    remap_evenness: float = 1.5
+    remap_spread: float = 0.8
     gamma_probability: float = 0.0
     gamma: Range = (0.7, 1.5)
     contrast_probability: float = 0.0
@@ -130,57 +130,75 @@ def augment(
     return jax.vmap(lambda k, i, lab: _augment_one(k, i, lab, settings))(keys, image, label)
 
 
+CHANGES = (
+    "rotation",
+    "scale",
+    "shift_rows",
+    "shift_columns",
+    "elastic",
+    "flip_up_down",
+    "flip_left_right",
+    "blur",
+    "low_resolution",
+    "remap",
+    "gamma",
+    "contrast",
+    "noise",
+)
+Draws = dict[str, jax.Array]
+"""By change: two numbers in [0, 1), for whether it happens and for how strongly."""
+
+
 def _augment_one(
     key: jax.Array, image: jax.Array, label: jax.Array, settings: AugmentSettings
 ) -> tuple[jax.Array, jax.Array]:
     dtype = image.dtype
     image = image.astype(jnp.float32)
-    geometry, flips, optics, intensity, noise = jax.random.split(key, 5)
+    chances, bend, curve, noise = jax.random.split(key, 4)
+    # One draw for all: XLA compiles each call of the generator anew, which took ten seconds here.
+    draws = dict(zip(CHANGES, jax.random.uniform(chances, (2 * len(CHANGES),)).reshape(-1, 2), strict=True))
     if settings.moves:
-        rows, columns = _coordinates(geometry, label.shape[0], label.shape[1], settings)
+        rows, columns = _coordinates(bend, draws, label.shape[0], label.shape[1], settings)
         image, label = _sample_linear(image, rows, columns), _sample_nearest(label, rows, columns)
-    image, label = _flip(flips, image, label, settings)
+    image, label = _flip(draws, image, label, settings)
     # The order of nature: optics soften, the display maps intensities, and what is drawn last is noise.
-    image = _soften(optics, image, settings)
-    image = _map_intensity(intensity, image, settings)
+    image = _soften(draws, image, settings)
+    image = _map_intensity(curve, draws, image, settings)
     if settings.noise_probability > 0:
-        how_strong, where = jax.random.split(noise)
-        strength = _drawn(how_strong, settings.noise_probability, (0.0, settings.noise), neutral=0.0)
+        strength = _strength(draws["noise"], settings.noise_probability, (0.0, settings.noise), neutral=0.0)
         # Drawn in one dimension: XLA:CPU compiles that twice as fast.
-        grain = jax.random.normal(where, (label.size,)).reshape(label.shape)
+        grain = jax.random.normal(noise, (label.size,)).reshape(label.shape)
         image = jnp.clip(image + strength * grain[..., None], 0.0, 1.0)
     return image.astype(dtype), label
 
 
-def _drawn(key: jax.Array, probability: float, limits: Range, neutral: float, log: bool = False) -> jax.Array:
+def _strength(draw: jax.Array, probability: float, limits: Range, neutral: float, log: bool = False) -> jax.Array:
     """One strength, evenly in `limits` (or in their logarithms), or `neutral` where the change does not happen."""
-    happens, strength = jax.random.split(key)
     low, high = limits
-    share = jax.random.uniform(strength)
-    value = low * (high / low) ** share if log else low + (high - low) * share
-    return jnp.where(jax.random.bernoulli(happens, probability), value, neutral)
+    value = low * (high / low) ** draw[1] if log else low + (high - low) * draw[1]
+    return jnp.where(draw[0] < probability, value, neutral)
 
 
-def _coordinates(key: jax.Array, height: int, width: int, settings: AugmentSettings) -> tuple[jax.Array, jax.Array]:
+def _coordinates(
+    key: jax.Array, draws: Draws, height: int, width: int, settings: AugmentSettings
+) -> tuple[jax.Array, jax.Array]:
     """Rows and columns [H, W] float32 of the input at which each output pixel looks."""
-    turn, zoom, along, across, bend, nodes = jax.random.split(key, 6)
     limit = settings.rotation_degrees
-    angle = jnp.deg2rad(_drawn(turn, settings.rotation_probability, (-limit, limit), neutral=0.0))
-    scale = _drawn(zoom, settings.scale_probability, settings.scale, neutral=1.0, log=True)
-    shifts = [
-        side * _drawn(k, settings.shift_probability, (-settings.shift, settings.shift), neutral=0.0)
-        for k, side in ((along, height), (across, width))
-    ]
+    angle = jnp.deg2rad(_strength(draws["rotation"], settings.rotation_probability, (-limit, limit), 0.0))
+    scale = _strength(draws["scale"], settings.scale_probability, settings.scale, neutral=1.0, log=True)
+    limits = (-settings.shift, settings.shift)
+    down = height * _strength(draws["shift_rows"], settings.shift_probability, limits, neutral=0.0)
+    right = width * _strength(draws["shift_columns"], settings.shift_probability, limits, neutral=0.0)
     middle_row, middle_column = (height - 1) / 2, (width - 1) / 2
-    y = (jnp.arange(height) - middle_row - shifts[0])[:, None] / scale
-    x = (jnp.arange(width) - middle_column - shifts[1])[None, :] / scale
+    y = (jnp.arange(height) - middle_row - down)[:, None] / scale
+    x = (jnp.arange(width) - middle_column - right)[None, :] / scale
     cosine, sine = jnp.cos(angle), jnp.sin(angle)
     rows = y * cosine - x * sine + middle_row
     columns = y * sine + x * cosine + middle_column
     if settings.elastic_probability > 0:
-        strength = _drawn(bend, settings.elastic_probability, (0.0, settings.elastic), neutral=0.0)
-        grid = (2, settings.elastic_nodes, settings.elastic_nodes)
-        coarse = strength * jax.random.normal(nodes, grid)
+        strength = _strength(draws["elastic"], settings.elastic_probability, (0.0, settings.elastic), 0.0)
+        nodes = settings.elastic_nodes
+        coarse = strength * jax.random.normal(key, (2 * nodes * nodes,)).reshape(2, nodes, nodes)
         displacement = jax.image.resize(coarse, (2, height, width), "cubic")
         rows, columns = rows + height * displacement[0], columns + width * displacement[1]
     return rows, columns
@@ -210,31 +228,34 @@ def _sample_nearest(label: jax.Array, rows: jax.Array, columns: jax.Array) -> ja
     return jnp.where(inside, label.ravel()[index], jnp.asarray(IGNORED, label.dtype))
 
 
-def _flip(key: jax.Array, image: jax.Array, label: jax.Array, settings: AugmentSettings) -> tuple[jax.Array, jax.Array]:
-    chances = (settings.flip_up_down_probability, settings.flip_left_right_probability)
-    for axis, chance in enumerate(chances):
+def _flip(draws: Draws, image: jax.Array, label: jax.Array, settings: AugmentSettings) -> tuple[jax.Array, jax.Array]:
+    chances = {
+        "flip_up_down": settings.flip_up_down_probability,
+        "flip_left_right": settings.flip_left_right_probability,
+    }
+    for axis, (name, chance) in enumerate(chances.items()):
         if chance > 0:
-            happens = jax.random.bernoulli(jax.random.fold_in(key, axis), chance)
+            happens = draws[name][0] < chance
             image = jnp.where(happens, jnp.flip(image, axis), image)
             label = jnp.where(happens, jnp.flip(label, axis), label)
     return image, label
 
 
-def _soften(key: jax.Array, image: jax.Array, settings: AugmentSettings) -> jax.Array:
+def _soften(draws: Draws, image: jax.Array, settings: AugmentSettings) -> jax.Array:
     """Blur, then average over coarse pixels, both as matrices along each axis, so that strengths can be drawn."""
-    blur, coarse = jax.random.split(key)
+    if settings.blur_probability == 0 and settings.low_resolution_probability == 0:
+        return image
     for axis, side in enumerate(image.shape[:2]):
-        matrix = None
+        matrix = jnp.eye(side)
         if settings.blur_probability > 0:
-            sigma = _drawn(blur, settings.blur_probability, settings.blur_px, neutral=0.0)
+            sigma = _strength(draws["blur"], settings.blur_probability, settings.blur_px, neutral=0.0)
             matrix = _gaussian_matrix(side, sigma)
         if settings.low_resolution_probability > 0:
-            size = _drawn(coarse, settings.low_resolution_probability, settings.low_resolution, neutral=1.0)
-            lowered = _coarse_matrix(side, size)
-            matrix = lowered if matrix is None else jnp.matmul(lowered, matrix, precision="highest")
-        if matrix is not None:
-            subscripts = "ij,jkc->ikc" if axis == 0 else "ij,kjc->kic"
-            image = jnp.einsum(subscripts, matrix, image, precision="highest")
+            chance, sizes = settings.low_resolution_probability, settings.low_resolution
+            coarse = _coarse_matrix(side, _strength(draws["low_resolution"], chance, sizes, neutral=1.0))
+            matrix = jnp.matmul(coarse, matrix, precision="highest")
+        subscripts = "ij,jkc->ikc" if axis == 0 else "ij,kjc->kic"
+        image = jnp.einsum(subscripts, matrix, image, precision="highest")
     return jnp.clip(image, 0.0, 1.0)
 
 
@@ -258,22 +279,17 @@ def _coarse_matrix(side: int, size: jax.Array) -> jax.Array:
     return jnp.matmul(up / up.sum(axis=1, keepdims=True), down.T, precision="highest")
 
 
-def _map_intensity(key: jax.Array, image: jax.Array, settings: AugmentSettings) -> jax.Array:
-    chance, curve, exponent, factor = jax.random.split(key, 4)
+def _map_intensity(key: jax.Array, draws: Draws, image: jax.Array, settings: AugmentSettings) -> jax.Array:
     if settings.remap_probability > 0:
         knots = settings.remap_knots
-        steps = jax.random.gamma(curve, settings.remap_evenness, (knots,))
-        even = jnp.full(knots, 1 / knots)
-        steps = jnp.where(
-            jax.random.bernoulli(chance, settings.remap_probability), steps / jnp.maximum(steps.sum(), 1e-6), even
-        )
+        spread = jnp.where(draws["remap"][0] < settings.remap_probability, settings.remap_spread, 0.0)
+        steps = jax.nn.softmax(spread * jax.random.normal(key, (knots,)))
         # A sum of ramps: each piece adds its step as intensity passes through it.
         image = sum(steps[k] * jnp.clip(image * knots - k, 0.0, 1.0) for k in range(knots))
     if settings.gamma_probability > 0:
-        value = _drawn(exponent, settings.gamma_probability, settings.gamma, neutral=1.0, log=True)
-        image = image**value
+        image = image ** _strength(draws["gamma"], settings.gamma_probability, settings.gamma, 1.0, log=True)
     if settings.contrast_probability > 0:
-        value = _drawn(factor, settings.contrast_probability, settings.contrast, neutral=1.0)
+        factor = _strength(draws["contrast"], settings.contrast_probability, settings.contrast, neutral=1.0)
         mean = image.mean()
-        image = jnp.clip(mean + value * (image - mean), 0.0, 1.0)
+        image = jnp.clip(mean + factor * (image - mean), 0.0, 1.0)
     return image
