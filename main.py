@@ -149,7 +149,7 @@ def run(call: Call, argv: list[str]) -> None:
             output=Path(flags["output"]) if "output" in flags else None,
         )
     elif call.verb == "prepare":
-        from heartseg_jax.data.prepare import prepare
+        from heartseg_jax.data.command import prepare
 
         prepare(flags, config)
     elif call.verb == "inspect":

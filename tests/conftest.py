@@ -1,10 +1,15 @@
 """Fixtures that all tests share."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 from absl import flags
+
+# The same small models are compiled again and again: once is enough for a whole session.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="jax-cache-"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 # ml_collections and orbax read absl flags; under pytest nobody has parsed them.
 flags.FLAGS.mark_as_parsed()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from heartseg_jax import settings
-from heartseg_jax.data.prepare import prepare_phantom
+from heartseg_jax.data.command import make_phantoms
 from heartseg_jax.data.store import Dataset, read_dataset, with_test_patients
 from heartseg_jax.imaging import phantom
 
@@ -37,9 +37,7 @@ def phantom_dataset(group: Any, parent: Path) -> Path:
     name = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
     path = parent / "datasets" / f"phantom-v{phantom.VERSION}-{name}"
     if not path.is_dir():
-        spec = phantom.PhantomSpec(tuple(group.shape), tuple(group.spacing_mm), group.randomised_contrast)
-        counts = (group.train, group.validation, group.test)
-        prepare_phantom(path, counts=counts, seed=group.seed, spec=spec)
+        make_phantoms(group, path)
     return path
 
 

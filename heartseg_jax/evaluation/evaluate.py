@@ -63,7 +63,7 @@ def score_split(
             kept,
             output / "predictions.png",
             title=f"{as_split or split} patients: mean Dice {mean}",
-            caption=f"{summary['patients']} patients, {summary['slices']} slices; of each the slice with most structures",
+            caption=f"{summary['patients']} patients; of each the slice with most structures",
         )
     return summary
 
@@ -80,7 +80,9 @@ def _panel(dataset: Dataset, view: View, found: PatientLabels, truth: np.ndarray
     image = np.asarray(dataset.images(patient)[found.slices[best]], np.float32)
     low, high = intensity_window(view, image[None])[0]
     name = f"{patient.id}, slice {patient.names[found.slices[best]]}"
-    return figures.Panel(name, np.clip((image - low) / (high - low), 0, 1), truth[best], found.labels[best])
+    return figures.Panel(
+        name, np.clip((image - low) / (high - low), 0, 1), truth[best], found.labels[best], patient.merge
+    )
 
 
 def evaluate(

@@ -34,7 +34,13 @@ class Checkpoints:
     def __init__(self, path: Path, keep: int | None = None):
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=keep is not None)
         self._path = path.absolute()
-        self._manager = ocp.CheckpointManager(self._path, options=options, item_names=("state", "data", "contract"))
+        # Named handlers, so that a manager that has not saved anything itself can read the metadata too.
+        handlers = {
+            "state": ocp.StandardCheckpointHandler(),
+            "data": ocp.JsonCheckpointHandler(),
+            "contract": ocp.JsonCheckpointHandler(),
+        }
+        self._manager = ocp.CheckpointManager(self._path, options=options, item_handlers=handlers)
 
     def steps(self) -> list[int]:
         """Return the steps that have a whole checkpoint, oldest first."""

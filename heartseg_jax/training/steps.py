@@ -43,6 +43,11 @@ def build_model(model: Any) -> UNet:
     )
 
 
+def dtype_bytes(dtype: str) -> int:
+    """Return the bytes of one number of a compute dtype."""
+    return jnp.dtype(dtype).itemsize
+
+
 def learning_rate_schedule(train: Any, total_steps: int) -> optax.Schedule:
     """Return step -> learning rate: a linear warm-up, then a cosine to 1 % of the peak, or constant."""
     warmup = min(train.warmup_steps, max(total_steps // 10, 1)) if train.warmup_steps else 0
@@ -65,13 +70,14 @@ def build_optimizer(train: Any, schedule: optax.Schedule) -> optax.GradientTrans
 def init_state(model: UNet, tx: optax.GradientTransformation, key: jax.Array, size: int) -> TrainState:
     """Return the state before step 1, its weights drawn from `key`."""
 
-    @jax.jit
     def init(key: jax.Array) -> TrainState:
         variables = model.init({"params": named_key(key, "params")}, jnp.zeros((1, size, size, 3)), train=False)
         params = variables["params"]
         return TrainState(jnp.zeros((), jnp.int32), params, variables.get("batch_stats", {}), tx.init(params))
 
-    return init(key)
+    # It runs once, and its many small random draws cost a CPU five times as long to optimise as to compile plainly.
+    plain = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    return jax.jit(init, compiler_options=plain)(key)
 
 
 def named_key(key: jax.Array, name: str, step: jax.Array | int = 0) -> jax.Array:

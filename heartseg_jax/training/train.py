@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,35 +13,13 @@ from tqdm import tqdm
 from heartseg_jax import workdir as runs
 from heartseg_jax.data import pipeline
 from heartseg_jax.data.augment import PRESETS
-from heartseg_jax.data.source import dataset_for, dataset_identity
-from heartseg_jax.data.store import Dataset
-from heartseg_jax.errors import UserError
 from heartseg_jax.evaluation import figures, report
 from heartseg_jax.evaluation.evaluate import score_split
 from heartseg_jax.inference.predict import make_probabilities
 from heartseg_jax.training import steps
 from heartseg_jax.training.checkpoints import Checkpoints
-from heartseg_jax.training.inspection import inspect_data
 from heartseg_jax.training.ledger import Ledger
-
-
-class Run(NamedTuple):
-    """What stays the same from the first step to the last."""
-
-    config: Any
-    folder: runs.Workdir
-    dataset: Dataset
-    view: pipeline.View
-    examples: pipeline.Examples
-    watched: pipeline.Examples
-    per_epoch: int
-    total_steps: int
-    contract: dict[str, Any]
-
-    @property
-    def tag(self) -> str:
-        """'val' where there are validation patients; 'fit' where the training slices stand in for them."""
-        return "fit" if self.watched is self.examples else "val"
+from heartseg_jax.training.opening import Run, open_run, resume, tell
 
 
 def train(config: Any, path: Path, argv: list[str]) -> dict[str, Any]:
@@ -57,7 +34,7 @@ def train(config: Any, path: Path, argv: list[str]) -> dict[str, Any]:
     # Act 1: the folder. A run of another config is refused before anything is touched.
     folder, lock = runs.open_for_training(path, config)
     with lock:
-        run = _open_run(config, folder, argv)
+        run = open_run(config, folder, argv)
 
         # Act 2: the model, on one of two rungs: its own last checkpoint, or fresh weights.
         mesh = steps.data_mesh(config.data.batch_size)
@@ -70,7 +47,7 @@ def train(config: Any, path: Path, argv: list[str]) -> dict[str, Any]:
         batches = pipeline.train_batches(
             run.examples, config.seed, config.data.batch_size, run.total_steps, config.data.threads
         )
-        state = _resume(run, checkpoints, batches, state)
+        state = resume(run, checkpoints, batches, state)
         runs.rewind_metrics(folder, int(state.step))
 
         # Act 3: what the network will see, as a picture, before the first step is taken.
@@ -92,56 +69,6 @@ def train(config: Any, path: Path, argv: list[str]) -> dict[str, Any]:
         print(f"\nrun: {folder.path}  (summary.json and cases.csv in evaluation/, pictures in figures/)")
         folder.done.write_text(f"step {int(state.step)}\n")
         return summary
-
-
-def _open_run(config: Any, folder: runs.Workdir, argv: list[str]) -> Run:
-    """Bring the data up and look at them with the guards."""
-    dataset = dataset_for(config, folder.path)
-    view = pipeline.view_of(config.data, dataset.intensity)
-    if not dataset.examples("train"):
-        raise UserError(f"{dataset.path} has no training patients; prepare it with others, or fewer test patients")
-    for warning in inspect_data(dataset, config.guards):
-        _tell(f"WARNING {warning}")
-    examples = pipeline.Examples(dataset, "train", view, config.data.cache_gb)
-    validates = bool(dataset.examples("validation"))
-    watched = pipeline.Examples(dataset, "validation", view, config.data.cache_gb) if validates else examples
-    per_epoch = pipeline.steps_per_epoch(len(examples), config.data.batch_size)
-    contract = {
-        "view": dict(pipeline.as_contract(view)),
-        "dataset": str(dataset.path),
-        "dataset_identity": dataset_identity(dataset),
-        "per_epoch": per_epoch,
-    }
-    record = {**runs.provenance(argv), "dataset": contract, "devices": [d.device_kind for d in jax.devices()]}
-    runs.write_json(folder.run, record)
-    names = ", ".join(
-        f"{len(dataset.patients_in(s))} {s} ({len(dataset.examples(s))} slices)"
-        for s in ("train", "validation", "test")
-    )
-    _tell(f"data: {dataset.path}; patients: {names}")
-    return Run(config, folder, dataset, view, examples, watched, per_epoch, per_epoch * config.train.epochs, contract)
-
-
-def _resume(run: Run, checkpoints: Checkpoints, batches: Any, state: steps.TrainState) -> steps.TrainState:
-    """Return the newest checkpoint's state and set the data to its place; `state` itself where there is none."""
-    if not checkpoints.steps():
-        return state
-    saved = checkpoints.read(checkpoints.steps()[-1])
-    if saved.contract != run.contract:
-        changed = [key for key in run.contract if saved.contract.get(key) != run.contract[key]]
-        raise UserError(
-            f"{run.folder.path} was trained on other data or another view of them ({', '.join(changed)} changed); "
-            "give another --workdir"
-        )
-    if saved.step > run.total_steps:
-        raise UserError(
-            f"{run.folder.path} has already trained {saved.step} steps, more than train.epochs={run.config.train.epochs} "
-            f"asks for ({run.total_steps}); raise --config.train.epochs"
-        )
-    if saved.step < run.total_steps:
-        batches.set_state(dict(saved.data))
-    _tell(f"going on from step {saved.step} of {run.total_steps}")
-    return checkpoints.restore(saved.step, state)
 
 
 def _loop(
@@ -167,7 +94,7 @@ def _loop(
         batch_size=config.data.batch_size,
         per_epoch=run.per_epoch,
         write=lambda row: runs.append_metrics(run.folder, row),
-        tell=_tell,
+        tell=tell,
     )
     batch = steps.to_devices(mesh, next(batches))
     bar: tqdm | None = None
@@ -201,7 +128,7 @@ def _loop(
             bar.update()
         bar.set_postfix_str(ledger.brief, refresh=False)
         if bar.disable and row:
-            _tell(f"step {step}/{run.total_steps}  {ledger.brief}")
+            tell(f"step {step}/{run.total_steps}  {ledger.brief}")
     if bar is not None:
         bar.close()
     return state
@@ -239,8 +166,12 @@ def _finish(run: Run, model: Any, state: steps.TrainState) -> dict[str, Any]:
         draw=draw,
     )
     if draw:
+        run.folder.figures.mkdir(exist_ok=True)
         (run.folder.evaluation / "predictions.png").replace(run.folder.figures / "predictions.png")
-        figures.curves(runs.read_metrics(run.folder), run.folder.figures / "curves.png", title=run.folder.path.name)
+        rows = runs.read_metrics(run.folder)
+        black = next((row[key] for row in rows if (key := f"{run.tag}/all_background_accuracy") in row), None)
+        path = run.folder.figures / "curves.png"
+        figures.curves(rows, path, title=run.folder.path.name, background_accuracy=black)
     return summary
 
 
@@ -254,8 +185,3 @@ def _draw_inputs(run: Run, root: jax.Array) -> None:
     places = [run.examples.index[n] for n in numbers[:8]]
     names = [f"{run.dataset.patients[p].id} {run.dataset.patients[p].names[z]}" for p, z in places]
     figures.inputs(np.asarray(image)[:8], np.asarray(label)[:8], run.folder.figures / "inputs.png", names=names)
-
-
-def _tell(line: str) -> None:
-    """Say a line of progress without breaking a bar."""
-    tqdm.write(line, file=sys.stderr)

@@ -1,0 +1,112 @@
+"""Each way a run can go wrong has its own message and exit status, and no traceback: nothing fails silently."""
+
+import numpy as np
+import pytest
+
+import main
+from heartseg_jax.data.store import read_dataset
+from tests.tiny import OVERRIDES, flags, write_tiny
+
+QUICKSTART = "--config=configs/quickstart.py"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_tiny(tmp_path_factory.mktemp("data") / "tiny").path
+
+
+def attempt(capsys, data, workdir, *more, **overrides):
+    changed = OVERRIDES | {"data.path": str(data), "log.figures": "false"}
+    status = main.main([QUICKSTART, f"--workdir={workdir}", *flags(changed | overrides), *more])
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    assert not (workdir / "DONE").exists()
+    return status, error
+
+
+def test_labels_that_are_all_background(capsys, tmp_path):
+    data = write_tiny(tmp_path / "d", relabel=np.zeros_like).path
+    status, error = attempt(capsys, data, tmp_path / "run")
+    assert status == 3
+    assert "missing_labels guard" in error
+    assert "every label is background" in error
+    assert "what to try" in error
+
+
+def test_labels_shifted_out_of_range(capsys, tmp_path):
+    dataset = write_tiny(tmp_path / "d")
+    # The writer refuses such labels, so they are put in behind its back.
+    labels = np.load(dataset.path / "b.labels.npy")
+    np.save(dataset.path / "b.labels.npy", np.where(labels > 0, labels + 1, 0).astype(np.uint8))
+    status, error = attempt(capsys, read_dataset(dataset.path).path, tmp_path / "run")
+    assert status == 3
+    assert "labels guard: patient b has label values out of range: 9 (294 pixels)" in error
+
+
+def test_images_that_are_all_zero(capsys, tmp_path):
+    data = write_tiny(tmp_path / "d", reimage=np.zeros_like).path
+    status, error = attempt(capsys, data, tmp_path / "run")
+    assert status == 3
+    assert "images guard: 6 of 6 slices of patient a are constant" in error
+
+
+def test_a_learning_rate_of_1e3(capsys, data, tmp_path):
+    status, error = attempt(
+        capsys, data, tmp_path / "run", **{"train.learning_rate": "1e3", "train.epochs": "20", "model.norm": "none"}
+    )
+    assert status == 3
+    assert "guard: " in error
+    assert "a lower --config.train.learning_rate" in error
+
+
+def test_a_model_that_collapses_to_background(capsys, data, tmp_path):
+    # Cross-entropy alone at a rate too small to leave the start: nothing is marked where labels are.
+    changed = {"train.learning_rate": "1e-9", "train.epochs": "5", "guards.collapse_share": "2"}
+    status, error = attempt(capsys, data, tmp_path / "run", **changed, **{"guards.collapse_evaluations": "2"})
+    assert status == 3
+    assert "collapse guard" in error
+    assert "all-black mask" in error
+
+
+def test_a_guard_can_be_told_to_warn(capsys, tmp_path):
+    data = write_tiny(tmp_path / "d", relabel=lambda labels: np.where(labels == 8, 0, labels).astype(np.uint8)).path
+    changed = OVERRIDES | {"data.path": str(data), "log.figures": "false", "guards.missing_labels": "warn"}
+    changed |= {"train.epochs": "1"}
+    assert main.main([QUICKSTART, f"--workdir={tmp_path / 'run'}", *flags(changed)]) == 0
+    assert "WARNING missing_labels guard: no training slice holds vena_cava" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"data.sise": "32"}, "the config has no field 'data.sise'; did you mean data.size?"),
+        ({"data.batch_size": "many"}, "data.batch_size needs a whole number, not 'many'"),
+        ({"data.path": "no/such/dataset"}, "no/such/dataset"),
+        ({"data.test_patients": "zoe"}, "no patient zoe"),
+    ],
+    ids=["unknown override", "wrong type", "missing dataset", "unknown patient"],
+)
+def test_a_users_mistake_is_one_line_and_exit_2(capsys, data, tmp_path, overrides, message):
+    status, error = attempt(capsys, data, tmp_path / "run", **overrides)
+    assert status == 2
+    assert error.startswith("error: ")
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_a_workdir_of_another_config(capsys, data, tmp_path):
+    attempt(capsys, data, tmp_path / "run", **{"data.path": "no/such/dataset"})
+    status, error = attempt(capsys, data, tmp_path / "run")
+    assert status == 2
+    assert "holds a run of another config (data.path: no/such/dataset" in error
+
+
+def test_a_dataset_that_changed_under_a_run(capsys, tmp_path):
+    data = write_tiny(tmp_path / "d").path
+    changed = OVERRIDES | {"data.path": str(data), "log.figures": "false", "train.epochs": "1"}
+    assert main.main([QUICKSTART, f"--workdir={tmp_path / 'run'}", *flags(changed)]) == 0
+    dataset = write_tiny(tmp_path / "e", relabel=lambda labels: np.roll(labels, 1, axis=2))
+    data.rename(tmp_path / "old")
+    dataset.path.rename(data)
+    assert main.main([QUICKSTART, f"--workdir={tmp_path / 'run'}", *flags(changed)]) == 2
+    assert "trained on other data" in capsys.readouterr().err

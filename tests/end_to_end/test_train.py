@@ -1,0 +1,131 @@
+"""The verbs train, evaluate and inspect on a dataset of tiles, from the command line's words to the files."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+import main
+from heartseg_jax.training.checkpoints import Checkpoints
+from heartseg_jax.workdir import Workdir, read_metrics
+from tests.tiny import OVERRIDES, flags, write_tiny
+
+QUICKSTART = "--config=configs/quickstart.py"
+SUMMARY_KEYS = {
+    "split", "step", "checkpoint", "patients", "slices", "mean_dice", "structures", "baselines", "pixel_accuracy",
+    "warnings",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_tiny(tmp_path_factory.mktemp("data") / "tiny").path
+
+
+def words(data, workdir, **overrides):
+    changed = OVERRIDES | {"data.path": str(data)} | {k.replace("__", "."): v for k, v in overrides.items()}
+    return [QUICKSTART, f"--workdir={workdir}", *flags(changed)]
+
+
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory):
+    """A finished run of 10 steps (5 an epoch)."""
+    path = tmp_path_factory.mktemp("runs") / "whole"
+    assert main.main(words(data, path)) == 0
+    return Workdir(path)
+
+
+def arrays(folder: Workdir, step: int):
+    import jax
+
+    return jax.tree.leaves(Checkpoints(folder.checkpoints).restore_arrays(step))
+
+
+def test_a_run_leaves_everything_the_contract_names(run):
+    for name in ("config.json", "run.json", "metrics.jsonl", "checkpoints/10", "DONE", "evaluation/cases.csv"):
+        assert (run.path / name).exists(), name
+    for figure in ("curves", "predictions", "inputs"):
+        assert (run.figures / f"{figure}.png").stat().st_size > 10_000
+    summary = json.loads((run.evaluation / "summary.json").read_text())
+    assert summary.keys() >= SUMMARY_KEYS
+    assert (summary["split"], summary["step"], summary["patients"], summary["slices"]) == ("test", 10, 1, 6)
+    assert summary["patient_ids"] == ["e"]
+    assert set(summary["baselines"]) == {"all_background", "nearest_slice", "position_prior"}
+    # 8 tiles of 7x7 in 32x32.
+    assert summary["baselines"]["all_background"]["pixel_accuracy"] == pytest.approx(1 - 8 * 49 / 1024)
+    rows = list(csv.DictReader((run.evaluation / "cases.csv").open()))
+    assert [row["patient"] for row in rows] == ["e"] * 8
+
+
+def test_metrics_have_the_contracts_tags(run):
+    rows = read_metrics(run)
+    assert [row["step"] for row in rows] == [2, 4, 6, 8, 10]
+    last = rows[-1]
+    assert {"train/loss", "train/learning_rate/all", "train/foreground_fraction", "val/loss", "val/dice/mean"} <= set(last)
+    assert {"val/pixel_accuracy", "val/dice/left_atrium", "perf/images_per_s", "perf/step_ms"} <= set(last)
+    assert last["perf/data_wait_ms"] >= 0
+    assert rows[0]["train/loss"] > last["train/loss"]
+
+
+def test_the_same_command_again_changes_no_number(run, data):
+    before = (run.evaluation / "summary.json").read_bytes(), run.metrics.read_bytes()
+    assert main.main(words(data, run.path)) == 0
+    assert before == ((run.evaluation / "summary.json").read_bytes(), run.metrics.read_bytes())
+
+
+def test_a_finished_run_goes_on_when_epochs_are_added(run, data, tmp_path, capsys):
+    path = tmp_path / "longer"
+    assert main.main(words(data, path, train__epochs="1", log__figures="false")) == 0
+    assert main.main(words(data, path, train__epochs="2", log__figures="false")) == 0
+    assert "going on from step 5 of 10" in capsys.readouterr().err
+    assert json.loads((path / "evaluation" / "summary.json").read_text())["step"] == 10
+    assert main.main(words(data, path, train__epochs="1", log__figures="false")) == 2
+    assert "raise --config.train.epochs" in capsys.readouterr().err
+
+
+def test_a_run_cut_short_ends_bit_identical_to_one_that_was_not(run, data, tmp_path, monkeypatch):
+    from heartseg_jax.training import ledger
+
+    path = tmp_path / "cut"
+    real = ledger.Ledger.take
+
+    def cut(self, step, current):
+        if step == 8:  # after the checkpoint of step 6
+            raise KeyboardInterrupt
+        real(self, step, current)
+
+    monkeypatch.setattr(ledger.Ledger, "take", cut)
+    assert main.main(words(data, path)) == 130
+    assert not (path / "DONE").exists()
+    monkeypatch.undo()
+    assert main.main(words(data, path)) == 0
+    whole, resumed = arrays(run, 10), arrays(Workdir(path), 10)
+    assert all(np.array_equal(a, b) for a, b in zip(whole, resumed, strict=True))
+    assert [row["step"] for row in read_metrics(Workdir(path))] == [2, 4, 6, 8, 10]
+
+
+def test_evaluate_scores_another_split_and_another_dataset(run, data, tmp_path, capsys):
+    assert main.main(["evaluate", f"--workdir={run.path}", "--split=train"]) == 0
+    shown = capsys.readouterr().out
+    assert "memorisation, not generalisation" in shown
+    assert "all_background" in shown
+    assert main.main(["evaluate", f"--workdir={run.path}", f"--data={data}", f"--output={tmp_path / 'o'}"]) == 0
+    summary = json.loads((tmp_path / "o" / "summary.json").read_text())
+    assert (summary["split"], summary["patients"]) == ("all", 5)
+    assert main.main(["evaluate", f"--workdir={run.path}", "--step=7"]) == 2
+    assert "no checkpoint of step 7" in capsys.readouterr().err
+
+
+def test_inspect_lists_the_arrays_by_path(run, capsys):
+    assert main.main(["inspect", f"--workdir={run.path}", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["step"] == 10
+    rows = {row["path"]: row for row in found["arrays"]}
+    kernel = rows["params/encoder/stage1/conv1/kernel"]
+    assert (kernel["shape"], kernel["dtype"], kernel["group"]) == ([3, 3, 3, 8], "float32", "encoder/stage1")
+    assert kernel["l2"] > 0
+    assert all(row["finite"] for row in rows.values())
+    assert found["parameters"]["total"] == sum(int(np.prod(row["shape"])) for row in found["arrays"])
+    assert main.main(["inspect", f"--workdir={run.path}"]) == 0
+    assert "params/head/kernel" in capsys.readouterr().out

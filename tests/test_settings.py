@@ -1,0 +1,85 @@
+"""Configs: loading, overrides, refusals, differences."""
+
+from pathlib import Path
+
+import pytest
+
+from heartseg_jax import settings
+from heartseg_jax.errors import UserError
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("[!_]*.py")), ids=lambda path: path.stem)
+def test_every_config_is_valid_and_has_only_fields_of_the_base(path):
+    _, base = settings.load(str(CONFIGS / "base.py"))
+    name, config = settings.load(str(path))
+    assert name == path.stem
+    assert {f for f, _ in settings.fields(config)} == {f for f, _ in settings.fields(base)}
+
+
+def test_overrides_keep_the_type_of_the_field():
+    overrides = {
+        "data.size": "96",
+        "train.learning_rate": "1",
+        "log.figures": "false",
+        "data.window_hu": "(-100, 500)",
+        "data.test_patients": "1001,1004",
+        "data.path": "None",
+    }
+    _, config = settings.load(str(CONFIGS / "quickstart.py"), overrides)
+    assert config.data.size == 96
+    assert isinstance(config.train.learning_rate, float)
+    assert config.log.figures is False
+    assert config.data.window_hu == (-100.0, 500.0)
+    assert config.data.test_patients == ("1001", "1004")
+    assert config.data.path == "None"  # a name like any other: there is no null
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "message"),
+    [
+        ("data.siz", "3", "did you mean data.size"),
+        ("data", "3", "is a group"),
+        ("data.size", "12.5", "data.size needs a whole number, not '12.5'"),
+        ("data.size", "30", "multiple of 16"),
+        ("train.learning_rate", "fast", "train.learning_rate needs a number, not 'fast'"),
+        ("train.learning_rate", "nan", "finite"),
+        ("train.learning_rate", "0", "above 0"),
+        ("log.figures", "maybe", "true or false"),
+        ("data.window_hu", "3", "needs 2 values"),
+        ("data.window_hu", "5,-5", "lower and a higher"),
+        ("model.dtype", "float16", "one of float32, bfloat16"),
+        ("guards.collapse", "ignore", "one of stop, warn, off"),
+        ("model.num_classes", "8", "must be 9"),
+        ("train.epochs", "0", "at least 1"),
+    ],
+)
+def test_a_mistake_is_named_in_one_line(field, text, message):
+    with pytest.raises(UserError, match=".") as caught:
+        settings.load(str(CONFIGS / "quickstart.py"), {field: text})
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_config_and_a_broken_one_are_refused(tmp_path):
+    with pytest.raises(UserError, match="did you mean .*quickstart"):
+        settings.load(str(CONFIGS / "quikstart.py"))
+    broken = tmp_path / "broken.py"
+    broken.write_text("def get_config(variant=''):\n    return 1 / 0\n")
+    with pytest.raises(UserError, match="ZeroDivisionError"):
+        settings.load(str(broken))
+
+
+def test_the_plain_form_comes_back_equal():
+    _, config = settings.load(str(CONFIGS / "quickstart.py"))
+    assert settings.from_plain(settings.to_plain(config)) == config
+
+
+def test_differences_leave_out_what_may_change_on_resume():
+    _, old = settings.load(str(CONFIGS / "quickstart.py"))
+    _, new = settings.load(
+        str(CONFIGS / "quickstart.py"),
+        {"train.epochs": "99", "guards.collapse": "warn", "log.every_steps": "7", "model.width": "12"},
+    )
+    assert settings.differences(old, new) == ["model.width: 16 -> 12"]

@@ -1,0 +1,66 @@
+"""The run folder."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from heartseg_jax import settings, workdir
+from heartseg_jax.errors import UserError
+
+QUICKSTART = str(Path(__file__).parents[1] / "configs" / "quickstart.py")
+
+
+@pytest.fixture
+def config():
+    return settings.load(QUICKSTART)[1]
+
+
+def test_a_run_is_taken_up_only_with_its_own_config(tmp_path, config):
+    folder, lock = workdir.open_for_training(tmp_path / "run", config)
+    lock.close()
+    assert workdir.read_config(folder) == config
+    workdir.open_for_training(tmp_path / "run", config)[1].close()
+    _, other = settings.load(QUICKSTART, {"seed": "1"})
+    with pytest.raises(UserError, match="seed: 0 -> 1"):
+        workdir.open_for_training(tmp_path / "run", other)
+    assert workdir.read_config(folder) == config
+
+
+def test_two_runs_in_one_folder_are_refused(tmp_path, config):
+    _, lock = workdir.open_for_training(tmp_path / "run", config)
+    with lock, pytest.raises(UserError, match="another process"):
+        workdir.open_for_training(tmp_path / "run", config)
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path, config):
+    (tmp_path / "holiday.jpg").write_text("")
+    with pytest.raises(UserError, match="no run"):
+        workdir.open_for_training(tmp_path, config)
+    with pytest.raises(UserError, match="is a file"):
+        workdir.open_for_training(tmp_path / "holiday.jpg", config)
+
+
+def test_metrics_are_rewound_to_the_step_of_the_checkpoint(tmp_path):
+    folder = workdir.Workdir(tmp_path)
+    for step in (2, 4, 6):
+        workdir.append_metrics(folder, {"step": step})
+    with folder.metrics.open("a") as file:
+        file.write('{"step": 8, "train/lo')  # what a kill leaves behind
+    assert [row["step"] for row in workdir.read_metrics(folder)] == [2, 4, 6]
+    workdir.rewind_metrics(folder, 4)
+    assert folder.metrics.read_text() == '{"step": 2}\n{"step": 4}\n'
+
+
+def test_json_is_strict_and_whole(tmp_path):
+    workdir.write_json(tmp_path / "a" / "x.json", {"one": 1})
+    assert json.loads((tmp_path / "a" / "x.json").read_text()) == {"one": 1}
+    with pytest.raises(ValueError, match="JSON"):
+        workdir.write_json(tmp_path / "a" / "x.json", {"one": float("nan")})
+    assert json.loads((tmp_path / "a" / "x.json").read_text()) == {"one": 1}
+
+
+def test_provenance_names_versions_and_command():
+    found = workdir.provenance(["--config=x"])
+    assert found["versions"]["jax"]
+    assert found["command"][1:] == ["--config=x"]

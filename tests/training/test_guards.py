@@ -1,0 +1,83 @@
+"""The guards: what each sees, and what it says."""
+
+import math
+
+import numpy as np
+import pytest
+
+from heartseg_jax.anatomy import ALL_KNOWN
+from heartseg_jax.errors import GuardStop
+from heartseg_jax.training import guards
+
+STOP = {"labels": "stop", "images": "stop", "missing_labels": "stop", "collapse": "stop", "non_finite": "stop"}
+
+
+def counts(*labels: int) -> np.ndarray:
+    row = np.zeros((1, 10), np.int64)
+    row[0, [0, *labels]] = 100
+    return row
+
+
+def test_label_values_out_of_range_are_named_with_their_number():
+    [finding] = guards.check_labels("patient x", np.array([0, 9, 9, -1, 255, 8]))
+    assert "-1 (1 pixels), 9 (2 pixels)" in finding.seen
+    assert guards.check_labels("patient x", np.array([0, 8, 255])) == []
+
+
+def test_constant_images_are_found_but_one_empty_slice_is_not():
+    [finding] = guards.check_images("patient x", np.zeros((4, 8, 8), np.int16), "HU")
+    assert "4 of 4 slices" in finding.seen
+    images = np.random.default_rng(0).integers(-1000, 500, (4, 8, 8)).astype(np.int16)
+    images[0] = -1000
+    assert guards.check_images("patient x", images, "HU") == []
+
+
+def test_values_that_cannot_be_hu_are_found():
+    raw = np.random.default_rng(0).integers(0, 4095, (4, 8, 8)).astype(np.int16)
+    [finding] = guards.check_images("patient x", raw, "HU")
+    assert "RescaleIntercept" in finding.cause
+    assert guards.check_images("patient x", (raw % 256).astype(np.uint8), "uint8") == []
+
+
+def test_a_structure_that_no_training_slice_holds_is_named():
+    assert guards.check_known_structures(counts(*range(1, 9)), [ALL_KNOWN]) == []
+    [finding] = guards.check_known_structures(counts(1, 2, 3, 4, 5, 6, 7), [ALL_KNOWN])
+    assert "vena_cava" in finding.seen
+    without_cava = (0, 1, 2, 3, 4, 5, 6, 7, 4)
+    assert guards.check_known_structures(counts(1, 2, 3, 4, 5, 6, 7), [without_cava]) == []
+    [finding] = guards.check_known_structures(counts(), [ALL_KNOWN])
+    assert "every label is background" in finding.seen
+
+
+def test_a_loss_that_is_not_finite_is_found():
+    assert guards.check_loss(7, 1.5) == []
+    assert "step 7 is nan" in guards.check_loss(7, math.nan)[0].seen
+    assert "inf" in guards.check_loss(7, math.inf)[0].seen
+
+
+def test_divergence_needs_so_many_steps_in_a_row():
+    watch = guards.Divergence()
+    for loss in (3.0, 40.0, 40.0, 2.0, 40.0, 40.0):  # never three in a row
+        watch = watch.feed(loss, factor=10)
+        assert watch.findings(1, loss, 10, steps=3) == []
+    watch = watch.feed(40.0, factor=10)
+    assert len(watch.findings(1, 40.0, 10, steps=3)) == 1
+
+
+def test_collapse_counts_evaluations_in_a_row_and_forgives_empty_truth():
+    watch = guards.Collapse()
+    for predicted, true in ((0.0, 0.1), (0.0, 0.0), (0.001, 0.1), (0.05, 0.1), (0.0, 0.1)):
+        watch = watch.feed(predicted, true, share=0.02)
+        assert watch.findings(1, predicted, true, 0.9, evaluations=2) == []
+    watch = watch.feed(0.0, 0.1, share=0.02)
+    [finding] = watch.findings(40, 0.0, 0.1, 0.9, evaluations=2)
+    assert "10.0 %" in finding.seen
+    assert "90.0 % is that of an all-black mask" in finding.seen
+
+
+def test_policy_stops_warns_or_is_silent():
+    finding = guards.check_loss(1, math.nan)
+    with pytest.raises(GuardStop, match="(?s)likely cause.*what to try.*guards.non_finite=warn"):
+        guards.act(finding, STOP)
+    assert len(guards.act(finding, {"non_finite": "warn"})) == 1
+    assert guards.act(finding, {"non_finite": "off"}) == []

@@ -1,0 +1,103 @@
+"""The state and the jitted steps."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from heartseg_jax import settings
+from heartseg_jax.data.augment import PRESETS
+from heartseg_jax.training import steps
+from tests.tiny import OVERRIDES, tile_images, tile_labels
+
+
+@pytest.fixture(scope="module")
+def config():
+    return settings.load("configs/quickstart.py", OVERRIDES | {"model.dropout": "0.1"})[1]
+
+
+def batch_of(seed: int) -> dict[str, np.ndarray]:
+    labels = np.concatenate([tile_labels(shift)[:1] for shift in (0, 1, 2, 1)])
+    return {
+        "image": tile_images(labels, seed)[..., None],
+        "window": np.tile(np.array([-200, 600], np.float32), (4, 1)),
+        "label": labels,
+        "merge": np.tile(np.arange(9, dtype=np.int32), (4, 1)),
+        "mask": np.ones(4, np.float32),
+    }
+
+
+def build(config, preset="default"):
+    model = steps.build_model(config.model)
+    tx = steps.build_optimizer(config.train, steps.learning_rate_schedule(config.train, 20))
+    state = steps.init_state(model, tx, jax.random.key(0), config.data.size)
+    return model, state, steps.make_train_step(model, tx, config.train, PRESETS[preset])
+
+
+def test_nothing_recompiles_after_the_first_step_and_the_loss_falls(config):
+    _, state, train_step = build(config, "none")
+    losses = []
+    for seed in range(12):
+        state, metrics = train_step(state, batch_of(seed), jax.random.key(0))
+        losses.append(float(metrics["loss"]))
+    assert train_step._cache_size() == 1
+    assert int(state.step) == 12
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_the_same_state_batch_and_key_give_the_same_step(config):
+    results = []
+    for _ in range(2):
+        _, state, train_step = build(config)
+        for seed in range(2):
+            state, _ = train_step(state, batch_of(seed), jax.random.key(5))
+        results.append(jax.tree.leaves(jax.tree.map(np.asarray, state)))
+    assert all(np.array_equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_the_state_is_donated(config):
+    _, state, train_step = build(config, "none")
+    train_step(state, batch_of(0), jax.random.key(0))
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
+
+
+def test_the_learning_rate_warms_up_and_falls_to_a_hundredth(config):
+    train = config.train
+    schedule = steps.learning_rate_schedule(train, 1000)
+    rates = [float(schedule(step)) for step in (0, 1, 2, 501, 1000)]
+    np.testing.assert_allclose(rates, [0, 0.005, 0.01, 0.01 * (0.01 + 0.99 * 0.5), 0.0001], rtol=1e-3)
+
+
+def test_the_window_maps_to_0_and_1_and_one_channel_becomes_three():
+    batch = {"image": jnp.array([-300, -200, 200, 600, 900], jnp.int16).reshape(1, 1, 5, 1)}
+    image = steps.network_input({**batch, "window": jnp.array([[-200.0, 600.0]])})
+    assert image.shape == (1, 1, 5, 3)
+    np.testing.assert_allclose(image[0, 0, :, 2], [0, 0, 0.5, 1, 1])
+
+
+def test_keys_differ_by_name_and_by_step():
+    root = jax.random.key(0)
+    data = {
+        tuple(jax.random.key_data(steps.named_key(root, name, step)).tolist())
+        for name in ("augment", "dropout")
+        for step in (0, 1)
+    }
+    assert len(data) == 4
+
+
+def test_evaluation_counts_each_example_apart_and_leaves_padding_out(config):
+    model, state, _ = build(config)
+    batch = batch_of(0)
+    batch["mask"] = np.array([1, 1, 1, 0], np.float32)
+    found = steps.make_eval_step(model, config.train)(state, batch)
+    assert found["confusion"].shape == (4, 9, 9)
+    assert found["confusion"].sum(axis=(1, 2)).tolist() == [32 * 32] * 3 + [0]
+    assert np.array_equal(found["confusion"][0].sum(axis=1), np.bincount(batch["label"][0].ravel(), minlength=9))
+
+
+def test_bfloat16_computes_in_it_and_keeps_parameters_and_loss_in_float32(config):
+    _, config = settings.load("configs/quickstart.py", OVERRIDES | {"model.dtype": "bfloat16"})
+    _, state, train_step = build(config, "none")
+    state, metrics = train_step(state, batch_of(0), jax.random.key(0))
+    assert {leaf.dtype.name for leaf in jax.tree.leaves((state.params, state.batch_stats))} == {"float32"}
+    assert metrics["loss"].dtype == jnp.float32
