@@ -1,0 +1,53 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+from sklearn.metrics import confusion_matrix
+
+from heartseg_jax.training.counts import confusion_counts, foreground_fraction, merged_argmax
+
+IDENTITY = jnp.arange(9)
+CAVA_IN_ATRIUM = IDENTITY.at[8].set(4)
+
+
+def test_merged_argmax_sums_before_it_compares():
+    # Right ventricle 0.4 beats right atrium 0.35 and cava 0.25, but not both together.
+    logits = jnp.full((2, 1, 1, 9), -20.0).at[..., 5].set(jnp.log(0.4))
+    logits = logits.at[..., 4].set(jnp.log(0.35)).at[..., 8].set(jnp.log(0.25))
+    assert merged_argmax(logits, jnp.stack([IDENTITY, CAVA_IN_ATRIUM])).ravel().tolist() == [5, 4]
+
+
+def test_a_merged_channel_is_never_predicted():
+    logits = jnp.zeros((1, 1, 1, 9)).at[..., 8].set(9.0)
+    assert merged_argmax(logits, CAVA_IN_ATRIUM[None]).item() == 4
+
+
+def test_confusion_counts_are_scikit_learn_s_over_what_counts():
+    rng = np.random.default_rng(0)
+    logits = jnp.asarray(rng.normal(size=(3, 16, 16, 9)), jnp.float32)
+    label = rng.integers(0, 9, (3, 16, 16))
+    label[:, :3] = 255
+    counts = jax.jit(confusion_counts)(
+        logits, jnp.asarray(label), jnp.tile(IDENTITY, (3, 1)), jnp.asarray([1.0, 1.0, 0.0])
+    )
+    known = label[:2, 3:].ravel()
+    predicted = np.asarray(logits).argmax(axis=-1)[:2, 3:].ravel()
+    assert counts.dtype == jnp.int32
+    np.testing.assert_array_equal(counts, confusion_matrix(known, predicted, labels=range(9)))
+    assert int(counts.sum()) == 2 * 13 * 16
+
+
+def test_confusion_counts_merge_both_sides():
+    logits = jnp.zeros((1, 1, 2, 9)).at[0, 0, 0, 8].set(9.0).at[0, 0, 1, 4].set(9.0)
+    counts = confusion_counts(logits, jnp.asarray([[[4, 8]]]), CAVA_IN_ATRIUM[None], jnp.ones(1))
+    assert int(counts[4, 4]) == 2
+    assert int(counts.sum()) == 2
+
+
+def test_foreground_fraction_by_hand():
+    logits = jnp.zeros((2, 1, 4, 9)).at[0, 0, 0, 3].set(5.0).at[0, 0, 1:, 0].set(5.0)
+    label = jnp.asarray([[[3, 1, 0, 255]], [[1, 1, 1, 1]]])
+    merge = jnp.tile(IDENTITY, (2, 1))
+    predicted, true = jax.jit(foreground_fraction)(logits, label, merge, jnp.asarray([1.0, 0.0]))
+    np.testing.assert_allclose([predicted, true], [1 / 3, 2 / 3], rtol=1e-6)
+    nothing = foreground_fraction(logits, label, merge, jnp.zeros(2))
+    assert [float(share) for share in nothing] == [0.0, 0.0]
