@@ -9,6 +9,9 @@ import pytest
 from heartseg_jax.data.augment import CHANGES, PRESETS, AugmentSettings, augment
 
 CHANCES = [field.name for field in dataclasses.fields(AugmentSettings) if field.name.endswith("_probability")]
+MANY = 48
+"""Examples a batch where presets run: one number, so that each preset is compiled once."""
+
 run = partial(jax.jit, static_argnums=3)(augment)
 
 
@@ -41,7 +44,7 @@ def test_changes_that_are_drawn_not_to_happen_leave_the_example_as_it_was():
 
 @pytest.mark.parametrize("preset", ["default", "as_original", "randomised"])
 def test_shapes_ranges_and_determinism(preset):
-    image, label = blobs(count=8)
+    image, label = blobs(count=MANY)
     first = run(jax.random.key(1), image, label, PRESETS[preset])
     again = run(jax.random.key(1), image, label, PRESETS[preset])
     other = run(jax.random.key(2), image, label, PRESETS[preset])
@@ -53,7 +56,7 @@ def test_shapes_ranges_and_determinism(preset):
     np.testing.assert_array_equal(first[0], again[0])
     np.testing.assert_array_equal(first[1], again[1])
     assert not np.array_equal(first[0], other[0])
-    assert len({np.asarray(example).tobytes() for example in first[0]}) == 8, "examples must draw by themselves"
+    assert len({np.asarray(example).tobytes() for example in first[0]}) == MANY, "examples must draw by themselves"
 
 
 def test_image_and_label_move_together():
@@ -79,9 +82,10 @@ def test_a_shift_brings_in_air_and_ignored_labels():
     moved, moved_label = run(jax.random.key(0), image, label, AugmentSettings(shift_probability=1.0, shift=0.5))
     outside = np.asarray(moved_label) == 255
     assert 0.1 < outside.mean() < 0.9
-    # Within half a pixel of the image's edge the label is the edge's and the image is on its way to air.
+    # Within half a pixel of the image's edge the label is the edge's and the image is on its way to air: at least
+    # a half along each axis.
     assert np.asarray(moved)[..., 0][outside].max() <= 0.5
-    assert np.asarray(moved)[..., 0][~outside].min() >= 0.5
+    assert np.asarray(moved)[..., 0][~outside].min() >= 0.25
 
 
 def sides(label):
@@ -91,10 +95,11 @@ def sides(label):
     return np.sign(np.diff(mean, axis=1))[:, 0]
 
 
-def left_and_right(count, side=16):
+def left_and_right(count, side):
     label = np.zeros((count, side, side), np.int32)
-    label[:, 6:10, 3:6] = 3
-    label[:, 6:10, 10:13] = 8
+    middle = side // 2
+    label[:, middle - 2 : middle + 2, middle - 5 : middle - 2] = 3
+    label[:, middle - 2 : middle + 2, middle + 2 : middle + 5] = 8
     return jnp.asarray(label)
 
 
@@ -102,13 +107,13 @@ def left_and_right(count, side=16):
 def test_left_and_right_never_swap_outside_the_original_s_preset(preset):
     settings = PRESETS[preset]
     assert settings.flip_left_right_probability == settings.flip_up_down_probability == 0
-    label = left_and_right(64)
-    _, moved = run(jax.random.key(0), jnp.zeros((*label.shape, 1)), label, settings)
+    label = left_and_right(MANY, side=24)
+    _, moved = run(jax.random.key(0), jnp.zeros((*label.shape, 3)), label, settings)
     assert (sides(moved) == 1).all()
 
 
 def test_the_original_s_preset_does_each_of_three_things_with_a_chance_of_a_quarter():
-    label = left_and_right(1024).at[:, 0, :].set(5)
+    label = left_and_right(1024, side=16).at[:, 0, :].set(5)
     image = jnp.repeat((label == 5)[..., None].astype(jnp.float32), 1, axis=-1).at[:, 8, 8].set(1.0)
     moved_image, moved = run(jax.random.key(0), image, label, PRESETS["as_original"])
     mirrored = sides(moved) == -1

@@ -1,0 +1,158 @@
+"""The floors of the house, read from the imports: who may know what. See CONTRIBUTING."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = "heartseg_jax"
+JAX = {"jax", "jaxlib", "flax", "optax", "orbax", "grain", "chex"}
+FILES = {"os", "pathlib", "io", "shutil", "tempfile", "glob", "json", "h5py", "pydicom", "nibabel", "PIL", "orbax"}
+
+
+def name_of(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {name_of(path): path for path in sorted((ROOT / PACKAGE).rglob("*.py"))}
+MODULES |= {"main": ROOT / "main.py"} if (ROOT / "main.py").exists() else {}
+TREES = {name: ast.parse(path.read_text(), str(path)) for name, path in MODULES.items()}
+
+
+def imports(name, everywhere=True):
+    """Full names that a module imports: everywhere in it, or only where importing it runs them."""
+    found = set()
+    todo = list(TREES[name].body)
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name} imports relatively"
+            # `from package import module` imports the module; `from module import thing` does not.
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+        elif everywhere or not is_deferred(node):
+            todo.extend(ast.iter_child_nodes(node))
+    return found
+
+
+def is_deferred(node):
+    """Whether a node's imports do not run when the module is imported."""
+    only_for_types = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+    return only_for_types or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+
+
+def packages(name, everywhere=True):
+    return {full.split(".")[0] for full in imports(name, everywhere)}
+
+
+def own(name, everywhere):
+    return {full for full in imports(name, everywhere) if full in MODULES and full != name}
+
+
+def below(*prefixes):
+    return [name for name in MODULES for prefix in prefixes if name == prefix or name.startswith(f"{prefix}.")]
+
+
+def reachable(name):
+    """All modules of the package that importing one loads, packages' own files included."""
+    seen, todo = set(), [name]
+    while todo:
+        current = todo.pop()
+        if current in seen or current not in MODULES:
+            continue
+        seen.add(current)
+        todo += own(current, everywhere=False) | {current.rpartition(".")[0]}
+    return seen
+
+
+NO_JAX = [
+    f"{PACKAGE}.{part}" for part in ("anatomy", "errors", "settings", "workdir", "imaging")
+]  # fmt: skip
+NO_FILES = [
+    f"{PACKAGE}.{part}"
+    for part in (
+        "models",
+        "data.augment",
+        "training.losses",
+        "training.counts",
+        "training.phases",
+        "training.steps",
+        "training.guards",
+    )
+]
+ALONE = {
+    "orbax": [f"{PACKAGE}.training.checkpoints"],
+    "grain": [f"{PACKAGE}.data.pipeline"],
+    "pydicom": [f"{PACKAGE}.imaging.dicom", f"{PACKAGE}.export"],
+    "highdicom": [f"{PACKAGE}.export"],
+    "h5py": [f"{PACKAGE}.interop.keras"],
+}
+
+
+def test_the_package_is_found():
+    assert f"{PACKAGE}.models.unet" in MODULES
+    assert "jax" in packages(f"{PACKAGE}.models.unet")
+    assert f"{PACKAGE}.anatomy" in own(f"{PACKAGE}.training.losses", everywhere=True)
+
+
+@pytest.mark.parametrize("name", below(*NO_JAX))
+def test_the_ground_floor_knows_no_jax(name):
+    loaded = {module: packages(module) & JAX for module in reachable(name)}
+    assert not any(loaded.values()), f"{name} brings in {loaded}"
+
+
+@pytest.mark.parametrize("name", below(*NO_FILES))
+def test_models_and_pure_training_know_no_files(name):
+    assert not packages(name) & FILES
+    store = {full for full in imports(name) if full.startswith((f"{PACKAGE}.data", f"{PACKAGE}.workdir"))}
+    assert all(full.startswith(f"{PACKAGE}.data.augment") for full in store - {f"{PACKAGE}.data"})
+    calls = {
+        node.func.id for node in ast.walk(TREES[name]) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
+    assert "open" not in calls
+
+
+@pytest.mark.parametrize("library", ALONE)
+def test_a_library_lives_in_its_room_alone(library):
+    users = {name for name in MODULES if library in packages(name)}
+    assert users <= set(below(*ALONE[library]))
+
+
+def test_no_module_is_called_utils():
+    assert not [name for name in MODULES if name.split(".")[-1] in {"utils", "util", "helpers", "misc", "common"}]
+
+
+def test_imports_have_no_cycles():
+    done, path = set(), []
+
+    def visit(name):
+        assert name not in path, " -> ".join([*path[path.index(name) :], name])
+        if name in done:
+            return
+        path.append(name)
+        for other in sorted(own(name, everywhere=True)):
+            visit(other)
+        path.pop()
+        done.add(name)
+
+    for name in MODULES:
+        visit(name)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_rooms_are_small(name):
+    limit = 250 if name == f"{PACKAGE}.training.train" else 320
+    lines = len(MODULES[name].read_text().splitlines())
+    assert lines <= limit, f"{name} has {lines} lines, {limit} at most"
+
+
+def test_importing_the_ground_floor_leaves_jax_out():
+    names = below(*NO_JAX)
+    code = f"import sys\nimport {', '.join(names)}\nprint(sorted({JAX!r} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
