@@ -285,7 +285,8 @@ def _map_intensity(key: jax.Array, draws: Draws, image: jax.Array, settings: Aug
         spread = jnp.where(draws["remap"][0] < settings.remap_probability, settings.remap_spread, 0.0)
         steps = jax.nn.softmax(spread * jax.random.normal(key, (knots,)))
         # A sum of ramps: each piece adds its step as intensity passes through it.
-        image = sum(steps[k] * jnp.clip(image * knots - k, 0.0, 1.0) for k in range(knots))
+        ramps = (steps[k] * jnp.clip(image * knots - k, 0.0, 1.0) for k in range(knots))
+        image = sum(ramps, start=jnp.zeros_like(image))
     if settings.gamma_probability > 0:
         image = image ** _strength(draws["gamma"], settings.gamma_probability, settings.gamma, 1.0, log=True)
     if settings.contrast_probability > 0:
