@@ -13,7 +13,7 @@ from tests.tiny import OVERRIDES, tile_images, tile_labels
 
 @pytest.fixture(scope="module")
 def config():
-    return settings.load("configs/quickstart.py", OVERRIDES | {"model.dropout": "0.1"})[1]
+    return settings.load("configs/quickstart.py", OVERRIDES)[1]
 
 
 def batch_of(seed: int) -> dict[str, np.ndarray]:
@@ -27,7 +27,7 @@ def batch_of(seed: int) -> dict[str, np.ndarray]:
     }
 
 
-def build(config, preset="default"):
+def build(config, preset="as_original"):
     model = steps.build_model(config.model)
     tx = steps.build_optimizer(config.train, steps.learning_rate_schedule(config.train, 20))
     state = steps.init_state(model, tx, jax.random.key(0), config.data.size)
