@@ -9,6 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 from heartseg_jax import settings
+from heartseg_jax.anatomy import ALL_KNOWN, check_merge
 from heartseg_jax.data.prepare import describe, prepare_phantom
 from heartseg_jax.data.sources_png import prepare_png_pairs
 from heartseg_jax.data.store import Dataset
@@ -33,6 +34,11 @@ def prepare(flags: Mapping[str, str], config: Any | None = None) -> Dataset:
         if "input" not in flags:
             raise UserError("prepare --source=png_pairs needs --input=DIR, a folder with images/ and masks/")
         shares = settings.parse_value("--splits", flags.get("splits", "0.7,0.15,0.15"), (0.7, 0.15, 0.15))
+        merge = settings.parse_value("--merge", flags["merge"], ALL_KNOWN) if "merge" in flags else ALL_KNOWN
+        try:
+            check_merge(merge)
+        except ValueError as error:
+            raise UserError(f"--merge: {error}") from None
         dataset = prepare_png_pairs(
             Path(flags["input"]),
             output,
@@ -43,6 +49,7 @@ def prepare(flags: Mapping[str, str], config: Any | None = None) -> Dataset:
             max_off_palette=settings.parse_value("--max_off_palette", flags.get("max_off_palette", "0"), 0.0),
             fractions=shares,
             seed=seed,
+            merge=merge,
             overwrite=overwrite,
             progress=progress_bar("slices"),
         )

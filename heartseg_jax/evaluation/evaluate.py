@@ -19,6 +19,8 @@ from heartseg_jax.inference.predict import PatientLabels, Probabilities, make_pr
 from heartseg_jax.training import checkpoints, steps
 
 MAX_PANELS = 6
+SLIVER = 0.002
+"""Share of a slice's pixels below which a structure in it is its end rather than its body."""
 
 
 def score_split(
@@ -69,17 +71,20 @@ def score_split(
 
 
 def _panel(dataset: Dataset, view: View, found: PatientLabels, truth: np.ndarray) -> figures.Panel:
-    """Return the patient's slice with most structures (of equals the one with most of them) as a picture's row."""
+    """Return the patient's slice with most structures (of equals the one with most of them) as a picture's row.
+
+    Slivers do not count: a slice of which they are the point would show a structure at its very end.
+    """
 
     def richness(labels: np.ndarray) -> tuple[int, int]:
-        present = labels[(labels > 0) & (labels != IGNORED)]
-        return len(np.unique(present)), present.size
+        areas = np.bincount(labels[(labels > 0) & (labels != IGNORED)], minlength=1)
+        return int(np.sum(areas > SLIVER * labels.size)), int(areas.sum())
 
     best = max(range(len(truth)), key=lambda z: richness(truth[z]))
     patient = dataset.patients[found.patient]
     image = np.asarray(dataset.images(patient)[found.slices[best]], np.float32)
     low, high = intensity_window(view, image[None])[0]
-    name = f"{patient.id}, slice {patient.names[found.slices[best]]}"
+    name = f"{patient.id}, slice {patient.names[found.slices[best]].removeprefix(patient.id).lstrip('_/')}"
     return figures.Panel(
         name, np.clip((image - low) / (high - low), 0, 1), truth[best], found.labels[best], patient.merge
     )

@@ -183,5 +183,5 @@ def _draw_inputs(run: Run, root: jax.Array) -> None:
     settings = PRESETS[run.config.data.augment]
     image, label = jax.jit(lambda batch: steps.prepare_inputs(batch, key, settings))(batch)
     places = [run.examples.index[n] for n in numbers[:8]]
-    names = [f"{run.dataset.patients[p].id} {run.dataset.patients[p].names[z]}" for p, z in places]
+    names = [run.dataset.patients[p].names[z] for p, z in places]
     figures.inputs(np.asarray(image)[:8], np.asarray(label)[:8], run.folder.figures / "inputs.png", names=names)

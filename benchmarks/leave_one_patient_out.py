@@ -1,0 +1,66 @@
+"""Leave-one-patient-out: trains a config once for each patient of a dataset and shows every one as it was unseen.
+
+python benchmarks/leave_one_patient_out.py configs/scratch.py DATASET runs/loo [FIELD=VALUE ...]
+
+Each fold is an ordinary run in a folder of its own, so that the same command goes on where it was stopped. Writes
+`table.md` and `by_patient.png`.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from heartseg_jax import settings
+from heartseg_jax.anatomy import FOREGROUND
+from heartseg_jax.data.store import read_dataset
+from heartseg_jax.evaluation import figures
+from heartseg_jax.training.train import train
+
+BASELINES = ("all_background", "nearest_slice", "position_prior")
+
+
+def number(value: float | None) -> str:
+    """Return a Dice with two digits, or a dash for what is absent."""
+    return "-" if value is None else f"{value:.2f}"
+
+
+def main(argv: list[str]) -> None:
+    """Train every fold, then write the table and the figure."""
+    config_file, data, output = argv[0], argv[1], Path(argv[2])
+    overrides = dict(word.split("=", 1) for word in argv[3:]) | {"data.path": data}
+    summaries = {}
+    for patient in read_dataset(data).patients:
+        _, config = settings.load(config_file, overrides | {"data.test_patients": patient.id})
+        summaries[patient.id] = train(config, output / patient.id, argv)
+    shorts = [s.short for s in FOREGROUND]
+    lines = [
+        f"| left out | slices | {' | '.join(shorts)} | mean Dice | all background | nearest slice | position prior |",
+        f"|---|---|{'---|' * (len(shorts) + 4)}",
+    ]
+    means: dict[str, list[float]] = {}
+    cases = []
+    for identity, summary in summaries.items():
+        cells = [number(summary["structures"][s.name]["dice"]) for s in FOREGROUND]
+        compared = {"model": summary["mean_dice"], **{b: summary["baselines"][b]["mean_dice"] for b in BASELINES}}
+        for name, value in compared.items():
+            means.setdefault(name, []).append(value)
+        cells += [number(value) for value in compared.values()]
+        lines.append(f"| {identity} | {summary['slices']} | {' | '.join(cells)} |")
+        with (output / identity / "evaluation" / "cases.csv").open() as file:
+            cases += [{**row, "dice": float(row["dice"]) if row["dice"] else None} for row in csv.DictReader(file)]
+    average = [number(sum(values) / len(values)) for values in means.values()]
+    lines.append(f"| mean | {sum(s['slices'] for s in summaries.values())} |{' |' * len(shorts)} {' | '.join(average)} |")
+    (output / "table.md").write_text("\n".join(lines) + "\n")
+    (output / "summaries.json").write_text(json.dumps(summaries, indent=1))
+    lowest = {name: {"mean_dice": sum(values) / len(values)} for name, values in means.items() if name != "model"}
+    figures.by_patient(cases, output / "by_patient.png", title="Each patient left out in turn", baselines=lowest)
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
