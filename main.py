@@ -47,7 +47,7 @@ VERBS: dict[str, Verb] = {
             "orientation": ("HOW", "how slices lie, such as standard, flip-rows or rot90"),
             "max_off_palette": ("SHARE", "share of a mask's pixels that may be off the palette (default 0)"),
             "repair": ("", "mend masks damaged by JPEG or antialiasing"),
-            "merge": ("0,1,...", "nine labels: what each structure counts as in masks that lack some (see docs/data.md)"),
+            "merge": ("0,1,...", "nine labels: what each counts as where masks lack some (docs/data.md)"),
             "splits": ("A,B,C", "shares of patients for training, validation, test (default 0.7,0.15,0.15)"),
             "seed": ("N", "of the split (default 0)"),
             "overwrite": ("", "replace a dataset that is there"),

@@ -54,7 +54,8 @@ def main(argv: list[str]) -> None:
         with (output / identity / "evaluation" / "cases.csv").open() as file:
             cases += [{**row, "dice": float(row["dice"]) if row["dice"] else None} for row in csv.DictReader(file)]
     average = [number(sum(values) / len(values)) for values in means.values()]
-    lines.append(f"| mean | {sum(s['slices'] for s in summaries.values())} |{' |' * len(shorts)} {' | '.join(average)} |")
+    slices = sum(summary["slices"] for summary in summaries.values())
+    lines.append(f"| mean | {slices} |{' |' * len(shorts)} {' | '.join(average)} |")
     (output / "table.md").write_text("\n".join(lines) + "\n")
     (output / "summaries.json").write_text(json.dumps(summaries, indent=1))
     lowest = {name: {"mean_dice": sum(values) / len(values)} for name, values in means.items() if name != "model"}

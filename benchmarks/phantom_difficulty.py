@@ -10,12 +10,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import sklearn
 from sklearn.ensemble import HistGradientBoostingClassifier
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from heartseg_jax.anatomy import FOREGROUND
 from heartseg_jax.imaging.phantom import VERSION, Phantom, PhantomSpec, generate

@@ -114,7 +114,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 def provenance(argv: list[str]) -> dict[str, Any]:
     """Return date, command, commit, versions and machine of this process."""
-    versions = {}
+    versions: dict[str, str | None] = {}
     for package in PACKAGES:
         try:
             versions[package] = importlib.metadata.version(package)

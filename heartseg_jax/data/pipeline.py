@@ -176,7 +176,9 @@ def train_batches(examples: Examples, seed: int, batch_size: int, steps: int, th
     return iter(dataset.to_iter_dataset(options))
 
 
-def in_order(examples: Examples, numbers: Sequence[int], batch_size: int) -> Iterator[tuple[np.ndarray, Batch]]:
+def in_order(
+    examples: Examples, numbers: Sequence[int] | np.ndarray, batch_size: int
+) -> Iterator[tuple[np.ndarray, Batch]]:
     """Yield (example numbers of the real ones, batch) over `numbers` in their order, for evaluation.
 
     Every batch has `batch_size` rows, so that nothing compiles twice; the last is filled with masked repeats.
@@ -195,4 +197,5 @@ def as_contract(view: View) -> Mapping[str, Any]:
 
 def from_contract(contract: Mapping[str, Any]) -> View:
     """Return the view that `as_contract` wrote."""
-    return View(**{name: tuple(value) if isinstance(value, list) else value for name, value in contract.items()})
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in contract.items()}
+    return View(**fields)

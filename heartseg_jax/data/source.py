@@ -11,6 +11,7 @@ from typing import Any
 from heartseg_jax import settings
 from heartseg_jax.data.command import make_phantoms
 from heartseg_jax.data.store import Dataset, read_dataset, with_test_patients
+from heartseg_jax.errors import UserError
 from heartseg_jax.imaging import phantom
 
 
@@ -37,7 +38,12 @@ def phantom_dataset(group: Any, parent: Path) -> Path:
     name = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
     path = parent / "datasets" / f"phantom-v{phantom.VERSION}-{name}"
     if not path.is_dir():
-        make_phantoms(group, path)
+        try:
+            make_phantoms(group, path)
+        except UserError:
+            # Another run may have made the very same patients meanwhile; they appear whole or not at all.
+            if not path.is_dir():
+                raise
     return path
 
 

@@ -24,9 +24,7 @@ def split_sizes(count: int, fractions: Sequence[float]) -> tuple[int, int, int]:
       UserError: for anything else.
     """
     if len(fractions) != 3 or min(fractions) < 0 or not np.all(np.isfinite(fractions)):
-        raise UserError(
-            f"a split needs three numbers (train, validation, test) of 0 or more: not {tuple(fractions)}"
-        )
+        raise UserError(f"a split needs three numbers (train, validation, test) of 0 or more: not {tuple(fractions)}")
     if all(isinstance(f, int) for f in fractions) and sum(fractions) == count:
         return (int(fractions[0]), int(fractions[1]), int(fractions[2]))
     if abs(sum(fractions) - 1.0) > 1e-6:

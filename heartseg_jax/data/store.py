@@ -271,6 +271,4 @@ def verify(dataset: Dataset) -> None:
                 array = f"{patient.id}.{kind}.npy"
                 raise UserError(f"{dataset.path / array} was changed after it was prepared: prepare again")
         if count_classes(dataset.labels(patient), f"patient {patient.id}") != patient.class_counts:
-            raise UserError(
-                f"the class counts of patient {patient.id} in {dataset.path} are wrong: prepare again"
-            )
+            raise UserError(f"the class counts of patient {patient.id} in {dataset.path} are wrong: prepare again")

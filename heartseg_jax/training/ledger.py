@@ -89,7 +89,7 @@ class Ledger:
         row[f"{self._tag}/all_background_accuracy"] = float(counts[0].sum()) / total
         means = {}
         for structure in FOREGROUND:
-            known = [d[structure.label] for d in dice if d[structure.label] is not None]
+            known = [value for d in dice if (value := d[structure.label]) is not None]
             means[structure.name] = math.fsum(known) / len(known) if known else None
             row[f"{self._tag}/dice/{structure.name}"] = means[structure.name]
         scored = [m for m in means.values() if m is not None]
@@ -106,7 +106,7 @@ class Ledger:
         for name in self._read[0] if self._read else ():
             row[f"train/{name}"] = _finite(math.fsum(r[name] for r in self._read) / len(self._read))
         row["train/learning_rate/all"] = learning_rate
-        if self._clock_steps:
+        if self._clock_steps and not math.isnan(self._clock):
             spent = time.perf_counter() - self._clock - self._paused_s
             row["perf/step_ms"] = 1e3 * spent / self._clock_steps
             row["perf/images_per_s"] = self._batch_size * self._clock_steps / spent

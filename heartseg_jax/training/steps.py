@@ -159,7 +159,8 @@ def make_eval_step(model: UNet, train: Any) -> Callable[[TrainState, Batch], Met
 
 def apply_model(model: UNet, params: Any, batch_stats: Any, image: jax.Array) -> jax.Array:
     """Return the logits `[B, S, S, classes]` in inference mode."""
-    return model.apply({"params": params, "batch_stats": batch_stats}, image, train=False)
+    logits: Any = model.apply({"params": params, "batch_stats": batch_stats}, image, train=False)
+    return logits
 
 
 def data_mesh(batch_size: int) -> Mesh:

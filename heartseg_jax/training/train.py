@@ -102,7 +102,7 @@ def _loop(
         saves = step == run.total_steps or step % config.checkpoint.every_steps == 0
         looks = step == run.total_steps or step % (run.per_epoch * config.log.evaluate_every_epochs) == 0
         state, current = train_step(state, batch, root)
-        position = batches.get_state() if saves else None
+        position = batches.get_state() if saves else {}
         if step < run.total_steps:
             began = time.perf_counter()
             batch = steps.to_devices(mesh, next(batches))
@@ -141,7 +141,8 @@ def _watch(run: Run, eval_step: Any, state: steps.TrainState, mesh: Any) -> tupl
         (real, eval_step(state, steps.to_devices(mesh, batch)))
         for real, batch in pipeline.in_order(examples, range(len(examples)), run.config.data.batch_size)
     ]
-    loss, confusions = 0.0, {}
+    loss = 0.0
+    confusions: dict[int, np.ndarray] = {}
     for real, result in results:
         loss += float(result["loss"]) * len(real) / len(examples)
         for number, counts in zip(real, np.asarray(result["confusion"], np.int64), strict=False):

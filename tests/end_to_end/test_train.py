@@ -62,7 +62,9 @@ def test_metrics_have_the_contracts_tags(run):
     rows = read_metrics(run)
     assert [row["step"] for row in rows] == [2, 4, 6, 8, 10]
     last = rows[-1]
-    assert {"train/loss", "train/learning_rate/all", "train/foreground_fraction", "val/loss", "val/dice/mean"} <= set(last)
+    assert {"train/loss", "train/learning_rate/all", "train/foreground_fraction", "val/loss", "val/dice/mean"} <= set(
+        last
+    )
     assert {"val/pixel_accuracy", "val/dice/left_atrium", "perf/images_per_s", "perf/step_ms"} <= set(last)
     assert last["perf/data_wait_ms"] >= 0
     assert rows[0]["train/loss"] > last["train/loss"]
@@ -109,7 +111,7 @@ def test_evaluate_scores_another_split_and_another_dataset(run, data, tmp_path, 
     assert main.main(["evaluate", f"--workdir={run.path}", "--split=train"]) == 0
     shown = capsys.readouterr().out
     assert "memorisation, not generalisation" in shown
-    assert "all_background" in shown
+    assert "all background" in shown
     assert main.main(["evaluate", f"--workdir={run.path}", f"--data={data}", f"--output={tmp_path / 'o'}"]) == 0
     summary = json.loads((tmp_path / "o" / "summary.json").read_text())
     assert (summary["split"], summary["patients"]) == ("all", 5)
