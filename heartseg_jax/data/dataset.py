@@ -85,9 +85,25 @@ class Dataset:
         return self.open(patient, "labels")
 
     def open(self, patient: Patient | int, kind: str) -> np.ndarray:
-        """Return the array `kind` ("images" or "labels") of a patient, memory-mapped."""
-        identity = (self.patients[patient] if isinstance(patient, int) else patient).id
-        return np.load(self.path / f"{identity}.{kind}.npy", mmap_mode="r", allow_pickle=False)
+        """Return the array `kind` ("images" or "labels") of a patient, memory-mapped.
+
+        The header is skipped, not parsed: its shape and dtype were checked when the dataset was read, and
+        `np.load` parses it with `ast`, which fails now and then in threads (SystemError, "AST constructor
+        recursion depth mismatch", CPython 3.11) while slices are loaded beside a compilation.
+        """
+        who = self.patients[patient] if isinstance(patient, int) else patient
+        path = self.array_path(who, kind)
+        with path.open("rb") as file:
+            head = file.read(12)
+        # The .npy format: magic, version, then the header's length in 2 bytes (version 1) or 4 (later).
+        size = 2 if head[6] == 1 else 4
+        offset = 8 + size + int.from_bytes(head[8 : 8 + size], "little")
+        dtype = DTYPES[self.intensity] if kind == "images" else np.dtype("u1")
+        return np.memmap(path, dtype, "r", offset, (who.num_slices, self.height, self.width))
+
+    def array_path(self, patient: Patient, kind: str) -> Path:
+        """Return the file of the array `kind` of a patient."""
+        return self.path / f"{patient.id}.{kind}.npy"
 
 
 def count_classes(labels: np.ndarray, where: str = "the labels") -> tuple[tuple[int, ...], ...]:

@@ -242,10 +242,10 @@ def _check_consistent(dataset: Dataset) -> None:
         shape = (patient.num_slices, dataset.height, dataset.width)
         for kind, dtype in (("images", DTYPES[dataset.intensity]), ("labels", np.dtype("u1"))):
             try:
-                array = dataset.open(patient, kind)
+                array = np.load(dataset.array_path(patient, kind), mmap_mode="r", allow_pickle=False)
             except (OSError, ValueError) as error:
                 fail(f"{patient.id}.{kind}.npy cannot be read ({error})")
-            if array.shape != shape or array.dtype != dtype:
+            if array.shape != shape or array.dtype != dtype or not array.flags.c_contiguous:
                 fail(f"{patient.id}.{kind}.npy is {array.dtype}{list(array.shape)}, not {dtype}{list(shape)}")
         counts = patient.class_counts
         if len(patient.splits) != len(counts) or len(counts) != patient.num_slices:

@@ -230,3 +230,15 @@ def test_a_patient_in_two_splits_is_a_leak(tmp_path):
     both = dataclasses.replace(dataset.patients[0], splits=("train", "test"))
     dataset = dataclasses.replace(dataset, split_kind="block", patients=(both, *dataset.patients[1:]))
     assert store.check_leaks(dataset) == ["patient a is in test and train"]
+
+
+def test_arrays_are_mapped_as_numpy_would_in_any_header_version(tmp_path):
+    labels = np.arange(2 * 4 * 4, dtype=np.uint8).reshape(2, 4, 4) % 9
+    with store.DatasetWriter(tmp_path / "d", intensity="uint8", height=4, width=4, source={}) as writer:
+        writer.add("a", labels + 7, labels, names=["0", "1"], split="train")
+    dataset = store.read_dataset(tmp_path / "d")
+    for version in ((1, 0), (2, 0), (3, 0)):
+        with dataset.array_path(dataset.patients[0], "labels").open("wb") as file:
+            np.lib.format.write_array(file, labels, version=version)
+        assert np.array_equal(dataset.labels(0), labels)
+    assert np.array_equal(dataset.images(0), labels + 7)

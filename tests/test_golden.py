@@ -1,0 +1,45 @@
+"""Golden numbers: later work must leave them unchanged, or say why they changed.
+
+The phantom's digest is held in tests/imaging/test_phantom.py, the baselines of real slices in
+tests/evaluation/test_baselines.py.
+"""
+
+import jax
+import numpy as np
+import pytest
+
+from heartseg_jax import settings
+from heartseg_jax.data.augment import PRESETS
+from heartseg_jax.imaging.phantom import PhantomSpec, generate
+from heartseg_jax.training import steps
+
+FIRST_LOSSES = {"none": (3.409435, 3.234188, 3.171630), "batch": (3.644057, 3.525114, 3.427205)}
+
+
+@pytest.fixture(scope="module")
+def batch():
+    """Four slices of phantom patient 0 at 10 mm, through the quickstart's window."""
+    phantom = generate(0, 0, PhantomSpec((8, 24, 24), (17.0, 10.0, 10.0)))
+    return {
+        "image": phantom.volume.voxels[2:6, ..., None],
+        "window": np.tile(np.array([-200, 600], np.float32), (4, 1)),
+        "label": phantom.labels[2:6],
+        "merge": np.tile(np.arange(9, dtype=np.int32), (4, 1)),
+        "mask": np.ones(4, np.float32),
+    }
+
+
+@pytest.mark.parametrize("norm", ["none", "batch"])
+def test_the_loss_of_the_first_three_steps(batch, norm):
+    overrides = {"data.size": "24", "model.width": "8", "model.levels": "3", "model.norm": norm}
+    _, config = settings.load("configs/quickstart.py", overrides | {"train.warmup_steps": "0"})
+    model = steps.build_model(config.model)
+    tx = steps.build_optimizer(config.train, steps.learning_rate_schedule(config.train, 100))
+    state = steps.init_state(model, tx, jax.random.key(0), 24)
+    train_step = steps.make_train_step(model, tx, config.train, PRESETS["none"])
+    losses = []
+    for _ in range(3):
+        state, metrics = train_step(state, batch, jax.random.key(0))
+        losses.append(float(metrics["loss"]))
+    print(norm, losses)
+    np.testing.assert_allclose(losses, FIRST_LOSSES[norm], rtol=2e-4)
