@@ -110,20 +110,40 @@ def resample_slices(image: np.ndarray, size: int, step: tuple[float, float], fil
 
 
 def resample_labels(labels: np.ndarray, size: int, step: tuple[float, float]) -> np.ndarray:
-    """Resample `labels [N, H, W]` to `[N, size, size]` by the nearest pixel; 0 outside the source.
+    """Resample `labels [N, H, W]` to `[N, size, size]`; 0 outside the source. `step` is (y, x), of `step_for`.
 
-    Of two pixels equally near, the lower index is taken. `step` is (y, x), of `step_for`. On the same
-    grid the input itself is returned.
+    On a coarser grid each pixel takes the label with the largest share of what the image's own kernel
+    averages there (background only where it alone has the largest): picking the nearest pixel would, for even
+    steps, lie half a source pixel beside the image. On a finer grid it is the nearest pixel. On the same grid
+    the input itself is returned.
     """
     height, width = labels.shape[1:]
     if _is_same_grid(height, width, size, step):
         return labels
     y, x = sample_positions(height, size, step[0]), sample_positions(width, size, step[1])
-    # The tolerance makes ties fall the same way in spite of rounding.
-    nearest_y = np.clip(np.ceil(y - 0.5 - 1e-6), 0, height - 1).astype(np.intp)
-    nearest_x = np.clip(np.ceil(x - 0.5 - 1e-6), 0, width - 1).astype(np.intp)
-    result = labels[:, nearest_y[:, None], nearest_x[None, :]]
-    result[:, ~np.logical_and.outer(_is_inside(y, height), _is_inside(x, width))] = 0
+    outside = ~np.logical_and.outer(_is_inside(y, height), _is_inside(x, width))
+    if max(step) > 1:
+        result = _largest_share(
+            labels, resampling_matrix(height, size, step[0]), resampling_matrix(width, size, step[1])
+        )
+    else:
+        # The tolerance makes ties fall the same way in spite of rounding.
+        nearest_y = np.clip(np.ceil(y - 0.5 - 1e-6), 0, height - 1).astype(np.intp)
+        nearest_x = np.clip(np.ceil(x - 0.5 - 1e-6), 0, width - 1).astype(np.intp)
+        result = labels[:, nearest_y[:, None], nearest_x[None, :]]
+    result[:, outside] = 0
+    return result
+
+
+def _largest_share(labels: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Return for each pixel of the new grid the label whose indicator is largest there."""
+    result = np.zeros((len(labels), len(rows), len(columns)), labels.dtype)
+    for plane, new in zip(labels, result, strict=True):
+        most = np.full(new.shape, 1e-6, np.float32)
+        for value in sorted(np.unique(plane), key=lambda value: (value == 0, value)):  # background last: it loses ties
+            share = rows @ (plane == value).astype(np.float32) @ columns.T
+            larger = share > most + 1e-6
+            new[larger], most[larger] = value, share[larger]
     return result
 
 

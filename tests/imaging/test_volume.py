@@ -75,10 +75,12 @@ def test_same_grid_is_untouched():
 
 def test_labels_by_hand():
     labels = np.array([[[1, 2, 3, 4]]], np.uint8)
-    # Step 2 on four columns: positions 0.5 and 2.5 -> the lower of two equally near, 0 and 2. One row,
-    # sampled two pixels apart: both samples lie outside it (at -1 and 1).
+    # One row, sampled two pixels apart: both samples lie outside it (at -1 and 1).
     np.testing.assert_array_equal(resample_labels(labels, 2, (2.0, 2.0)), np.zeros((1, 2, 2)))
+    # Step 2 on four columns: shares 3, 3, 1 and 1, 3, 3 (over 7) of 1, 2, 3 and 2, 3, 4: the lower of two equal ones.
     np.testing.assert_array_equal(resample_labels(labels.repeat(4, 1), 2, (2.0, 2.0)), [[[1, 3], [1, 3]]])
+    # A structure as large as the background beside it is kept.
+    np.testing.assert_array_equal(resample_labels(np.array([[[0, 5]] * 2], np.uint8), 1, (2.0, 2.0)), [[[5]]])
     # One row among four, none sampled at its centre: the two samples on its edges both take it.
     both = [[0] * 4, [1, 2, 3, 4], [1, 2, 3, 4], [0] * 4]
     np.testing.assert_array_equal(resample_labels(labels, 4, (1.0, 1.0)), [both])
@@ -116,6 +118,16 @@ def test_there_and_back_keep_the_place():
     back = resample_back(network[..., None], 50, 70, step)[0, ..., 0]
     assert (back * y).sum() / back.sum() == pytest.approx(20.3, abs=0.02)
     assert (back * x).sum() / back.sum() == pytest.approx(41.7, abs=0.02)
+
+
+def test_labels_do_not_drift_from_their_image():
+    y, x = np.mgrid[:64, :64]
+    disc = ((y - 31.5) ** 2 + (x - 31.5) ** 2 < 15**2).astype(np.uint8)[None]
+    for size in (32, 16):
+        small = resample_labels(disc, size, step_for(64, 64, None, size, 0.0))[0]
+        assert np.array_equal(small, small[::-1])
+        assert np.array_equal(small, small[:, ::-1])
+        assert small.sum() * (64 / size) ** 2 == pytest.approx(disc.sum(), rel=0.06)
 
 
 def test_outside_the_field_is_background():

@@ -1,0 +1,44 @@
+"""`check --config`: numbers that can be worked out by hand, and the warning of a field that is too narrow."""
+
+import json
+
+import main
+
+
+def test_the_scratch_unet_by_hand(capsys):
+    assert main.main(["check", "--config=configs/scratch.py", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    # (inputs * 9 + 1) * filters for each convolution, (inputs * 4) * filters + filters for the two transposed ones.
+    encoder = (3 * 9 + 1) * 64 + (64 * 9 + 1) * 64 + (64 * 9 + 1) * 128 + (128 * 9 + 1) * 128
+    bottom = (128 * 9 + 1) * 256 + (256 * 9 + 1) * 256
+    decoder = 256 * 4 * 128 + 128 + (256 * 9 + 1) * 128 + (128 * 9 + 1) * 128
+    decoder += 128 * 4 * 64 + 64 + (128 * 9 + 1) * 64 + (64 * 9 + 1) * 64
+    total = encoder + bottom + decoder + 64 * 9 + 9
+    assert found["parameters"] == {"total": total, "trainable": total, "statistics": 0}
+    assert found["receptive_field"]["pixels"] == 44
+    assert found["config"]["data"]["size"] == 512
+    # Two full-resolution 64 -> 64 convolutions alone are 2 * 2 * 9 * 64 * 64 * 512 * 512 FLOPs.
+    assert found["flops_per_image"] > 2 * 2 * 9 * 64 * 64 * 512 * 512
+    assert found["step_memory_bytes"] > 4 * 4 * total
+
+
+def test_the_page_shows_everything_and_warns_of_a_narrow_field(capsys):
+    assert main.main(["check", "--config=configs/scratch.py"]) == 0
+    shown = capsys.readouterr().out
+    for expected in (
+        "data.size                        512",
+        "backend  ",
+        "params/encoder/stage1/conv1/kernel",
+        "1,863,369 in all",
+        "receptive field  44 pixels (17 to 31 mm",
+        "left ventricle (length)            90 mm   wider than the field",
+        "WARNING: 6 of 9 extents",
+        "GFLOP an image of 512x512",
+        "GiB with 4 images",
+    ):
+        assert expected in shown
+
+
+def test_a_wide_field_brings_no_warning(capsys):
+    assert main.main(["check", "--config=configs/quickstart.py"]) == 0
+    assert "WARNING" not in capsys.readouterr().out
