@@ -140,7 +140,7 @@ def run(call: Call, argv: list[str]) -> None:
 
         train(config, Path(flags.get("workdir", f"runs/{name}")), argv)
     elif call.verb == "evaluate":
-        from heartseg_jax.evaluation.evaluate import evaluate
+        from heartseg_jax.tools.evaluate import evaluate
 
         evaluate(
             Path(flags["workdir"]),

@@ -1,22 +1,17 @@
-"""Scores a model on a split: patient by patient, beside the baselines, with the figures. The verb `evaluate`."""
+"""Scores a model on a split: patient by patient, beside the baselines, with the figures."""
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from heartseg_jax import workdir
 from heartseg_jax.anatomy import IGNORED
-from heartseg_jax.data.pipeline import Examples, View, from_contract, intensity_window, view_of
-from heartseg_jax.data.source import resplit
-from heartseg_jax.data.store import SPLITS, Dataset, read_dataset
-from heartseg_jax.errors import UserError
+from heartseg_jax.data.pipeline import Examples, View, intensity_window
+from heartseg_jax.data.store import Dataset
 from heartseg_jax.evaluation import baselines, figures, metrics, report
-from heartseg_jax.inference.predict import PatientLabels, Probabilities, make_probabilities, predict_split
-from heartseg_jax.training import checkpoints, steps
+from heartseg_jax.inference.predict import PatientLabels, Probabilities, predict_split
 
 MAX_PANELS = 6
 SLIVER = 0.002
@@ -88,66 +83,3 @@ def _panel(dataset: Dataset, view: View, found: PatientLabels, truth: np.ndarray
     return figures.Panel(
         name, np.clip((image - low) / (high - low), 0, 1), truth[best], found.labels[best], patient.merge
     )
-
-
-def evaluate(
-    path: Path, *, step: int | None = None, data: Path | None = None, split: str | None = None, output: Path | None
-) -> dict[str, Any]:
-    """Score the run in `path` at `step` (default: its last) and print the table.
-
-    Without `data`, the run's own dataset and its test patients; with `data`, every patient of that dataset.
-
-    Raises:
-      UserError: no run, no such step, no such split, or data of another intensity unit than the model was trained on.
-    """
-    folder = workdir.Workdir(path)
-    config = workdir.read_config(folder)
-    store = checkpoints.Checkpoints(folder.checkpoints)
-    known = store.steps()
-    if not known:
-        raise UserError(f"{path} has no checkpoint yet; let it train first")
-    if step is not None and step not in known:
-        raise UserError(f"{path} has no checkpoint of step {step}; there are {', '.join(map(str, known))}")
-    step = known[-1] if step is None else step
-    contract = store.read(step).contract
-    view = from_contract(contract["view"])
-    dataset = read_dataset(data) if data else resplit(read_dataset(contract["dataset"]), config)
-    if split not in (None, "all", *SPLITS):
-        raise UserError(f"--split must be one of all, {', '.join(SPLITS)}, not '{split}'")
-    wanted = split or ("all" if data else "test")
-    warnings: tuple[str, ...] = ()
-    if dataset.intensity != view.intensity:
-        if view.normalise != "percentile":
-            raise UserError(
-                f"the model was trained on {view.intensity} through a fixed window, {dataset.path} holds "
-                f"{dataset.intensity}; train with --config.data.normalise=percentile to score it on both"
-            )
-        view = dataclasses.replace(view_of(config.data, dataset.intensity), normalise="percentile")
-        warnings = (f"trained on {contract['view']['intensity']}, scored on {dataset.intensity}, by percentiles",)
-    if output is None:
-        other = "-".join(word for word in (data and Path(data).name, split and wanted) if word)
-        output = path / f"evaluation-{other}" if other else folder.evaluation
-    name = wanted
-    if wanted == "all":
-        # Everybody is tested; nobody is left for a baseline to learn from.
-        everybody = tuple(dataclasses.replace(p, splits=("test",) * p.num_slices) for p in dataset.patients)
-        dataset, name = dataclasses.replace(dataset, patients=everybody), "test"
-    if not dataset.examples(name):
-        raise UserError(f"{dataset.path} has no {name} patients; choose another --split")
-    model = steps.build_model(config.model)
-    arrays = store.restore_arrays(step)
-    store.close()
-    summary = score_split(
-        make_probabilities(model, arrays["params"], arrays.get("batch_stats", {})),
-        dataset,
-        name,
-        view,
-        output=output,
-        batch_size=config.data.batch_size,
-        step=step,
-        checkpoint=str(folder.checkpoints / str(step)),
-        as_split=wanted,
-        warnings=warnings,
-    )
-    print(report.table(summary))
-    return summary

@@ -11,8 +11,8 @@ import numpy as np
 
 from heartseg_jax.data.pipeline import Examples, in_order
 from heartseg_jax.imaging import volume
+from heartseg_jax.models.forward import apply_model, network_input
 from heartseg_jax.models.unet import UNet
-from heartseg_jax.training.steps import apply_model, network_input
 
 Probabilities = Callable[[dict[str, np.ndarray]], jax.Array]
 

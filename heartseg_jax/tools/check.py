@@ -9,8 +9,7 @@ import jax
 import numpy as np
 
 from heartseg_jax import settings
-from heartseg_jax.models import arithmetic
-from heartseg_jax.training import steps
+from heartseg_jax.models import arithmetic, forward
 
 FIELD_OF_VIEW_MM = (200.0, 360.0)
 """Side of a slice from a dedicated cardiac to a whole-chest reconstruction, where the config fixes no spacing."""
@@ -52,7 +51,7 @@ def check_config(name: str, config: Any, *, as_json: bool = False) -> dict[str, 
         "receptive_field": {"pixels": field, "mm": _field_mm(config, field)},
         "flops_per_image": arithmetic.forward_flops(size, size, channels, **shape),
         "step_memory_bytes": arithmetic.step_memory_bytes(
-            config.data.batch_size, size, size, channels, dtype_bytes=steps.dtype_bytes(model.dtype), **shape
+            config.data.batch_size, size, size, channels, dtype_bytes=forward.dtype_bytes(model.dtype), **shape
         ),
         "config": settings.to_plain(config),
     }
@@ -63,7 +62,7 @@ def check_config(name: str, config: Any, *, as_json: bool = False) -> dict[str, 
 def _shapes(model: Any, size: int) -> dict[str, Any]:
     """Return the model's variables as shapes, without computing anything."""
     image = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
-    init = lambda key, image: steps.build_model(model).init(key, image, train=False)  # noqa: E731
+    init = lambda key, image: forward.build_model(model).init(key, image, train=False)  # noqa: E731
     return jax.eval_shape(init, jax.random.key(0), image)
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from heartseg_jax.errors import UserError
 from heartseg_jax.training.checkpoints import Checkpoints
 from heartseg_jax.workdir import Workdir, read_config
 
@@ -26,12 +25,7 @@ def inspect(path: Path, step: int | None = None, *, as_json: bool = False) -> di
     folder = Workdir(path)
     read_config(folder)
     checkpoints = Checkpoints(folder.checkpoints)
-    known = checkpoints.steps()
-    if not known:
-        raise UserError(f"{path} has no checkpoint yet; let it train first")
-    if step is not None and step not in known:
-        raise UserError(f"{path} has no checkpoint of step {step}; there are {', '.join(map(str, known))}")
-    step = known[-1] if step is None else step
+    step = checkpoints.choose(step)
     state = checkpoints.restore_arrays(step)
     checkpoints.close()
     arrays = [

@@ -46,6 +46,15 @@ class Checkpoints:
         """Return the steps that have a whole checkpoint, oldest first."""
         return sorted(self._manager.all_steps())
 
+    def choose(self, step: int | None = None) -> int:
+        """Return `step` if it has a checkpoint, the last step where None is given; else raise a UserError."""
+        known = self.steps()
+        if not known:
+            raise UserError(f"{self._path} has no checkpoint yet; let the run train first")
+        if step is not None and step not in known:
+            raise UserError(f"{self._path} has no checkpoint of step {step}; there are {', '.join(map(str, known))}")
+        return known[-1] if step is None else step
+
     def save(self, state: TrainState, data: Mapping[str, Any], contract: Mapping[str, Any]) -> None:
         """Write a checkpoint of `state`; what was begun but not committed is never taken for one.
 

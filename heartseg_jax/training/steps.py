@@ -14,6 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from heartseg_jax.data.augment import AugmentSettings, augment
 from heartseg_jax.errors import UserError
+from heartseg_jax.models.forward import apply_model, network_input
 from heartseg_jax.models.unet import UNet
 from heartseg_jax.training import counts, losses
 
@@ -28,24 +29,6 @@ class TrainState(NamedTuple):
     params: Any
     batch_stats: Any
     opt_state: optax.OptState
-
-
-def build_model(model: Any) -> UNet:
-    """Return the network of a config's `model` group."""
-    return UNet(
-        width=model.width,
-        levels=model.levels,
-        num_classes=model.num_classes,
-        norm=model.norm,
-        batch_norm_momentum=model.batch_norm_momentum,
-        dropout=model.dropout,
-        dtype=jnp.dtype(model.dtype),
-    )
-
-
-def dtype_bytes(dtype: str) -> int:
-    """Return the bytes of one number of a compute dtype."""
-    return jnp.dtype(dtype).itemsize
 
 
 def learning_rate_schedule(train: Any, total_steps: int) -> optax.Schedule:
@@ -85,16 +68,21 @@ def named_key(key: jax.Array, name: str, step: jax.Array | int = 0) -> jax.Array
     return jax.random.fold_in(jax.random.fold_in(key, zlib.crc32(name.encode())), step)
 
 
-def network_input(batch: Batch) -> jax.Array:
-    """Return the images as the network receives them: `[B, S, S, 3]` float32 in 0..1 through their window."""
-    low, high = batch["window"][:, 0, None, None, None], batch["window"][:, 1, None, None, None]
-    image = jnp.clip((batch["image"].astype(jnp.float32) - low) / (high - low), 0.0, 1.0)
-    return jnp.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image
-
-
 def prepare_inputs(batch: Batch, key: jax.Array, settings: AugmentSettings) -> tuple[jax.Array, jax.Array]:
     """Return (image, label) of a training batch: windowed, cast and augmented, all on the device."""
     return augment(key, network_input(batch), batch["label"].astype(jnp.int32), settings)
+
+
+def weighted_loss(train: Any, logits: jax.Array, label: jax.Array, batch: Batch) -> tuple[jax.Array, Metrics]:
+    """Return the loss with the weights of a config's `train` group, and its unweighted parts."""
+    return losses.segmentation_loss(
+        logits,
+        label,
+        batch["merge"],
+        batch["mask"],
+        dice_weight=train.dice_weight,
+        cross_entropy_weight=train.cross_entropy_weight,
+    )
 
 
 def make_train_step(
@@ -110,14 +98,7 @@ def make_train_step(
             mutable=["batch_stats"],
             rngs={"dropout": key},
         )
-        loss, parts = losses.segmentation_loss(
-            logits,
-            label,
-            batch["merge"],
-            batch["mask"],
-            dice_weight=train.dice_weight,
-            cross_entropy_weight=train.cross_entropy_weight,
-        )
+        loss, parts = weighted_loss(train, logits, label, batch)
         predicted, true = counts.foreground_fraction(logits, label, batch["merge"], batch["mask"])
         metrics = {"loss": loss, **parts, "foreground_fraction": predicted, "true_foreground_fraction": true}
         return loss, (updates.get("batch_stats", {}), metrics)
@@ -142,25 +123,12 @@ def make_eval_step(model: UNet, train: Any) -> Callable[[TrainState, Batch], Met
     def step(state: TrainState, batch: Batch) -> Metrics:
         label = batch["label"].astype(jnp.int32)
         logits = apply_model(model, state.params, state.batch_stats, network_input(batch))
-        loss, _ = losses.segmentation_loss(
-            logits,
-            label,
-            batch["merge"],
-            batch["mask"],
-            dice_weight=train.dice_weight,
-            cross_entropy_weight=train.cross_entropy_weight,
-        )
+        loss, _ = weighted_loss(train, logits, label, batch)
         one = lambda *example: counts.confusion_counts(*(part[None] for part in example))  # noqa: E731
         confusion = jax.vmap(one)(logits, label, batch["merge"], batch["mask"])
         return {"loss": loss, "confusion": confusion}
 
     return jax.jit(step)
-
-
-def apply_model(model: UNet, params: Any, batch_stats: Any, image: jax.Array) -> jax.Array:
-    """Return the logits `[B, S, S, classes]` in inference mode."""
-    logits: Any = model.apply({"params": params, "batch_stats": batch_stats}, image, train=False)
-    return logits
 
 
 def data_mesh(batch_size: int) -> Mesh:

@@ -16,6 +16,7 @@ from heartseg_jax.data.augment import PRESETS
 from heartseg_jax.evaluation import figures, report
 from heartseg_jax.evaluation.evaluate import score_split
 from heartseg_jax.inference.predict import make_probabilities
+from heartseg_jax.models.forward import build_model
 from heartseg_jax.training import steps
 from heartseg_jax.training.checkpoints import Checkpoints
 from heartseg_jax.training.ledger import Ledger
@@ -38,7 +39,7 @@ def train(config: Any, path: Path, argv: list[str]) -> dict[str, Any]:
 
         # Act 2: the model, on one of two rungs: its own last checkpoint, or fresh weights.
         mesh = steps.data_mesh(config.data.batch_size)
-        model = steps.build_model(config.model)
+        model = build_model(config.model)
         schedule = steps.learning_rate_schedule(config.train, run.total_steps)
         tx = steps.build_optimizer(config.train, schedule)
         root = jax.random.key(config.seed)

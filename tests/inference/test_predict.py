@@ -26,7 +26,8 @@ def test_labels_come_back_to_the_dataset_grid_from_a_coarser_one(tmp_path):
     dataset = write_tiny(tmp_path / "d")
     [found] = predict_split(truth_teller, Examples(dataset, "test", view(size=16)), batch_size=4)
     assert found.labels.shape == (SLICES, SIZE, SIZE)
-    assert np.mean(found.labels == dataset.labels(4)) > 0.9
+    # A tile of 7 pixels cannot lie on a grid of 2: of each of the eight a row and a column may go over.
+    assert np.sum(found.labels[0] != dataset.labels(4)[0]) <= 8 * 13
 
 
 def test_what_the_network_did_not_see_is_background(tmp_path):

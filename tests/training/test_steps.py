@@ -7,6 +7,7 @@ import pytest
 
 from heartseg_jax import settings
 from heartseg_jax.data.augment import PRESETS
+from heartseg_jax.models import forward
 from heartseg_jax.training import steps
 from tests.tiny import OVERRIDES, tile_images, tile_labels
 
@@ -28,7 +29,7 @@ def batch_of(seed: int) -> dict[str, np.ndarray]:
 
 
 def build(config, preset="as_original"):
-    model = steps.build_model(config.model)
+    model = forward.build_model(config.model)
     tx = steps.build_optimizer(config.train, steps.learning_rate_schedule(config.train, 20))
     state = steps.init_state(model, tx, jax.random.key(0), config.data.size)
     return model, state, steps.make_train_step(model, tx, config.train, PRESETS[preset])
@@ -70,7 +71,7 @@ def test_the_learning_rate_warms_up_and_falls_to_a_hundredth(config):
 
 def test_the_window_maps_to_0_and_1_and_one_channel_becomes_three():
     batch = {"image": jnp.array([-300, -200, 200, 600, 900], jnp.int16).reshape(1, 1, 5, 1)}
-    image = steps.network_input({**batch, "window": jnp.array([[-200.0, 600.0]])})
+    image = forward.network_input({**batch, "window": jnp.array([[-200.0, 600.0]])})
     assert image.shape == (1, 1, 5, 3)
     np.testing.assert_allclose(image[0, 0, :, 2], [0, 0, 0.5, 1, 1])
 
