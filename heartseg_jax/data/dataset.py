@@ -98,7 +98,7 @@ class Dataset:
         # The .npy format: magic, version, then the header's length in 2 bytes (version 1) or 4 (later).
         size = 2 if head[6] == 1 else 4
         offset = 8 + size + int.from_bytes(head[8 : 8 + size], "little")
-        dtype: np.dtype[Any] = DTYPES[self.intensity] if kind == "images" else np.dtype("u1")
+        dtype = DTYPES["uint8" if kind == "labels" else self.intensity]
         return np.memmap(path, dtype, "r", offset, (who.num_slices, self.height, self.width))
 
     def array_path(self, patient: Patient, kind: str) -> Path:
