@@ -15,7 +15,7 @@ from heartseg_jax.anatomy import IGNORED, NUM_LABELS
 from heartseg_jax.data.splits import GAP, SPLITS
 from heartseg_jax.errors import UserError
 
-DTYPES = {"HU": np.dtype("<i2"), "uint8": np.dtype("u1")}
+DTYPES: dict[str, np.dtype[Any]] = {"HU": np.dtype("<i2"), "uint8": np.dtype("u1")}
 
 
 @dataclass(frozen=True)
