@@ -125,6 +125,13 @@ def count_classes(labels: np.ndarray, where: str = "the labels") -> tuple[tuple[
     return tuple(rows)
 
 
+def check_unchanged(dataset: Dataset, patient: Patient, labels: np.ndarray, slices: Sequence[int]) -> None:
+    """Raise UserError where `labels [n, H, W]`, read from these slices, are not those that the index counted."""
+    where = f"{dataset.array_path(patient, 'labels')}"
+    if count_classes(labels, where) != tuple(patient.class_counts[z] for z in slices):
+        raise UserError(f"{where} was changed after it was prepared: its pixels are not those counted; prepare again")
+
+
 def digest(array: np.ndarray) -> str:
     """Return the SHA-256 of the array's contents in C order, as hexadecimal digits."""
     return hashlib.sha256(memoryview(np.ascontiguousarray(array)).cast("B")).hexdigest()

@@ -10,6 +10,7 @@ import dataclasses
 import json
 import os
 import re
+import reprlib
 import shutil
 import uuid
 from collections.abc import Sequence
@@ -48,6 +49,10 @@ __all__ = [
 
 FORMAT_VERSION = 1
 INDEX = "dataset.json"
+IDENTITY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+"""Ids of patients: they become names of files, so nothing that leads out of the folder."""
+MM = (1e-3, 1e3)
+"""Spacings in mm beyond these are no slice's, but another unit or a broken file."""
 
 
 class DatasetWriter:
@@ -120,7 +125,7 @@ class DatasetWriter:
         `split` is one name for all slices, or one a slice. Raises UserError for label values out of
         range and for an id that cannot be a file's name; ValueError for shapes and dtypes.
         """
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", identity):
+        if not IDENTITY.fullmatch(identity):
             raise UserError(f"patient {identity!r}: use letters, digits and - _ . in a name")
         if identity.casefold() in {p.id.casefold() for p in self._patients}:
             raise UserError(f"patient {identity!r} comes twice (upper and lower case count as the same)")
@@ -197,36 +202,57 @@ def read_dataset(path: str | Path) -> Dataset:
     try:
         record = json.loads((path / INDEX).read_text(encoding="utf-8"))
         version = record["format_version"]
-        if version != FORMAT_VERSION:
+        if type(version) is not int or version != FORMAT_VERSION:
             raise UserError(f"{path / INDEX} is of format {version}, not {FORMAT_VERSION}: prepare it again")
         patients = tuple(_patient_from_json(entry) for entry in record["patients"])
         dataset = Dataset(
             path=path,
-            intensity=record["intensity"],
-            height=int(record["height"]),
-            width=int(record["width"]),
-            split_kind=record["split_kind"],
-            source=dict(record["source"]),
+            intensity=_field(record, "intensity", str),
+            height=_field(record, "height", int),
+            width=_field(record, "width", int),
+            split_kind=_field(record, "split_kind", str),
+            source=_field(record, "source", dict),
             patients=patients,
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OSError, RecursionError) as error:
         detail = f"no field {error}" if isinstance(error, KeyError) else str(error)
         raise UserError(f"{path / INDEX} is damaged ({detail}): prepare the dataset again") from error
     _check_consistent(dataset)
     return dataset
 
 
+def _field(entry: dict[str, Any], name: str, kind: Any, each: Any = None) -> Any:
+    """Return a field that is a `kind`, and each of its members an `each`: nothing is converted, a bool is no number."""
+    value = entry[name]
+    if type(value) is not kind or (each and any(type(member) is not each for member in value)):
+        expected = kind.__name__ + (f" of {each.__name__}" if each else "")
+        raise TypeError(f"{name} must be {expected}, not {reprlib.repr(value)}")
+    return value
+
+
 def _patient_from_json(entry: dict[str, Any]) -> Patient:
-    spacing = entry["spacing_mm"]
+    identity, spacing = _field(entry, "id", str), entry["spacing_mm"]
+    if not IDENTITY.fullmatch(identity):
+        raise ValueError(f"{reprlib.repr(identity)} is no patient's id: letters, digits and - _ .")
+    if spacing is not None:
+        spacing = tuple(float(value) for value in spacing)
+        if len(spacing) != 3 or not all(MM[0] <= value <= MM[1] for value in spacing):  # NaN neither
+            raise ValueError(f"spacing_mm must be three numbers of mm (z, y, x) or null, not {entry['spacing_mm']}")
+    digests = _field(entry, "sha256", dict)
+    if not all(isinstance(digests.get(kind), str) for kind in ("images", "labels")):
+        raise ValueError(f"sha256 of patient {identity} needs the digests of images and labels")
     return Patient(
-        id=str(entry["id"]),
-        spacing_mm=None if spacing is None else (float(spacing[0]), float(spacing[1]), float(spacing[2])),
-        contiguous=bool(entry["contiguous"]),
-        merge=check_merge(tuple(entry["merge"])),
-        class_counts=tuple(tuple(int(count) for count in row) for row in entry["class_counts"]),
-        names=tuple(entry["names"]),
-        splits=tuple(entry["splits"]),
-        sha256=dict(entry["sha256"]),
+        id=identity,
+        spacing_mm=spacing,
+        contiguous=_field(entry, "contiguous", bool),
+        merge=check_merge(_field(entry, "merge", list, int)),
+        class_counts=tuple(
+            tuple(_field({"class_counts of a slice": row}, "class_counts of a slice", list, int))
+            for row in _field(entry, "class_counts", list)
+        ),
+        names=tuple(_field(entry, "names", list, str)),
+        splits=tuple(_field(entry, "splits", list, str)),
+        sha256=digests,
     )
 
 
@@ -238,15 +264,25 @@ def _check_consistent(dataset: Dataset) -> None:
         fail(f"intensity {dataset.intensity!r}, split by {dataset.split_kind!r}")
     if not dataset.patients:
         fail("it holds no patient")
+    ids = [patient.id.casefold() for patient in dataset.patients]
+    twice = sorted({patient.id for patient in dataset.patients if ids.count(patient.id.casefold()) > 1})
+    if twice:
+        fail(f"patient {', '.join(twice[:3])} comes twice")
     for patient in dataset.patients:
         shape = (patient.num_slices, dataset.height, dataset.width)
         for kind, dtype in (("images", DTYPES[dataset.intensity]), ("labels", np.dtype("u1"))):
+            file = dataset.array_path(patient, kind)
             try:
-                array = np.load(dataset.array_path(patient, kind), mmap_mode="r", allow_pickle=False)
-            except (OSError, ValueError) as error:
-                fail(f"{patient.id}.{kind}.npy cannot be read ({error})")
+                if not file.is_file():
+                    raise OSError("it is missing")
+                array = np.lib.format.open_memmap(file, mode="r")
+            except Exception as error:  # numpy lets escape whatever its parser stumbled over
+                fail(f"{file.name} cannot be read ({error})")
             if array.shape != shape or array.dtype != dtype or not array.flags.c_contiguous:
-                fail(f"{patient.id}.{kind}.npy is {array.dtype}{list(array.shape)}, not {dtype}{list(shape)}")
+                order = "" if array.flags.c_contiguous else " in Fortran order"
+                fail(f"{file.name} is {array.dtype}{list(array.shape)}{order}, not {dtype}{list(shape)}")
+            if array.offset + array.nbytes != file.stat().st_size:
+                fail(f"{file.name} goes on after its array")
         counts = patient.class_counts
         if len(patient.splits) != len(counts) or len(counts) != patient.num_slices:
             fail(f"patient {patient.id}: names, splits and counts differ in length")

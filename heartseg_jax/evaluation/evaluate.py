@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from heartseg_jax.anatomy import IGNORED
+from heartseg_jax.data.dataset import check_unchanged
 from heartseg_jax.data.pipeline import Examples, View, intensity_window
 from heartseg_jax.data.store import Dataset
 from heartseg_jax.evaluation import baselines, figures, metrics, report
@@ -40,6 +41,7 @@ def score_split(
     for found in predict_split(probabilities, Examples(dataset, split, view), batch_size):
         patient = dataset.patients[found.patient]
         truth = np.asarray(dataset.labels(patient)[found.slices])
+        check_unchanged(dataset, patient, truth, found.slices)
         whole = patient.contiguous and bool(np.all(np.diff(found.slices) == 1))
         scores[patient.id] = metrics.score_patient(truth, found.labels, patient.merge, patient.spacing_mm, whole)
         panels.append(_panel(dataset, view, found, truth))

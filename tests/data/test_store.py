@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+import os
 
 import numpy as np
 import pytest
 
 from heartseg_jax.data import store
+from heartseg_jax.data.dataset import check_unchanged
 from heartseg_jax.data.splits import GAP, split_sizes
 from heartseg_jax.errors import UserError
 
@@ -134,6 +136,17 @@ def test_missing_things_are_named(tmp_path):
         (lambda r: r["patients"][0].update(splits=["train"]), "differ in length"),
         (lambda r: r["patients"][0].update(splits=["exam", "exam"]), "unknown split"),
         (lambda r: r["patients"][0]["class_counts"][0].__setitem__(0, 18), "do not add up to its 20"),
+        (lambda r: r["patients"][0].update(id="../ds/a"), "no patient's id"),
+        (lambda r: r["patients"].append(r["patients"][0]), "patient a comes twice"),
+        (lambda r: r["patients"][0].update(spacing_mm=[1, 1]), "three numbers of mm"),
+        (lambda r: r["patients"][0].update(spacing_mm=[0, 1, 1]), "three numbers of mm"),
+        (lambda r: r["patients"][0].update(spacing_mm=[float("nan")] * 3), "three numbers of mm"),
+        (lambda r: r["patients"][0].update(contiguous="false"), "contiguous must be bool"),
+        (lambda r: r["patients"][0].update(names=[None, None]), "names must be list of str"),
+        (lambda r: r["patients"][0].update(splits=[["test"]] * 2), "splits must be list of str"),
+        (lambda r: r["patients"][0].update(sha256={}), "needs the digests"),
+        (lambda r: r.update(height=float("inf")), "height must be int"),
+        (lambda r: r.update(intensity=["HU"]), "intensity must be str"),
     ],
 )
 def test_a_damaged_index_is_refused(tmp_path, change, message):
@@ -141,6 +154,46 @@ def test_a_damaged_index_is_refused(tmp_path, change, message):
     edit(tmp_path / "ds", change)
     with pytest.raises(UserError, match=message):
         store.read_dataset(tmp_path / "ds")
+
+
+def test_an_index_nested_without_end_is_refused(tmp_path):
+    write(tmp_path / "ds")
+    (tmp_path / "ds" / "dataset.json").write_text("[" * 100_000)
+    with pytest.raises(UserError, match="is damaged"):
+        store.read_dataset(tmp_path / "ds")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda path: path.write_bytes(b""), "cannot be read"),
+        (lambda path: path.write_bytes(b"PK\x03\x04" + bytes(99)), "cannot be read"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "cannot be read"),
+        (lambda path: path.write_bytes(path.read_bytes() + b"\0"), "goes on after its array"),
+        (lambda path: path.write_bytes(path.read_bytes().replace(b"(2, 4, 5), }", b"(2, 4, 5,   ")), "cannot be read"),
+        (lambda path: np.save(path, np.array([{}] * 2, object), allow_pickle=True), "cannot be read"),
+        (lambda path: np.save(path, np.asfortranarray(np.load(path))), "in Fortran order"),
+        (lambda path: path.unlink() or os.mkfifo(path), "cannot be read"),
+    ],
+    ids=["empty", "zip", "short", "long", "torn head", "objects", "fortran", "pipe"],
+)
+@pytest.mark.parametrize("kind", ["images", "labels"])
+def test_a_damaged_array_is_refused(tmp_path, kind, spoil, message):
+    write(tmp_path / "ds")
+    spoil(tmp_path / "ds" / f"b.{kind}.npy")
+    with pytest.raises(UserError, match=rf"b\.{kind}\.npy .*{message}"):
+        store.read_dataset(tmp_path / "ds")
+
+
+def test_labels_changed_behind_the_index_are_not_scored(tmp_path):
+    dataset = write(tmp_path / "ds")
+    patient = dataset.patients[1]
+    labels = np.array(dataset.labels(patient))
+    check_unchanged(dataset, patient, labels[1:], [1])
+    for value in (3, 77):
+        labels[1, 0, 0] = value
+        with pytest.raises(UserError, match=r"b\.labels\.npy"):
+            check_unchanged(dataset, patient, labels[1:], [1])
 
 
 def test_verify_sees_a_changed_pixel_and_a_wrong_count(tmp_path):
