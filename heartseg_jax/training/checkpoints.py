@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,11 +30,18 @@ class Saved(NamedTuple):
 
 
 class Checkpoints:
-    """The folder `checkpoints/<step>/` of one run."""
+    """The folder `checkpoints/<step>/` of one run.
+
+    `keep` (how many) is given by who trains, under the run's lock, and by nobody else: who only reads gives none.
+    """
 
     def __init__(self, path: Path, keep: int | None = None):
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=keep is not None)
         self._path = path.absolute()
+        if keep is not None:
+            # What a killed run began to write; Orbax passes it over, but would leave it on the disk for ever.
+            for left in self._path.glob("*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(left, ignore_errors=True)
         # Named handlers, so that a manager that has not saved anything itself can read the metadata too.
         handlers = {
             "state": ocp.StandardCheckpointHandler(),

@@ -122,14 +122,20 @@ def check_known_structures(class_counts: np.ndarray, merges: Sequence[Sequence[i
     ]
 
 
-def check_loss(step: int, loss: float) -> list[Finding]:
-    """Find a loss that is NaN or infinite."""
-    if math.isfinite(loss):
+def check_loss(step: int, loss: float, gradient_norm: float = 0.0) -> list[Finding]:
+    """Find a loss, or a gradient's global norm, that is NaN or infinite.
+
+    The loss is that of the weights before the step: where it is finite and the gradient is not, the weights after
+    the step are lost all the same.
+    """
+    broken = {name: value for name, value in (("loss", loss), ("gradient", gradient_norm)) if not math.isfinite(value)}
+    if not broken:
         return []
+    name, value = next(iter(broken.items()))
     return [
         Finding(
             "non_finite",
-            f"the loss of step {step} is {loss}",
+            f"the {name} of step {step} is {value}",
             "a learning rate that is too high, or images with values that are not finite",
             "a lower --config.train.learning_rate, or --config.train.clip_norm=1",
         )
@@ -143,8 +149,11 @@ class Divergence(NamedTuple):
     high_steps: int = 0
 
     def feed(self, loss: float, factor: float) -> Divergence:
-        """Return the watch after one more loss."""
-        if math.isnan(self.first):
+        """Return the watch after one more loss; the first above 0 is the measure.
+
+        A batch in which nothing counts (all ignored, or Dice alone and all background) has a loss of exactly 0.
+        """
+        if not self.first > 0:
             return Divergence(loss, 0)
         return Divergence(self.first, self.high_steps + 1 if loss > factor * self.first else 0)
 

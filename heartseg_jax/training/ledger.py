@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -41,6 +41,22 @@ class Ledger:
         self._waited_s, self._paused_s, self._clock, self._clock_steps = 0.0, 0.0, math.nan, 0
         self._warned: set[str] = set()
         self.brief = ""
+        self.finite = True
+        """Whether the last step that was read had a finite loss and gradient: no other state may be kept."""
+
+    def recall(self, rows: Iterable[Row]) -> None:
+        """Take the guards' watches up where the rows of an earlier start have left them.
+
+        The measure of divergence is then the first row's mean loss instead of the first step's. Without this, a
+        run that a guard has stopped could be started again and again until it got past it.
+        """
+        for row in rows:
+            if (loss := row.get("train/loss")) is not None and not self._divergence.first > 0:
+                self._divergence = guards.Divergence(loss)
+            predicted = row.get(f"{self._tag}/foreground_fraction")
+            black = row.get(f"{self._tag}/all_background_accuracy")
+            if predicted is not None and black is not None:
+                self._collapse = self._collapse.feed(predicted, 1 - black, self._policy.collapse_share)
 
     def take(self, step: int, current: Mapping[str, jax.Array]) -> None:
         """Hand in the metrics of the step just sent off; those of the step before are read now."""
@@ -57,7 +73,8 @@ class Ledger:
         row = {name: float(value) for name, value in jax.device_get(values).items()}
         self._read.append(row)
         loss, policy = row["loss"], self._policy
-        found = guards.check_loss(step, loss)
+        found = guards.check_loss(step, loss, row.get("gradient_norm", 0.0))
+        self.finite = not found
         if not found:
             self._divergence = self._divergence.feed(loss, policy.divergence_factor)
             found = self._divergence.findings(step, loss, policy.divergence_factor, policy.divergence_steps)

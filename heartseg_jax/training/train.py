@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -44,25 +45,24 @@ def train(config: Any, path: Path, argv: list[str]) -> dict[str, Any]:
         tx = steps.build_optimizer(config.train, schedule)
         root = jax.random.key(config.seed)
         state = steps.replicate(mesh, steps.init_state(model, tx, root, config.data.size))
-        checkpoints = Checkpoints(folder.checkpoints, config.checkpoint.keep)
         batches = pipeline.train_batches(
             run.examples, config.seed, config.data.batch_size, run.total_steps, config.data.threads
         )
-        state = resume(run, checkpoints, batches, state)
-        runs.rewind_metrics(folder, int(state.step))
+        # Closed however the steps end: a checkpoint that is being written when a guard stops is finished first.
+        with closing(Checkpoints(folder.checkpoints, config.checkpoint.keep)) as checkpoints, closing(batches):
+            state = resume(run, checkpoints, batches, state)
+            runs.rewind_metrics(folder, int(state.step))
 
-        # Act 3: what the network will see, as a picture, before the first step is taken.
-        if config.log.figures and int(state.step) == 0:
-            _draw_inputs(run, root)
+            # Act 3: what the network will see, as a picture, before the first step is taken.
+            if config.log.figures and int(state.step) == 0:
+                _draw_inputs(run, root)
 
-        # Act 4: the steps.
-        if int(state.step) < run.total_steps:
-            folder.done.unlink(missing_ok=True)
-            train_step = steps.make_train_step(model, tx, config.train, PRESETS[config.data.augment])
-            eval_step = steps.make_eval_step(model, config.train)
-            state = _loop(run, state, batches, checkpoints, train_step, eval_step, schedule, mesh, root)
-        batches.close()
-        checkpoints.close()
+            # Act 4: the steps.
+            if int(state.step) < run.total_steps:
+                folder.done.unlink(missing_ok=True)
+                train_step = steps.make_train_step(model, tx, config.train, PRESETS[config.data.augment])
+                eval_step = steps.make_eval_step(model, config.train)
+                state = _loop(run, state, batches, checkpoints, train_step, eval_step, schedule, mesh, root)
 
         # Act 5: the score on patients it never saw, the figures, and the mark that all is there.
         summary = _finish(run, model, state)
@@ -87,6 +87,8 @@ def _loop(
 
     The order within a step: send it off; load and send the next batch while it runs; only then read the
     metrics of the step before. Where a checkpoint or an evaluation is due the host waits, and only there.
+    The evaluation and its row come before the checkpoint: a state at which a guard stops is not kept, so that the
+    same command cannot take it for a finished run, and a kill between the two leaves no row out for ever.
     """
     config, first = run.config, int(state.step)
     ledger = Ledger(
@@ -97,6 +99,9 @@ def _loop(
         write=lambda row: runs.append_metrics(run.folder, row),
         tell=tell,
     )
+    ledger.recall(runs.read_metrics(run.folder))
+    # All at once and beforehand: asked for step by step, each would wait in the device's queue behind a step.
+    rates = np.broadcast_to(np.asarray(schedule(np.arange(run.total_steps))), run.total_steps)
     batch = steps.to_devices(mesh, next(batches))
     bar: tqdm | None = None
     for step in range(first + 1, run.total_steps + 1):
@@ -109,17 +114,19 @@ def _loop(
             batch = steps.to_devices(mesh, next(batches))
             ledger.waited(time.perf_counter() - began)
         ledger.take(step, current)
-        row = {}
         if saves or looks:
             ledger.settle()  # the loss of this very step must be known to be finite before it is kept
+        row = {}
+        if looks:
             began = time.perf_counter()
-            if saves:
-                checkpoints.save(state, position, run.contract)
-            if looks:
-                row = ledger.look(step, *_watch(run, eval_step, state, mesh))
+            row = ledger.look(step, *_watch(run, eval_step, state, mesh))
             ledger.paused(time.perf_counter() - began)
         if row or step % config.log.every_steps == 0:
-            ledger.write(step, float(schedule(step - 1)), row)
+            ledger.write(step, float(rates[step - 1]), row)
+        if saves and ledger.finite:
+            began = time.perf_counter()
+            checkpoints.save(state, position, run.contract)
+            ledger.paused(time.perf_counter() - began)
         if bar is None:
             # From here on: the bar's estimate and the rates would otherwise take compilation for the pace.
             jax.block_until_ready(current)

@@ -60,6 +60,18 @@ def test_a_damaged_checkpoint_is_named_with_the_mend(tmp_path):
         Checkpoints(tmp_path).restore(4, state())
 
 
+def test_what_a_kill_left_half_written_is_cleared_away_by_who_trains_alone(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    checkpoints.save(state(), {}, {})
+    checkpoints.close()
+    left = tmp_path / "8.orbax-checkpoint-tmp"
+    (left / "state").mkdir(parents=True)
+    assert Checkpoints(tmp_path).steps() == [4]
+    assert left.exists()
+    assert Checkpoints(tmp_path, keep=1).steps() == [4]
+    assert not left.exists()
+
+
 def test_saving_does_not_share_memory_with_the_next_step(tmp_path):
     checkpoints = Checkpoints(tmp_path, keep=1)
     grow = jax.jit(lambda s: jax.tree.map(lambda leaf: leaf + 1, s), donate_argnums=0)

@@ -55,6 +55,11 @@ def test_a_loss_that_is_not_finite_is_found():
     assert "inf" in guards.check_loss(7, math.inf)[0].seen
 
 
+def test_a_gradient_that_is_not_finite_is_found_though_the_loss_still_is():
+    assert guards.check_loss(7, 1.5, gradient_norm=3.0) == []
+    assert "the gradient of step 7 is nan" in guards.check_loss(7, 1.5, math.nan)[0].seen
+
+
 def test_divergence_needs_so_many_steps_in_a_row():
     watch = guards.Divergence()
     for loss in (3.0, 40.0, 40.0, 2.0, 40.0, 40.0):  # never three in a row
@@ -62,6 +67,14 @@ def test_divergence_needs_so_many_steps_in_a_row():
         assert watch.findings(1, loss, 10, steps=3) == []
     watch = watch.feed(40.0, factor=10)
     assert len(watch.findings(1, 40.0, 10, steps=3)) == 1
+
+
+def test_divergence_is_not_measured_by_a_first_batch_in_which_nothing_counts():
+    watch = guards.Divergence()
+    for loss in (0.0, 0.9, 0.8, 0.9, 0.9):
+        watch = watch.feed(loss, factor=10)
+        assert watch.findings(1, loss, 10, steps=2) == []
+    assert watch.first == 0.9
 
 
 def test_collapse_counts_evaluations_in_a_row_and_forgives_empty_truth():

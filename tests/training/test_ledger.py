@@ -64,3 +64,39 @@ def test_a_nan_stops_when_it_is_read_and_warns_once_where_told():
     book.write(3, 0.1, {})
     assert len(told) == 1
     assert rows[0]["train/loss"] is None  # JSON has no NaN
+
+
+def test_a_gradient_that_is_not_finite_marks_the_state_as_not_to_be_kept():
+    book = ledger([], non_finite="warn")
+    book.take(1, step(1.0) | {"gradient_norm": jnp.float32(2.0)})
+    book.settle()
+    assert book.finite
+    book.take(2, step(1.0) | {"gradient_norm": jnp.float32(np.inf)})
+    book.settle()
+    assert not book.finite
+
+
+def black_mask():
+    """Confusion of a model that marks nothing, where the labels mark a tenth."""
+    counts = np.zeros((9, 9), np.int64)
+    counts[0, 0], counts[1, 0] = 90, 10
+    return {0: counts}
+
+
+def test_a_run_that_goes_on_recalls_the_evaluations_that_were_empty():
+    first = ledger([], collapse_evaluations="3")
+    rows = [{"step": 5 * n, **first.look(5 * n, 1.0, black_mask())} for n in (1, 2)]
+    ledger([], collapse_evaluations="3").look(15, 1.0, black_mask())  # one that recalls nothing lets it pass
+    again = ledger([], collapse_evaluations="3")
+    again.recall(rows)
+    with pytest.raises(GuardStop, match="for 3 evaluations in a row"):
+        again.look(15, 1.0, black_mask())
+
+
+def test_a_run_that_goes_on_measures_divergence_by_its_first_row():
+    book = ledger([], divergence_steps="2")
+    book.recall([{"step": 1, "train/loss": None}, {"step": 2, "train/loss": 2.0}, {"step": 4, "train/loss": 90.0}])
+    book.take(5, step(90.0))
+    book.take(6, step(90.0))
+    with pytest.raises(GuardStop, match="times its start \\(2\\)"):
+        book.settle()
