@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from heartseg_jax.data.pipeline import from_contract, view_of
-from heartseg_jax.data.source import resplit
-from heartseg_jax.data.store import SPLITS, read_dataset
+from heartseg_jax.data.pipeline import View, from_contract, view_of
+from heartseg_jax.data.source import dataset_for, dataset_identity, resplit
+from heartseg_jax.data.store import SPLITS, Dataset, Patient, read_dataset
 from heartseg_jax.errors import UserError
 from heartseg_jax.evaluation import report
 from heartseg_jax.evaluation.evaluate import score_split
@@ -26,15 +27,17 @@ def evaluate(
     Without `data`, the run's own dataset and its test patients; with `data`, every patient of that dataset.
 
     Raises:
-      UserError: no run, no such step, no such split, or data of another intensity unit than the model was trained on.
+      UserError: no run, no such step, no such split, data of another intensity unit than the model was trained on, or
+        a dataset that has changed since.
     """
     folder = Workdir(path)
     config = read_config(folder)
     store = Checkpoints(folder.checkpoints)
+    last = store.choose()
     step = store.choose(step)
     contract = store.read(step).contract
     view = from_contract(contract["view"])
-    dataset = read_dataset(data) if data else resplit(read_dataset(contract["dataset"]), config)
+    dataset = read_dataset(data) if data else _own_dataset(contract, config, path)
     if split not in (None, "all", *SPLITS):
         raise UserError(f"--split must be one of all, {', '.join(SPLITS)}, not '{split}'")
     wanted = split or ("all" if data else "test")
@@ -48,10 +51,14 @@ def evaluate(
         view = dataclasses.replace(view_of(config.data, dataset.intensity), normalise="percentile")
         warnings = (f"trained on {contract['view']['intensity']}, scored on {dataset.intensity}, by percentiles",)
     if output is None:
-        other = "-".join(word for word in (data and Path(data).name, split and wanted) if word)
+        words = (data and Path(data).name, split and wanted, f"step{step}" if step != last else "")
+        other = "-".join(word for word in words if word)
         output = path / f"evaluation-{other}" if other else folder.evaluation
     name = wanted
+    scored = [p for p in dataset.patients if wanted == "all" or wanted in p.splits]
+    warnings += _misfits(view, scored)
     if wanted == "all":
+        warnings += _memorised(scored, dataset, contract, config, foreign=bool(data))
         # Everybody is tested; nobody is left for a baseline to learn from.
         everybody = tuple(dataclasses.replace(p, splits=("test",) * p.num_slices) for p in dataset.patients)
         dataset, name = dataclasses.replace(dataset, patients=everybody), "test"
@@ -74,3 +81,50 @@ def evaluate(
     )
     print(report.table(summary))
     return summary
+
+
+def _own_dataset(contract: Mapping[str, Any], config: Any, path: Path) -> Dataset:
+    """Return the dataset that the run was trained on; refuse one that was made anew, whose test patients may differ."""
+    place = Path(contract["dataset"])
+    dataset = resplit(read_dataset(place), config) if place.is_dir() else dataset_for(config, path)
+    if dataset_identity(dataset) != contract["dataset_identity"]:
+        raise UserError(
+            f"{dataset.path} has changed since {path} was trained on it, so who was trained on cannot be told; "
+            "name the patients to score by --data=DATASET"
+        )
+    return dataset
+
+
+def _misfits(view: View, scored: list[Patient]) -> tuple[str, ...]:
+    """Say where the patients lack what the model was trained to see and something else stands in for it."""
+    found = []
+    unknown = [p.id for p in scored if p.spacing_mm is None]
+    if view.mm_per_pixel > 0 and unknown:
+        found.append(
+            f"trained at {view.mm_per_pixel:g} mm a pixel; the spacing of {len(unknown)} of {len(scored)} patients is "
+            "unknown, their slices are scaled to fill the image"
+        )
+    scattered = [p.id for p in scored if not p.contiguous]
+    if view.channels == "adjacent" and scattered:
+        found.append(
+            f"trained with neighbouring slices as channels; {len(scattered)} of {len(scored)} patients have "
+            "scattered slices, which stand in for their neighbours"
+        )
+    return tuple(found)
+
+
+def _memorised(
+    scored: list[Patient], dataset: Dataset, contract: Mapping[str, Any], config: Any, *, foreign: bool
+) -> tuple[str, ...]:
+    """Say who of these patients was trained on; of a foreign dataset's, who has the very images of a training one."""
+    if foreign:
+        place = Path(contract["dataset"])
+        if not place.is_dir():
+            return (f"whether these patients were trained on cannot be told: {place} is gone",)
+        dataset = resplit(read_dataset(place), config)
+    trained = {p.sha256["images"] for p in dataset.patients_in("train")}
+    known = [p.id for p in scored if p.sha256["images"] in trained]
+    if not known:
+        return ()
+    names = ", ".join(known[:6]) + (f" and {len(known) - 6} more" if len(known) > 6 else "")
+    return (f"memorisation, not generalisation: {len(known)} of {len(scored)} patients were trained on ({names})",)

@@ -51,7 +51,7 @@ def open_run(config: Any, folder: runs.Workdir, argv: list[str]) -> Run:
     per_epoch = pipeline.steps_per_epoch(len(examples), config.data.batch_size)
     contract = {
         "view": dict(pipeline.as_contract(view)),
-        "dataset": str(dataset.path),
+        "dataset": str(dataset.path.absolute()),
         "dataset_identity": dataset_identity(dataset),
         "per_epoch": per_epoch,
     }
@@ -70,8 +70,9 @@ def resume(run: Run, checkpoints: Checkpoints, batches: Any, state: steps.TrainS
     if not checkpoints.steps():
         return state
     saved = checkpoints.read(checkpoints.steps()[-1])
-    if saved.contract != run.contract:
-        changed = [key for key in run.contract if saved.contract.get(key) != run.contract[key]]
+    # Where the dataset lies is noted, not compared: its identity tells whether it is the same.
+    changed = [key for key in run.contract if key != "dataset" and saved.contract.get(key) != run.contract[key]]
+    if changed:
         raise UserError(
             f"{run.folder.path} was trained on other data or another view of them ({', '.join(changed)} changed); "
             "give another --workdir"

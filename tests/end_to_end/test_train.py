@@ -2,11 +2,13 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 import main
+from heartseg_jax.data.store import read_dataset, with_test_patients
 from heartseg_jax.training.checkpoints import Checkpoints
 from heartseg_jax.workdir import Workdir, read_metrics
 from tests.tiny import OVERRIDES, flags, write_tiny
@@ -60,7 +62,7 @@ def test_a_run_leaves_everything_the_contract_names(run):
 
 def test_metrics_have_the_contracts_tags(run):
     rows = read_metrics(run)
-    assert [row["step"] for row in rows] == [2, 4, 6, 8, 10]
+    assert [row["step"] for row in rows] == [2, 4, 5, 6, 8, 10]  # every second, and the end of each epoch
     last = rows[-1]
     assert {"train/loss", "train/learning_rate/all", "train/foreground_fraction", "val/loss", "val/dice/mean"} <= set(
         last
@@ -104,7 +106,30 @@ def test_a_run_cut_short_ends_bit_identical_to_one_that_was_not(run, data, tmp_p
     assert main.main(words(data, path)) == 0
     whole, resumed = arrays(run, 10), arrays(Workdir(path), 10)
     assert all(np.array_equal(a, b) for a, b in zip(whole, resumed, strict=True))
-    assert [row["step"] for row in read_metrics(Workdir(path))] == [2, 4, 6, 8, 10]
+    assert [row["step"] for row in read_metrics(Workdir(path))] == [2, 4, 5, 6, 8, 10]
+
+
+def test_a_guard_that_stops_at_the_last_step_stops_the_same_command_again(data, tmp_path, monkeypatch, capsys):
+    black = np.zeros((9, 9), np.int64)
+    black[0, 0], black[1, 0] = 90, 10  # nothing is marked where the labels mark a tenth
+    monkeypatch.setattr("heartseg_jax.training.train._watch", lambda *_: (1.0, {0: black}))
+    path = tmp_path / "black"
+    for _ in range(2):
+        assert main.main(words(data, path, guards__collapse_evaluations="2", log__figures="false")) == 3
+        assert "collapse guard: at step 10, for 2 evaluations in a row" in capsys.readouterr().err
+        assert not (path / "DONE").exists()
+        assert Checkpoints(path / "checkpoints").steps() == [6, 9]  # that of step 10 is not kept
+
+
+def test_a_state_that_is_lost_is_never_kept(data, tmp_path, monkeypatch):
+    from heartseg_jax.training import ledger
+
+    real = ledger.Ledger.take
+    broken = lambda self, step, current: real(self, step, current | {"gradient_norm": np.inf if step > 6 else 1.0})  # noqa: E731
+    monkeypatch.setattr(ledger.Ledger, "take", broken)
+    path = tmp_path / "lost"
+    assert main.main(words(data, path, guards__non_finite="warn", log__figures="false")) == 0
+    assert Checkpoints(path / "checkpoints").steps() == [3, 6]
 
 
 def test_evaluate_scores_another_split_and_another_dataset(run, data, tmp_path, capsys):
@@ -115,8 +140,43 @@ def test_evaluate_scores_another_split_and_another_dataset(run, data, tmp_path, 
     assert main.main(["evaluate", f"--workdir={run.path}", f"--data={data}", f"--output={tmp_path / 'o'}"]) == 0
     summary = json.loads((tmp_path / "o" / "summary.json").read_text())
     assert (summary["split"], summary["patients"]) == ("all", 5)
+    assert summary["warnings"][0].startswith("memorisation, not generalisation: 3 of 5 patients were trained on (a, b")
+    final = (run.evaluation / "summary.json").read_bytes()
+    assert main.main(["evaluate", f"--workdir={run.path}", "--step=9"]) == 0
+    assert json.loads((run.path / "evaluation-step9" / "summary.json").read_text())["step"] == 9
+    assert (run.evaluation / "summary.json").read_bytes() == final
     assert main.main(["evaluate", f"--workdir={run.path}", "--step=7"]) == 2
     assert "no checkpoint of step 7" in capsys.readouterr().err
+
+
+def test_a_run_is_taken_up_and_scored_wherever_it_lies_but_not_on_other_data(run, data, tmp_path, capsys, monkeypatch):
+    moved = tmp_path / "moved"
+    shutil.copytree(run.path, moved)
+    contract = Checkpoints(moved / "checkpoints").read(10).contract
+    assert contract["dataset"] == str(data)
+    copy = tmp_path / "copy"
+    shutil.copytree(data, copy)
+    monkeypatch.setattr("heartseg_jax.training.opening.dataset_for", lambda config, path: read_dataset(copy))
+    assert main.main(words(data, moved)) == 0  # the same data in another place
+    monkeypatch.setattr(
+        "heartseg_jax.tools.evaluate.resplit", lambda dataset, config: with_test_patients(dataset, ["a"], ["b"])
+    )
+    assert main.main(["evaluate", f"--workdir={moved}"]) == 2
+    assert "has changed since" in capsys.readouterr().err
+
+
+def test_evaluate_says_what_stands_in_for_spacing_and_neighbours(run, tmp_path):
+    from heartseg_jax.data.dataset import Patient
+    from heartseg_jax.tools.evaluate import _misfits
+    from tests.data.test_pipeline import view
+
+    scattered = Patient("x", None, False, tuple(range(9)), (), (), (), {})
+    whole = Patient("y", (3.0, 2.0, 2.0), True, tuple(range(9)), (), (), (), {})
+    assert _misfits(view(), [scattered, whole]) == ()
+    assert _misfits(view(mm_per_pixel=2.0, channels="adjacent"), [whole]) == ()
+    spacing, neighbours = _misfits(view(mm_per_pixel=2.0, channels="adjacent"), [scattered, whole])
+    assert "the spacing of 1 of 2 patients is unknown" in spacing
+    assert "1 of 2 patients have scattered slices" in neighbours
 
 
 def test_inspect_lists_the_arrays_by_path(run, capsys):
