@@ -14,6 +14,8 @@ from heartseg_jax.anatomy import FOREGROUND
 from heartseg_jax.evaluation import drawing
 
 TRAIN, VALIDATION = "#8c8c8c", "#0072B2"
+WATCHED = {"val": "validation", "fit": "training slices, as they are"}
+"""Who was evaluated, by the tags' first part: the training slices stand in where nobody validates."""
 SMOOTH_FROM_POINTS = 100
 
 
@@ -30,7 +32,7 @@ def curves(
     Args:
         rows: lines of `metrics.jsonl`: `step`, perhaps `epoch`, and the tags `train/loss`, `val/loss`,
             `train/pixel_accuracy`, `val/pixel_accuracy`, `val/dice/mean`, `val/dice/<structure>`; each row has some.
-            What is None or not finite breaks the line.
+            What is None or not finite breaks the line. Without any `val/` tag those of `fit/` are drawn in its place.
         path: the picture to write.
         title: above it.
         phase_boundaries: steps at which a phase of training begins, with or without its name.
@@ -39,12 +41,13 @@ def curves(
     with drawing.canvas(path, 12.0, 4.0) as figure:
         figure.suptitle(textwrap.fill(title, 120), x=0.01, ha="left", fontweight="bold")
         loss, accuracy, dice = figure.subplots(1, 3)
-        _loss(loss, rows)
-        _accuracy(accuracy, rows, background_accuracy)
-        _dice(dice, rows)
+        tag = watched(rows)
+        _loss(loss, rows, tag)
+        _accuracy(accuracy, rows, tag, background_accuracy)
+        _dice(dice, rows, tag)
         for axes in (loss, accuracy, dice):
             _frame(axes, rows, phase_boundaries)
-        handles = _dice_handles(rows)
+        handles = _dice_handles(rows, tag)
         if handles:
             figure.legend(handles=handles, loc="outside right center", frameon=False, title="Dice of")
 
@@ -60,13 +63,19 @@ def series(rows: Sequence[Mapping], tag: str) -> tuple[np.ndarray, np.ndarray]:
     return np.array(steps), np.array([found[step] for step in steps])
 
 
-def _loss(axes, rows: Sequence[Mapping]) -> None:
+def watched(rows: Sequence[Mapping]) -> str:
+    """Tell whose evaluations the rows hold: 'fit' where there are such tags and no 'val', else 'val'."""
+    found = {key.split("/")[0] for row in rows for key in row}
+    return "fit" if "fit" in found and "val" not in found else "val"
+
+
+def _loss(axes, rows: Sequence[Mapping], tag: str) -> None:
     axes.set_title("Loss")
     everything = []
-    for tag, name, rgb in (("train/loss", "training", TRAIN), ("val/loss", "validation", VALIDATION)):
-        steps, values = series(rows, tag)
+    for part, name, rgb in (("train", "training", TRAIN), (tag, WATCHED[tag], VALIDATION)):
+        steps, values = series(rows, f"{part}/loss")
         everything.append(values[np.isfinite(values)])
-        if len(steps) > SMOOTH_FROM_POINTS and tag == "train/loss":
+        if len(steps) > SMOOTH_FROM_POINTS and part == "train":
             axes.plot(steps, values, color=rgb, linewidth=0.6, alpha=0.35)
             axes.plot(steps, _running_median(values), color=rgb, linewidth=1.6, label=f"{name} (running median)")
         elif len(steps):
@@ -77,12 +86,11 @@ def _loss(axes, rows: Sequence[Mapping]) -> None:
     _legend_or_note(axes, "no loss was recorded")
 
 
-def _accuracy(axes, rows: Sequence[Mapping], background: float | None) -> None:
+def _accuracy(axes, rows: Sequence[Mapping], tag: str, background: float | None) -> None:
     axes.set_title("Pixel accuracy")
     lowest = [background] if background is not None else []
-    tags = (("train/pixel_accuracy", "training", TRAIN), ("val/pixel_accuracy", "validation", VALIDATION))
-    for tag, name, rgb in tags:
-        steps, values = series(rows, tag)
+    for part, name, rgb in (("train", "training", TRAIN), (tag, WATCHED[tag], VALIDATION)):
+        steps, values = series(rows, f"{part}/pixel_accuracy")
         if len(steps):
             axes.plot(steps, values, color=rgb, linewidth=1.6, label=name, **_dots(steps))
             lowest += [float(v) for v in values if math.isfinite(v)]
@@ -94,14 +102,14 @@ def _accuracy(axes, rows: Sequence[Mapping], background: float | None) -> None:
     _legend_or_note(axes, "no accuracy was recorded")
 
 
-def _dice(axes, rows: Sequence[Mapping]) -> None:
+def _dice(axes, rows: Sequence[Mapping], tag: str) -> None:
     from matplotlib.patheffects import Normal, Stroke
 
-    axes.set_title("Dice, validation")
+    axes.set_title(f"Dice, {WATCHED[tag]}")
     axes.set_ylim(0.0, 1.0)
     drawn = False
     for structure in FOREGROUND:
-        steps, values = series(rows, f"val/dice/{structure.name}")
+        steps, values = series(rows, f"{tag}/dice/{structure.name}")
         if len(steps):
             drawn = True
             (line,) = axes.plot(
@@ -109,7 +117,7 @@ def _dice(axes, rows: Sequence[Mapping]) -> None:
             )
             # Yellow and light green would be lost on white without a dark rim.
             line.set_path_effects([Stroke(linewidth=2.0, foreground="#444444"), Normal()])
-    steps, values = series(rows, "val/dice/mean")
+    steps, values = series(rows, f"{tag}/dice/mean")
     if len(steps):
         drawn = True
         axes.plot(steps, values, color="black", linewidth=2.4, zorder=5, **_dots(steps, 4))
@@ -117,17 +125,17 @@ def _dice(axes, rows: Sequence[Mapping]) -> None:
         _note(axes, "no Dice was recorded")
 
 
-def _dice_handles(rows: Sequence[Mapping]) -> list:
+def _dice_handles(rows: Sequence[Mapping], tag: str) -> list:
     from matplotlib.lines import Line2D
     from matplotlib.patheffects import Normal, Stroke
 
     mean = Line2D([], [], color="black", linewidth=2.4, label="mean")
-    handles = [mean] if len(series(rows, "val/dice/mean")[0]) else []
+    handles = [mean] if len(series(rows, f"{tag}/dice/mean")[0]) else []
     for structure in FOREGROUND:
         label = f"{structure.short}  {structure.name.replace('_', ' ')}"
         line = Line2D([], [], color=drawing.colour(structure.label), linewidth=1.6, label=label)
         line.set_path_effects([Stroke(linewidth=2.4, foreground="#444444"), Normal()])
-        if len(series(rows, f"val/dice/{structure.name}")[0]):
+        if len(series(rows, f"{tag}/dice/{structure.name}")[0]):
             handles.append(line)
     return handles
 

@@ -122,6 +122,19 @@ def test_curves_of_hardly_anything(tmp_path, drawn, rows):
     assert "no Dice was recorded" in texts(drawn[0])
 
 
+def test_without_validation_patients_the_training_slices_stand_in_and_are_named(tmp_path, drawn):
+    rows = [
+        {"step": step, "train/loss": 2.0 / step, "fit/loss": 1.8 / step, "fit/pixel_accuracy": 0.9}
+        | {"fit/dice/mean": 0.1 * step, "fit/dice/left_atrium": 0.2 * step}
+        for step in (1, 2, 3)
+    ]
+    figures.curves(rows, tmp_path / "curves.png", title="everybody trains")
+    shown = texts(drawn[0])
+    assert "Dice, training slices, as they are" in shown
+    assert "LA  left atrium" in shown
+    assert not [text for text in shown if "was recorded" in text or "validation" in text]
+
+
 def test_series_breaks_where_a_value_is_missing():
     rows = [{"step": 2, "a": None}, {"step": 1, "a": 5}, {"step": 3, "a": float("inf")}, {"b": 1}, {"step": 1, "a": 6}]
     steps, values = series(rows, "a")
