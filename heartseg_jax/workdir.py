@@ -90,8 +90,20 @@ def open_for_training(path: Path, config: FrozenConfigDict) -> tuple[Workdir, IO
         changed = settings.differences(read_config(workdir), config)
         if changed:
             raise UserError(f"{path} holds a run of another config ({'; '.join(changed)}); give another --workdir")
-    write_json(workdir.config, settings.to_plain(config))
+    else:
+        write_json(workdir.config, settings.to_plain(config))
     return workdir, lock
+
+
+def sign(workdir: Workdir, config: FrozenConfigDict, record: Mapping[str, Any]) -> None:
+    """Write config and provenance of a start that nothing can refuse any more; earlier starts stay in a list."""
+    try:
+        before = json.loads(workdir.run.read_text())
+    except (OSError, json.JSONDecodeError):
+        before = {}
+    earlier = [*before.pop("earlier_starts", []), *([before] if before else [])]
+    write_json(workdir.config, settings.to_plain(config))
+    write_json(workdir.run, {**record, "earlier_starts": earlier})
 
 
 def read_config(workdir: Workdir) -> FrozenConfigDict:

@@ -27,6 +27,20 @@ def test_a_run_is_taken_up_only_with_its_own_config(tmp_path, config):
     assert workdir.read_config(folder) == config
 
 
+def test_a_start_is_signed_when_nothing_refuses_it_and_the_earlier_ones_stay(tmp_path, config):
+    _, longer = settings.load(QUICKSTART, {"train.epochs": "9"})
+    folder, lock = workdir.open_for_training(tmp_path / "run", config)
+    workdir.sign(folder, config, {"commit": "a"})
+    lock.close()
+    workdir.open_for_training(tmp_path / "run", longer)[1].close()  # may go on, but the checkpoint may still refuse it
+    assert workdir.read_config(folder) == config
+    workdir.sign(folder, longer, {"commit": "b"})
+    workdir.sign(folder, longer, {"commit": "c"})
+    assert workdir.read_config(folder) == longer
+    found = json.loads(folder.run.read_text())
+    assert found == {"commit": "c", "earlier_starts": [{"commit": "a"}, {"commit": "b"}]}
+
+
 def test_two_runs_in_one_folder_are_refused(tmp_path, config):
     _, lock = workdir.open_for_training(tmp_path / "run", config)
     with lock, pytest.raises(UserError, match="another process"):
@@ -50,6 +64,20 @@ def test_metrics_are_rewound_to_the_step_of_the_checkpoint(tmp_path):
     assert [row["step"] for row in workdir.read_metrics(folder)] == [2, 4, 6]
     workdir.rewind_metrics(folder, 4)
     assert folder.metrics.read_text() == '{"step": 2}\n{"step": 4}\n'
+
+
+@pytest.mark.parametrize("line", [b"[1]", b"3", b'{"loss": 1}', b'{"step": "2"}', b"\xff\xfe", b"[" * 100_000])
+def test_metrics_that_are_no_rows_end_the_file(tmp_path, line):
+    folder = workdir.Workdir(tmp_path)
+    folder.metrics.write_bytes(b'{"step": 2}\n' + line + b'\n{"step": 4}\n')
+    assert workdir.read_metrics(folder) == [{"step": 2}]
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"data": 3}', b"\xff\xfe", b"[" * 100_000, b'{"seed": 0}'])
+def test_a_damaged_config_of_a_run_is_refused(tmp_path, content):
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(UserError, match="config.json is damaged"):
+        workdir.read_config(workdir.Workdir(tmp_path))
 
 
 def test_json_is_strict_and_whole(tmp_path):

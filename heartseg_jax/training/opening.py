@@ -37,7 +37,7 @@ class Run(NamedTuple):
         return "fit" if self.watched is self.examples else "val"
 
 
-def open_run(config: Any, folder: runs.Workdir, argv: list[str]) -> Run:
+def open_run(config: Any, folder: runs.Workdir) -> Run:
     """Bring the data up and look at them with the guards."""
     dataset = dataset_for(config, folder.path)
     view = pipeline.view_of(config.data, dataset.intensity)
@@ -55,8 +55,6 @@ def open_run(config: Any, folder: runs.Workdir, argv: list[str]) -> Run:
         "dataset_identity": dataset_identity(dataset),
         "per_epoch": per_epoch,
     }
-    record = {**runs.provenance(argv), "dataset": contract, "devices": [d.device_kind for d in jax.devices()]}
-    runs.write_json(folder.run, record)
     names = ", ".join(
         f"{len(dataset.patients_in(s))} {s} ({len(dataset.examples(s))} slices)"
         for s in ("train", "validation", "test")
@@ -65,8 +63,18 @@ def open_run(config: Any, folder: runs.Workdir, argv: list[str]) -> Run:
     return Run(config, folder, dataset, view, examples, watched, per_epoch, per_epoch * config.train.epochs, contract)
 
 
+def sign(run: Run, argv: list[str]) -> None:
+    """Write `config.json` and `run.json` of this start, once it is known that the run can go on."""
+    devices = [device.device_kind for device in jax.devices()]
+    runs.sign(run.folder, run.config, {**runs.provenance(argv), "dataset": run.contract, "devices": devices})
+
+
 def resume(run: Run, checkpoints: Checkpoints, batches: Any, state: steps.TrainState) -> steps.TrainState:
-    """Return the newest checkpoint's state and set the data to its place; `state` itself where there is none."""
+    """Return the newest checkpoint's state and set the data to its place; `state` itself where there is none.
+
+    Raises:
+      UserError: the checkpoint is of other data, of another model, or of more steps than the config asks for.
+    """
     if not checkpoints.steps():
         return state
     saved = checkpoints.read(checkpoints.steps()[-1])

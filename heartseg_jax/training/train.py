@@ -21,7 +21,7 @@ from heartseg_jax.models.forward import build_model
 from heartseg_jax.training import steps
 from heartseg_jax.training.checkpoints import Checkpoints
 from heartseg_jax.training.ledger import Ledger
-from heartseg_jax.training.opening import Run, open_run, resume, tell
+from heartseg_jax.training.opening import Run, open_run, resume, sign, tell
 
 
 def train(config: Any, path: Path, argv: list[str]) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def train(config: Any, path: Path, argv: list[str]) -> dict[str, Any]:
     # Act 1: the folder. A run of another config is refused before anything is touched.
     folder, lock = runs.open_for_training(path, config)
     with lock:
-        run = open_run(config, folder, argv)
+        run = open_run(config, folder)
 
         # Act 2: the model, on one of two rungs: its own last checkpoint, or fresh weights.
         mesh = steps.data_mesh(config.data.batch_size)
@@ -51,6 +51,7 @@ def train(config: Any, path: Path, argv: list[str]) -> dict[str, Any]:
         # Closed however the steps end: a checkpoint that is being written when a guard stops is finished first.
         with closing(Checkpoints(folder.checkpoints, config.checkpoint.keep)) as checkpoints, closing(batches):
             state = resume(run, checkpoints, batches, state)
+            sign(run, argv)
             runs.rewind_metrics(folder, int(state.step))
 
             # Act 3: what the network will see, as a picture, before the first step is taken.

@@ -86,6 +86,7 @@ def test_a_finished_run_goes_on_when_epochs_are_added(run, data, tmp_path, capsy
     assert json.loads((path / "evaluation" / "summary.json").read_text())["step"] == 10
     assert main.main(words(data, path, train__epochs="1", log__figures="false")) == 2
     assert "raise --config.train.epochs" in capsys.readouterr().err
+    assert json.loads((path / "config.json").read_text())["train"]["epochs"] == 2  # what is refused changes nothing
 
 
 def test_a_run_cut_short_ends_bit_identical_to_one_that_was_not(run, data, tmp_path, monkeypatch):
