@@ -48,17 +48,17 @@ def main(argv: list[str]) -> None:
         cells = [number(summary["structures"][s.name]["dice"]) for s in FOREGROUND]
         compared = {"model": summary["mean_dice"], **{b: summary["baselines"][b]["mean_dice"] for b in BASELINES}}
         for name, value in compared.items():
-            means.setdefault(name, []).append(value)
+            means.setdefault(name, []).extend([] if value is None else [value])
         cells += [number(value) for value in compared.values()]
         lines.append(f"| {identity} | {summary['slices']} | {' | '.join(cells)} |")
         with (output / identity / "evaluation" / "cases.csv").open() as file:
             cases += [{**row, "dice": float(row["dice"]) if row["dice"] else None} for row in csv.DictReader(file)]
-    average = [number(sum(values) / len(values)) for values in means.values()]
+    average = {name: sum(values) / len(values) if values else None for name, values in means.items()}
     slices = sum(summary["slices"] for summary in summaries.values())
-    lines.append(f"| mean | {slices} |{' |' * len(shorts)} {' | '.join(average)} |")
+    lines.append(f"| mean | {slices} |{' |' * len(shorts)} {' | '.join(map(number, average.values()))} |")
     (output / "table.md").write_text("\n".join(lines) + "\n")
     (output / "summaries.json").write_text(json.dumps(summaries, indent=1))
-    lowest = {name: {"mean_dice": sum(values) / len(values)} for name, values in means.items() if name != "model"}
+    lowest = {name: {"mean_dice": value} for name, value in average.items() if name != "model"}
     figures.by_patient(cases, output / "by_patient.png", title="Each patient left out in turn", baselines=lowest)
     print("\n".join(lines))
 
