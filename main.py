@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -116,6 +117,9 @@ def parse(argv: list[str]) -> Call:
     for name in VERBS[verb].needs:
         if not flags.get(name):
             raise UserError(f"{verb} needs --{name}={VERBS[verb].flags[name][0]}")
+    for name in sorted(set(flags) - SWITCHES):
+        if not flags[name]:
+            raise UserError(f"--{name} is empty: give it a value, or leave it out")
     if overrides and not flags.get("config"):
         raise UserError("--config.* changes a config: give --config=FILE too")
     return Call(verb, flags, overrides)
@@ -176,7 +180,7 @@ def main(argv: list[str]) -> int:
     try:
         run(parse(argv), argv)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return 2
     except GuardStop as stop:
         print(f"stopped by the {stop}", file=sys.stderr)
@@ -186,6 +190,19 @@ def main(argv: list[str]) -> int:
         return 130
     except BrokenPipeError:
         return 0
+    except OSError as error:
+        # No room, no permission, a file where a folder should be: the machine's answer, not a bug. Others are.
+        if error.filename is None and error.errno != errno.ENOSPC:
+            raise
+        print(
+            f"error: {error.filename or 'the disk'}: {error.strerror}; make room, or name another place",
+            file=sys.stderr,
+        )
+        return 2
+    except MemoryError as error:
+        wanted = f" ({error})" if str(error) else ""
+        print(f"error: out of memory{wanted}; lower data.size, data.batch_size or model.width", file=sys.stderr)
+        return 2
     return 0
 
 

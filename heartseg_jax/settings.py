@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import math
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from heartseg_jax.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
 
 RESUMABLE = ("train.epochs", "guards.", "log.", "checkpoint.", "data.threads", "data.cache_gb")
 """Fields (or, with a final dot, groups) that a run may change when it goes on."""
@@ -30,6 +33,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 
 AT_LEAST: dict[str, float] = {
+    "seed": 0,
+    "data.phantom.seed": 0,
     "data.size": 8,
     "data.mm_per_pixel": 0,
     "data.batch_size": 1,
@@ -55,6 +60,25 @@ AT_LEAST: dict[str, float] = {
     "guards.collapse_evaluations": 1,
 }
 
+AT_MOST: dict[str, float] = {
+    "seed": 2**32 - 1,
+    "data.phantom.seed": 2**32 - 1,
+    "data.size": 4096,
+    "data.batch_size": 4096,
+    "data.threads": 256,
+    "data.mm_per_pixel": 50,
+    "data.phantom.train": 100_000,
+    "data.phantom.validation": 100_000,
+    "data.phantom.test": 100_000,
+    "model.width": 4096,
+    "model.levels": 12,
+    "train.epochs": 1_000_000,
+    "train.learning_rate": 1e6,
+    "train.warmup_steps": 2**31 - 1,
+}
+"""Far beyond what is ever meant: a slip of the finger must not fill the memory or overflow."""
+MOST_PHANTOM_VOXELS = 2**30
+
 
 def load(spec: str, overrides: Mapping[str, str] | None = None) -> tuple[str, FrozenConfigDict]:
     """Return the run's name and the validated config of `spec`, `FILE.py` or `FILE.py:variant`.
@@ -71,6 +95,7 @@ def load(spec: str, overrides: Mapping[str, str] | None = None) -> tuple[str, Fr
         known = sorted(p.as_posix() for p in siblings.glob("*.py") if p.stem not in ("__init__", "base"))
         raise UserError(f"no config file at {file}{suggestion(file, known)}")
     config = _execute(path, variant)
+    check_fields(config, base())
     for field, text in (overrides or {}).items():
         set_field(config, field, text)
     validate(config)
@@ -79,9 +104,8 @@ def load(spec: str, overrides: Mapping[str, str] | None = None) -> tuple[str, Fr
 
 def _execute(path: Path, variant: str) -> ConfigDict:
     """Run a config file and return its `get_config(variant)`."""
-    root = str(Path(__file__).resolve().parents[1])
-    if root not in sys.path:
-        sys.path.insert(0, root)  # the files in configs/ build on configs/base.py
+    if str(ROOT) not in sys.path:
+        sys.path.insert(0, str(ROOT))  # the files in configs/ build on configs/base.py
     spec = importlib.util.spec_from_file_location(f"_config_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise UserError(f"{path} is not a Python config file; give one such as configs/quickstart.py")
@@ -91,11 +115,43 @@ def _execute(path: Path, variant: str) -> ConfigDict:
         config = module.get_config(variant)
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"the config file {path} failed: {type(error).__name__}: {error}") from error
     if not isinstance(config, ConfigDict):
         raise UserError(f"get_config() of {path} must return an ml_collections ConfigDict")
     return config
+
+
+def base() -> ConfigDict:
+    """Return the config that has every field once, with its default."""
+    return _execute(ROOT / "configs" / "base.py", "")
+
+
+def check_fields(config: Mapping[str, Any], like: Mapping[str, Any]) -> None:
+    """Raise a UserError for the first field that `like` does not have, that lacks, or that has another type."""
+    found, known = dict(fields(config)), dict(fields(like))
+    for field, value in found.items():
+        if field not in known:
+            raise UserError(f"the config has a field '{field}' that nothing reads{suggestion(field, list(known))}")
+        _check_type(field, value, known[field])
+    lacking = [field for field in known if field not in found]
+    if lacking:
+        more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
+        raise UserError(
+            f"the config lacks {', '.join(lacking[:3])}{more}; begin it with configs/base.py's get_config()"
+        )
+
+
+def _check_type(field: str, value: Any, like: Any) -> None:
+    if isinstance(like, tuple):
+        if not isinstance(value, tuple) or (like and len(value) != len(like)):
+            raise UserError(f"{field} needs {len(like) or 'a tuple of'} values such as {like}, not {value!r}")
+        for member, expected in zip(value, like or ("",) * len(value), strict=True):
+            _check_type(field, member, expected)
+    elif type(value) is not type(like) and not (isinstance(like, float) and type(value) is int):
+        raise UserError(f"{field} needs a value of type {type(like).__name__} such as {like!r}, not {value!r}")
+    elif isinstance(like, float) and not math.isfinite(value):
+        raise UserError(f"{field} needs a finite number, not {value}")
 
 
 def suggestion(word: str, known: list[str]) -> str:
@@ -176,12 +232,13 @@ def validate(config: Mapping[str, Any]) -> None:
     for field, least in AT_LEAST.items():
         if field in values and values[field] < least:
             raise UserError(f"{field} must be at least {least:g}, not {values[field]}")
+    for field, most in AT_MOST.items():
+        if field in values and values[field] > most:
+            raise UserError(f"{field} must be at most {most}, not {values[field]}")
     if values["train.learning_rate"] <= 0:
         raise UserError(f"train.learning_rate must be above 0, not {values['train.learning_rate']}")
     if values["model.num_classes"] != 9:
-        raise UserError(
-            f"model.num_classes must be 9 (background and eight structures), not {values['model.num_classes']}"
-        )
+        raise UserError(f"model.num_classes must be 9, background included, not {values['model.num_classes']}")
     if not 0 <= values["model.dropout"] < 1:
         raise UserError(f"model.dropout must be from 0 to below 1, not {values['model.dropout']}")
     if not 0 < values["model.batch_norm_momentum"] < 1:
@@ -194,6 +251,16 @@ def validate(config: Mapping[str, Any]) -> None:
         low, high = values[field]
         if not low < high:
             raise UserError(f"{field} needs a lower and a higher value, not {values[field]}")
+    low, high = values["data.window_hu"]
+    if high - low < 1 or max(-low, high) > 1e5:
+        raise UserError(
+            f"data.window_hu must be at least 1 HU wide and within 100000 HU, not {values['data.window_hu']}"
+        )
+    if 0 < values["data.mm_per_pixel"] < 0.05:
+        raise UserError(f"data.mm_per_pixel must be 0 or at least 0.05 mm, not {values['data.mm_per_pixel']}")
+    low, high = values["data.percentiles"]
+    if low < 0 or high > 100:
+        raise UserError(f"data.percentiles must lie from 0 to 100, not {values['data.percentiles']}")
     step = 2 ** (values["model.levels"] - 1)
     if values["data.size"] % step:
         raise UserError(
@@ -202,8 +269,14 @@ def validate(config: Mapping[str, Any]) -> None:
         )
     if values["data.validation_patients"] and not values["data.test_patients"]:
         raise UserError("data.validation_patients is read only together with data.test_patients")
-    if not values["data.path"] and min(values["data.phantom.shape"] + values["data.phantom.spacing_mm"]) <= 0:
-        raise UserError("data.phantom.shape and data.phantom.spacing_mm must be positive")
+    if not values["data.path"]:
+        shape, spacing = values["data.phantom.shape"], values["data.phantom.spacing_mm"]
+        if min(shape + spacing) <= 0:
+            raise UserError("data.phantom.shape and data.phantom.spacing_mm must be positive")
+        if math.prod(shape) > MOST_PHANTOM_VOXELS:
+            raise UserError(f"data.phantom.shape must hold at most {MOST_PHANTOM_VOXELS} voxels, not {shape}")
+        if min(spacing) < 0.05 or max(spacing) > 50:
+            raise UserError(f"data.phantom.spacing_mm must lie from 0.05 to 50 mm, not {spacing}")
 
 
 def to_plain(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -111,9 +111,13 @@ def read_config(workdir: Workdir) -> FrozenConfigDict:
     if not workdir.config.is_file():
         raise UserError(f"no run at {workdir.path} (config.json is missing); give the --workdir of a run")
     try:
-        return settings.from_plain(json.loads(workdir.config.read_text()))
-    except (json.JSONDecodeError, TypeError, AttributeError) as error:
-        raise UserError(f"{workdir.config} cannot be read: {error}") from error
+        config = settings.from_plain(json.loads(workdir.config.read_text()))
+        settings.check_fields(config, settings.base())
+    except (ValueError, TypeError, AttributeError, RecursionError, UserError) as error:
+        raise UserError(
+            f"{workdir.config} is damaged, or of another version ({error}); give the --workdir of another run"
+        ) from error
+    return config
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -162,11 +166,14 @@ def read_metrics(workdir: Workdir) -> list[dict[str, Any]]:
     if not workdir.metrics.is_file():
         return []
     rows = []
-    for line in workdir.metrics.read_text().splitlines():
+    for line in workdir.metrics.read_text(errors="replace").splitlines():
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
             break
+        if not isinstance(row, dict) or type(row.get("step")) is not int:
+            break
+        rows.append(row)
     return rows
 
 

@@ -27,6 +27,7 @@ def test_switches_stand_alone():
         (["--config=a.py", "oops"], "'oops' is no flag"),
         (["evaluate", "--workdir=x", "--config.seed=1"], "give --config=FILE too"),
         (["check", "--config=a.py", "--json=7"], "is a switch"),
+        (["evaluate", "--workdir=x", "--output="], "--output is empty"),
         (["prepare", "--source=png_pairs"], "prepare needs --output"),
     ],
 )
@@ -50,3 +51,24 @@ def test_a_user_error_is_one_line_on_stderr_and_exit_2(capsys):
     assert captured.out == ""
     assert captured.err.startswith("error: no config file at configs/nowhere.py")
     assert captured.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (UserError("a\nb"), 2, "error: a b\n"),
+        (PermissionError(13, "Permission denied", "runs/x"), 2, "error: runs/x: Permission denied; "),
+        (OSError(28, "No space left on device"), 2, "error: the disk: No space left on device; "),
+        (MemoryError(), 2, "error: out of memory; "),
+    ],
+    ids=["lines", "permission", "full disk", "memory"],
+)
+def test_what_the_machine_refuses_is_one_line(capsys, monkeypatch, error, status, message):
+    def fail(call, argv):
+        raise error
+
+    monkeypatch.setattr(main, "run", fail)
+    assert main.main(["--config=a.py"]) == status
+    captured = capsys.readouterr().err
+    assert captured.startswith(message)
+    assert captured.count("\n") == 1

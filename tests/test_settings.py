@@ -42,7 +42,7 @@ def test_overrides_keep_the_type_of_the_field():
         ("data.siz", "3", "did you mean data.size"),
         ("data", "3", "is a group"),
         ("data.size", "12.5", "data.size needs a whole number, not '12.5'"),
-        ("data.size", "30", "multiple of 16"),
+        ("data.size", "30", "multiple of 8"),
         ("train.learning_rate", "fast", "train.learning_rate needs a number, not 'fast'"),
         ("train.learning_rate", "nan", "finite"),
         ("train.learning_rate", "0", "above 0"),
@@ -53,6 +53,18 @@ def test_overrides_keep_the_type_of_the_field():
         ("guards.collapse", "ignore", "one of stop, warn, off"),
         ("model.num_classes", "8", "must be 9"),
         ("train.epochs", "0", "at least 1"),
+        ("train.epochs", "9" * 30, "at most 1000000"),
+        ("train.learning_rate", "1e300", "at most 1000000"),
+        ("seed", "-1", "at least 0"),
+        ("seed", "4294967296", "at most 4294967295"),
+        ("data.size", "1000000000", "at most 4096"),
+        ("data.batch_size", "1000000000", "at most 4096"),
+        ("data.mm_per_pixel", "1e-9", "0 or at least 0.05"),
+        ("data.percentiles", "-5,200", "from 0 to 100"),
+        ("data.window_hu", "0,1e-9", "at least 1 HU wide"),
+        ("data.phantom.shape", "100000,100000,100000", "voxels"),
+        ("data.phantom.spacing_mm", "1e-9,1,1", "0.05 to 50 mm"),
+        ("model.levels", "999999", "at most 12"),
     ],
 )
 def test_a_mistake_is_named_in_one_line(field, text, message):
@@ -69,6 +81,26 @@ def test_a_missing_config_and_a_broken_one_are_refused(tmp_path):
     broken.write_text("def get_config(variant=''):\n    return 1 / 0\n")
     with pytest.raises(UserError, match="ZeroDivisionError"):
         settings.load(str(broken))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("config.data.sise = 80", "'data.sise' that nothing reads; did you mean data.size?"),
+        ("del config.train", "lacks train.clip_norm, train.cross_entropy_weight, train.dice_weight and 5 more"),
+        ("config.seed = None", "seed needs a value of type int"),
+        ("config.train.learning_rate = float('nan')", "finite"),
+        ("config.data.phantom.shape = (32, 80)", "data.phantom.shape needs 3 values"),
+        ("raise SystemExit(7)", "SystemExit: 7"),
+    ],
+)
+def test_a_config_file_has_the_fields_of_the_base(tmp_path, line, message):
+    file = tmp_path / "mine.py"
+    body = f"    config = base.get_config()\n    {line}\n    return config\n"
+    file.write_text(f"from configs import base\n\n\ndef get_config(variant=''):\n{body}")
+    with pytest.raises(UserError) as caught:
+        settings.load(str(file))
+    assert message in str(caught.value)
 
 
 def test_the_plain_form_comes_back_equal():
