@@ -29,6 +29,8 @@ def prepare(flags: Mapping[str, str], config: Any | None = None) -> Dataset:
     """
     kind, output = flags["source"], Path(flags["output"])
     seed = settings.parse_value("--seed", flags.get("seed", "0"), 0)
+    if seed < 0:
+        raise UserError(f"--seed must be at least 0, not {seed}")
     overwrite = "overwrite" in flags
     if kind == "png_pairs":
         if "input" not in flags:

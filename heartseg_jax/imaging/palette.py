@@ -92,6 +92,9 @@ def open_image(path: Path) -> Image.Image:
     """Open and decode an image file; UserError where it cannot be read."""
     try:
         with Image.open(path) as image:
+            frames = getattr(image, "n_frames", 1)
+            if frames > 1:
+                raise UserError(f"{path} holds {frames} pictures: export one file a slice")
             image.load()
             return image
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
@@ -229,7 +232,7 @@ def read_palette(path: str | Path) -> dict[Colour, int]:
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=list)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"the colour map {path} cannot be read ({error})") from error
     if not isinstance(content, list) or not content or not all(_is_pair(entry) for entry in content):
         raise UserError(f'the colour map {path} must be an object such as {{"#ff0000": "left_atrium"}}')
@@ -250,7 +253,7 @@ def _parse_colour(key: Any, path: str | Path) -> Colour:
     text = ",".join(map(str, key)) if isinstance(key, list) else str(key).strip()
     if re.fullmatch(r"#[0-9a-fA-F]{6}", text):
         return (int(text[1:3], 16), int(text[3:5], 16), int(text[5:7], 16))
-    numbers = re.fullmatch(r"[\[(]?\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*[\])]?", text)
+    numbers = re.fullmatch(r"[\[(]?\s*(\d{1,3})\s*,\s*(\d{1,3})\s*,\s*(\d{1,3})\s*[\])]?", text)
     if numbers and max(map(int, numbers.groups())) <= 255:
         return (int(numbers[1]), int(numbers[2]), int(numbers[3]))
     raise UserError(f'the colour map {path}: {key!r} is no colour; write "#rrggbb" or "r,g,b" with 0 to 255')

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from heartseg_jax.data.pipeline import View, from_contract, view_of
+from heartseg_jax.data.pipeline import from_contract, misfits, view_of
 from heartseg_jax.data.source import dataset_for, dataset_identity, resplit
 from heartseg_jax.data.store import SPLITS, Dataset, Patient, read_dataset
 from heartseg_jax.errors import UserError
@@ -36,6 +36,10 @@ def evaluate(
     last = store.choose()
     step = store.choose(step)
     contract = store.read(step).contract
+    if not {"view", "dataset", "dataset_identity"} <= set(contract):
+        raise UserError(
+            f"the checkpoint of step {step} in {path} does not say what it was trained on; try another --step"
+        )
     view = from_contract(contract["view"])
     dataset = read_dataset(data) if data else _own_dataset(contract, config, path)
     if split not in (None, "all", *SPLITS):
@@ -56,7 +60,7 @@ def evaluate(
         output = path / f"evaluation-{other}" if other else folder.evaluation
     name = wanted
     scored = [p for p in dataset.patients if wanted == "all" or wanted in p.splits]
-    warnings += _misfits(view, scored)
+    warnings += misfits(view, scored)
     if wanted == "all":
         warnings += _memorised(scored, dataset, contract, config, foreign=bool(data))
         # Everybody is tested; nobody is left for a baseline to learn from.
@@ -93,24 +97,6 @@ def _own_dataset(contract: Mapping[str, Any], config: Any, path: Path) -> Datase
             "name the patients to score by --data=DATASET"
         )
     return dataset
-
-
-def _misfits(view: View, scored: list[Patient]) -> tuple[str, ...]:
-    """Say where the patients lack what the model was trained to see and something else stands in for it."""
-    found = []
-    unknown = [p.id for p in scored if p.spacing_mm is None]
-    if view.mm_per_pixel > 0 and unknown:
-        found.append(
-            f"trained at {view.mm_per_pixel:g} mm a pixel; the spacing of {len(unknown)} of {len(scored)} patients is "
-            "unknown, their slices are scaled to fill the image"
-        )
-    scattered = [p.id for p in scored if not p.contiguous]
-    if view.channels == "adjacent" and scattered:
-        found.append(
-            f"trained with neighbouring slices as channels; {len(scattered)} of {len(scored)} patients have "
-            "scattered slices, which stand in for their neighbours"
-        )
-    return tuple(found)
 
 
 def _memorised(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from heartseg_jax.data import prepare, store
+from heartseg_jax.data import command, prepare, store
 from heartseg_jax.data.sources_png import natural_key
 from heartseg_jax.errors import UserError
 from heartseg_jax.imaging.palette import labels_to_rgb
@@ -199,6 +199,11 @@ def test_wrong_options(pairs, options, message):
     with pytest.raises(UserError, match=message):
         run(pairs, **options)
     assert not (pairs.parent / "ds").exists()
+
+
+def test_a_seed_below_0_is_refused(tmp_path):
+    with pytest.raises(UserError, match="--seed must be at least 0"):
+        command.prepare({"source": "png_pairs", "input": "x", "output": str(tmp_path / "ds"), "seed": "-1"})
 
 
 def test_one_patient_alone_is_split_by_block(tmp_path):

@@ -83,6 +83,14 @@ def test_unreadable_files(tmp_path):
         palette.read_mask(tmp_path / "b.png")
 
 
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_a_file_of_several_pictures_is_refused(tmp_path, name):
+    first, second = Image.new("P", (4, 4), 0), Image.new("P", (4, 4), 1)
+    first.save(tmp_path / name, save_all=True, append_images=[second])
+    with pytest.raises(UserError, match="holds 2 pictures"):
+        palette.open_image(tmp_path / name)
+
+
 def mask_of(rgb):
     return palette.Mask(*palette.rgb_to_labels(rgb), rgb)
 
@@ -133,6 +141,8 @@ def test_palette_map(tmp_path):
         ('{"red": 1}', "'red' is no colour"),
         ('{"#ff00": 1}', "is no colour"),
         ('{"256,0,0": 1}', "is no colour"),
+        ('{"' + "9" * 5000 + ',0,0": 1}', "is no colour"),
+        ("[" * 100_000, "cannot be read"),
         ('{"1,2,3": 9}', "9 is no label"),
         ('{"1,2,3": true}', "True is no label"),
         ('{"1,2,3": 1.5}', "1.5 is no label"),
