@@ -86,7 +86,8 @@ def open_for_training(path: Path, config: FrozenConfigDict) -> tuple[Workdir, IO
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         raise UserError(f"another process is training in {path}; wait for it or give another --workdir") from None
-    if workdir.config.is_file():
+    # What has no checkpoint yet holds nothing that another config could spoil: the corrected command may go on.
+    if workdir.config.is_file() and workdir.checkpoints.is_dir() and any(workdir.checkpoints.iterdir()):
         changed = settings.differences(read_config(workdir), config)
         if changed:
             raise UserError(f"{path} holds a run of another config ({'; '.join(changed)}); give another --workdir")
@@ -111,8 +112,7 @@ def read_config(workdir: Workdir) -> FrozenConfigDict:
     if not workdir.config.is_file():
         raise UserError(f"no run at {workdir.path} (config.json is missing); give the --workdir of a run")
     try:
-        config = settings.from_plain(json.loads(workdir.config.read_text()))
-        settings.check_fields(config, settings.base())
+        config = settings.complete(json.loads(workdir.config.read_text()))
     except (ValueError, TypeError, AttributeError, RecursionError, UserError) as error:
         raise UserError(
             f"{workdir.config} is damaged, or of another version ({error}); give the --workdir of another run"

@@ -22,6 +22,7 @@ def test_a_run_is_taken_up_only_with_its_own_config(tmp_path, config):
     assert workdir.read_config(folder) == config
     workdir.open_for_training(tmp_path / "run", config)[1].close()
     _, other = settings.load(QUICKSTART, {"seed": "1"})
+    folder.checkpoints.joinpath("5").mkdir(parents=True)  # before that, nothing would be spoilt
     with pytest.raises(UserError, match="seed: 0 -> 1"):
         workdir.open_for_training(tmp_path / "run", other)
     assert workdir.read_config(folder) == config
@@ -39,6 +40,15 @@ def test_a_start_is_signed_when_nothing_refuses_it_and_the_earlier_ones_stay(tmp
     assert workdir.read_config(folder) == longer
     found = json.loads(folder.run.read_text())
     assert found == {"commit": "c", "earlier_starts": [{"commit": "a"}, {"commit": "b"}]}
+
+
+def test_a_run_of_an_earlier_version_has_the_defaults_of_later_fields(tmp_path, config):
+    plain = settings.to_plain(config)
+    del plain["log"], plain["data"]["augment"]
+    workdir.write_json(tmp_path / "config.json", plain)
+    found = workdir.read_config(workdir.Workdir(tmp_path))
+    assert found.log == settings.base().log
+    assert (found.data.augment, found.data.size) == ("default", config.data.size)
 
 
 def test_two_runs_in_one_folder_are_refused(tmp_path, config):

@@ -9,7 +9,8 @@ from typing import Any
 import grain.python as grain
 import numpy as np
 
-from heartseg_jax.data.store import Dataset
+from heartseg_jax.anatomy import IGNORED, NUM_LABELS
+from heartseg_jax.data.store import Dataset, Patient
 from heartseg_jax.imaging import volume
 
 Batch = dict[str, np.ndarray]
@@ -119,6 +120,9 @@ class Examples:
         step, size = self._steps[position], self.view.size
         image = volume.resample_slices(np.stack([images[n] for n in neighbours]), size, step, self.view.fill)
         label = volume.resample_labels(labels[z : z + 1], size, step)[0]
+        # Only where `guards.labels` was told to warn can such values come here: they count as nobody's, since
+        # on the device an index out of range would become the last class without a word.
+        label = np.where(label < NUM_LABELS, label, np.uint8(IGNORED))
         middle = image[len(neighbours) // 2]
         window = intensity_window(self.view, middle[None])[0]
         return {"image": np.moveaxis(image, 0, -1), "window": window, "label": label}
@@ -135,6 +139,24 @@ class Examples:
                 self._cached[number] = True  # set last: another thread may read this example at any time
             batch = {name: values[numbers] for name, values in self._cache.items()}
         return {**batch, "merge": self.merge[numbers], "mask": mask}
+
+
+def misfits(view: View, patients: Sequence[Patient]) -> tuple[str, ...]:
+    """Say where patients lack what the view asks for and something else stands in for it."""
+    found = []
+    unknown = [p.id for p in patients if p.spacing_mm is None]
+    if view.mm_per_pixel > 0 and unknown:
+        found.append(
+            f"the model sees {view.mm_per_pixel:g} mm a pixel; the spacing of {len(unknown)} of {len(patients)} "
+            "patients is unknown, their slices are scaled to fill the image"
+        )
+    scattered = [p.id for p in patients if not p.contiguous]
+    if view.channels == "adjacent" and scattered:
+        found.append(
+            f"the model sees neighbouring slices as channels; {len(scattered)} of {len(patients)} patients have "
+            "scattered slices, which stand in for their neighbours"
+        )
+    return tuple(found)
 
 
 def steps_per_epoch(num_examples: int, batch_size: int) -> int:

@@ -47,10 +47,8 @@ def confusion_counts(logits: jax.Array, label: jax.Array, merge: jax.Array, mask
     return counts.reshape(num_classes, num_classes)
 
 
-def foreground_fraction(
-    logits: jax.Array, label: jax.Array, merge: jax.Array, mask: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Share of the valid pixels that are not background, predicted and true: what the collapse guard watches.
+def pixel_shares(logits: jax.Array, label: jax.Array, merge: jax.Array, mask: jax.Array) -> dict[str, jax.Array]:
+    """What a training step tells of its batch beside the loss, as shares of the pixels that count.
 
     Args:
         logits: [B, H, W, 9].
@@ -59,10 +57,15 @@ def foreground_fraction(
         mask: [B], 1 for a real example.
 
     Returns:
-        (predicted, true), float32 scalars in [0, 1]; both 0 where no pixel is valid.
+        {"foreground_fraction", "true_foreground_fraction", "pixel_accuracy"}, float32 scalars in [0, 1]; all 0 where
+        no pixel is valid. The two fractions side by side are what tells a collapse from an accuracy near 1.
     """
     target, valid = merged_truth(label, merge, mask)
     predicted = merged_argmax(jax.lax.stop_gradient(logits), merge)
     pixels = jnp.maximum(jnp.sum(valid, dtype=jnp.float32), 1.0)
-    share = [jnp.sum(valid & (classes > 0), dtype=jnp.float32) / pixels for classes in (predicted, target)]
-    return share[0], share[1]
+    share = lambda marked: jnp.sum(valid & marked, dtype=jnp.float32) / pixels  # noqa: E731
+    return {
+        "foreground_fraction": share(predicted > 0),
+        "true_foreground_fraction": share(target > 0),
+        "pixel_accuracy": share(predicted == target),
+    }

@@ -142,6 +142,22 @@ def check_loss(step: int, loss: float, gradient_norm: float = 0.0) -> list[Findi
     ]
 
 
+def check_black(where: str, predicted: float | None, true: float | None) -> list[Finding]:
+    """Find a final prediction without any structure where the labels have some (foreground fractions)."""
+    if predicted or not true:
+        return []
+    return [
+        Finding(
+            "collapse",
+            f"the final model marks no structure in any slice of the {where}; the labels mark {100 * true:.1f} % of "
+            "the pixels",
+            "training that was too short or at the wrong rate, or images that reach the network as constants",
+            "look at figures/inputs.png and figures/curves.png; then more --config.train.epochs, or another "
+            "--config.train.learning_rate",
+        )
+    ]
+
+
 class Divergence(NamedTuple):
     """Watches for a loss that stays far above its start. Feed it every step's loss in order."""
 

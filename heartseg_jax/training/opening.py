@@ -45,6 +45,8 @@ def open_run(config: Any, folder: runs.Workdir) -> Run:
         raise UserError(f"{dataset.path} has no training patients; prepare it with others, or fewer test patients")
     for warning in inspect_data(dataset, config.guards):
         tell(f"WARNING {warning}")
+    for warning in pipeline.misfits(view, dataset.patients):
+        tell(f"WARNING {warning}")
     examples = pipeline.Examples(dataset, "train", view, config.data.cache_gb)
     validates = bool(dataset.examples("validation"))
     watched = pipeline.Examples(dataset, "validation", view, config.data.cache_gb) if validates else examples

@@ -99,8 +99,7 @@ def make_train_step(
             rngs={"dropout": key},
         )
         loss, parts = weighted_loss(train, logits, label, batch)
-        predicted, true = counts.foreground_fraction(logits, label, batch["merge"], batch["mask"])
-        metrics = {"loss": loss, **parts, "foreground_fraction": predicted, "true_foreground_fraction": true}
+        metrics = {"loss": loss, **parts, **counts.pixel_shares(logits, label, batch["merge"], batch["mask"])}
         return loss, (updates.get("batch_stats", {}), metrics)
 
     def step(state: TrainState, batch: Batch, root: jax.Array) -> tuple[TrainState, Metrics]:

@@ -18,7 +18,7 @@ from heartseg_jax.evaluation import figures, report
 from heartseg_jax.evaluation.evaluate import score_split
 from heartseg_jax.inference.predict import make_probabilities
 from heartseg_jax.models.forward import build_model
-from heartseg_jax.training import steps
+from heartseg_jax.training import guards, steps
 from heartseg_jax.training.checkpoints import Checkpoints
 from heartseg_jax.training.ledger import Ledger
 from heartseg_jax.training.opening import Run, open_run, resume, sign, tell
@@ -68,6 +68,10 @@ def train(config: Any, path: Path, argv: list[str]) -> dict[str, Any]:
         # Act 5: the score on patients it never saw, the figures, and the mark that all is there.
         summary = _finish(run, model, state)
         print(report.table(summary))
+        shares = summary["foreground_fraction"]
+        found = guards.check_black(f"{summary['split']} patients", shares["prediction"], shares["truth"])
+        for warning in guards.act(found, config.guards):
+            tell(f"WARNING {warning}")
         print(f"\nrun: {folder.path}  (summary.json and cases.csv in evaluation/, pictures in figures/)")
         folder.done.write_text(f"step {int(state.step)}\n")
         return summary

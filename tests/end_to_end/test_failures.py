@@ -97,10 +97,18 @@ def test_a_users_mistake_is_one_line_and_exit_2(capsys, data, tmp_path, override
 
 
 def test_a_workdir_of_another_config(capsys, data, tmp_path):
-    attempt(capsys, data, tmp_path / "run", **{"data.path": "no/such/dataset"})
-    status, error = attempt(capsys, data, tmp_path / "run")
+    changed = OVERRIDES | {"data.path": str(data), "log.figures": "false", "train.epochs": "1"}
+    assert main.main([QUICKSTART, f"--workdir={tmp_path / 'run'}", *flags(changed)]) == 0
+    capsys.readouterr()
+    assert main.main([QUICKSTART, f"--workdir={tmp_path / 'run'}", *flags(changed | {"model.width": "12"})]) == 2
+    assert "holds a run of another config (model.width: 8 -> 12)" in capsys.readouterr().err
+
+
+def test_a_start_that_failed_does_not_bind_the_workdir(capsys, data, tmp_path):
+    status, _ = attempt(capsys, data, tmp_path / "run", **{"data.path": "no/such/dataset"})
     assert status == 2
-    assert "holds a run of another config (data.path: no/such/dataset" in error
+    changed = OVERRIDES | {"data.path": str(data), "log.figures": "false", "train.epochs": "1"}
+    assert main.main([QUICKSTART, f"--workdir={tmp_path / 'run'}", *flags(changed)]) == 0
 
 
 def test_a_dataset_that_changed_under_a_run(capsys, tmp_path):

@@ -1,9 +1,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from sklearn.metrics import confusion_matrix
 
-from heartseg_jax.training.counts import confusion_counts, foreground_fraction, merged_argmax
+from heartseg_jax.training.counts import confusion_counts, merged_argmax, pixel_shares
 
 IDENTITY = jnp.arange(9)
 CAVA_IN_ATRIUM = IDENTITY.at[8].set(4)
@@ -43,11 +44,12 @@ def test_confusion_counts_merge_both_sides():
     assert int(counts.sum()) == 2
 
 
-def test_foreground_fraction_by_hand():
+def test_pixel_shares_by_hand():
     logits = jnp.zeros((2, 1, 4, 9)).at[0, 0, 0, 3].set(5.0).at[0, 0, 1:, 0].set(5.0)
     label = jnp.asarray([[[3, 1, 0, 255]], [[1, 1, 1, 1]]])
     merge = jnp.tile(IDENTITY, (2, 1))
-    predicted, true = jax.jit(foreground_fraction)(logits, label, merge, jnp.asarray([1.0, 0.0]))
-    np.testing.assert_allclose([predicted, true], [1 / 3, 2 / 3], rtol=1e-6)
-    nothing = foreground_fraction(logits, label, merge, jnp.zeros(2))
-    assert [float(share) for share in nothing] == [0.0, 0.0]
+    shares = jax.jit(pixel_shares)(logits, label, merge, jnp.asarray([1.0, 0.0]))
+    # Three pixels count: 3 is found, 1 is missed, 0 is right.
+    expected = {"foreground_fraction": 1 / 3, "true_foreground_fraction": 2 / 3, "pixel_accuracy": 2 / 3}
+    assert {name: pytest.approx(float(share)) for name, share in shares.items()} == expected
+    assert not any(float(share) for share in pixel_shares(logits, label, merge, jnp.zeros(2)).values())

@@ -88,6 +88,14 @@ def test_collapse_counts_evaluations_in_a_row_and_forgives_empty_truth():
     assert "90.0 % is that of an all-black mask" in finding.seen
 
 
+def test_a_black_final_prediction_is_found_only_where_there_is_something_to_find():
+    [finding] = guards.check_black("test patients", 0.0, 0.07)
+    assert "7.0 %" in finding.seen
+    assert guards.check_black("test patients", 0.001, 0.07) == []
+    assert guards.check_black("test patients", 0.0, 0.0) == []
+    assert guards.check_black("test patients", None, None) == []
+
+
 def test_policy_stops_warns_or_is_silent():
     finding = guards.check_loss(1, math.nan)
     with pytest.raises(GuardStop, match="(?s)likely cause.*what to try.*guards.non_finite=warn"):
