@@ -117,7 +117,8 @@ class Checkpoints:
         try:
             return self._manager.restore(step, args=ocp.args.Composite(**items))
         except Exception as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            # The first sentence says which array; what follows is TensorStore's own state, of no use to a user.
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0].split(". See ")[0][:200]
             raise UserError(
                 f"the checkpoint {self._path / str(step)} cannot be read ({reason}); delete that folder to go on "
                 "from the one before"
@@ -127,7 +128,10 @@ class Checkpoints:
         try:
             return self._manager.item_metadata(step)["state"]
         except Exception as error:
-            raise UserError(f"the checkpoint {self._path / str(step)} cannot be read: {error}") from error
+            raise UserError(
+                f"the checkpoint {self._path / str(step)} cannot be read ({type(error).__name__}); delete that folder "
+                "to go on from the one before"
+            ) from error
 
     def _compare(self, step: int, expected: Any) -> None:
         """Compare shapes and dtypes by path: Orbax would cast a dtype in silence."""
