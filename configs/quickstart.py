@@ -16,6 +16,6 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.width = 16
     config.model.levels = 4
     config.model.norm = "batch"
-    config.train.epochs = 5
+    config.train.epochs = 4
     config.train.learning_rate = 4e-3
     return config
