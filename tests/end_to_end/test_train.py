@@ -168,14 +168,14 @@ def test_a_run_is_taken_up_and_scored_wherever_it_lies_but_not_on_other_data(run
 
 def test_evaluate_says_what_stands_in_for_spacing_and_neighbours(run, tmp_path):
     from heartseg_jax.data.dataset import Patient
-    from heartseg_jax.tools.evaluate import _misfits
+    from heartseg_jax.data.pipeline import misfits
     from tests.data.test_pipeline import view
 
     scattered = Patient("x", None, False, tuple(range(9)), (), (), (), {})
     whole = Patient("y", (3.0, 2.0, 2.0), True, tuple(range(9)), (), (), (), {})
-    assert _misfits(view(), [scattered, whole]) == ()
-    assert _misfits(view(mm_per_pixel=2.0, channels="adjacent"), [whole]) == ()
-    spacing, neighbours = _misfits(view(mm_per_pixel=2.0, channels="adjacent"), [scattered, whole])
+    assert misfits(view(), [scattered, whole]) == ()
+    assert misfits(view(mm_per_pixel=2.0, channels="adjacent"), [whole]) == ()
+    spacing, neighbours = misfits(view(mm_per_pixel=2.0, channels="adjacent"), [scattered, whole])
     assert "the spacing of 1 of 2 patients is unknown" in spacing
     assert "1 of 2 patients have scattered slices" in neighbours
 
