@@ -8,7 +8,8 @@ import pytest
 from absl import flags
 
 # The same small models are compiled again and again: once is enough for a whole session.
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="jax-cache-"))
+_cache = tempfile.TemporaryDirectory(prefix="jax-cache-", ignore_cleanup_errors=True)  # gone when the session ends
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _cache.name)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 # ml_collections and orbax read absl flags; under pytest nobody has parsed them.

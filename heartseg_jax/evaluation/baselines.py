@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from heartseg_jax.anatomy import IGNORED, NUM_LABELS
+from heartseg_jax.anatomy import NUM_LABELS
 from heartseg_jax.data.store import Dataset
 from heartseg_jax.evaluation.metrics import score_patient, summarise
 
@@ -98,22 +98,6 @@ def predict_patient(dataset: Dataset, learned: Learned | None, patient_index: in
     return found
 
 
-def baseline_predictions(dataset: Dataset, split: str) -> dict[str, dict[str, np.ndarray] | None]:
-    """Predict a whole split: name -> patient id -> labels [n, H, W]; None for those with nothing to learn from.
-
-    Only `nearest_slice` takes memory (a byte a pixel); for the scores alone use `baseline_scores`, which streams.
-    """
-    found: dict[str, dict[str, np.ndarray] | None] = {name: {} for name in NAMES}
-    for patient, _, predictions in _stream(dataset, split):
-        for name, labels in predictions.items():
-            patients = found[name]
-            if labels is None:
-                found[name] = None
-            elif patients is not None:
-                patients[patient.id] = labels
-    return found
-
-
 def baseline_scores(dataset: Dataset, split: str) -> dict[str, dict[str, float | None]]:
     """Score every baseline on a split as the model is scored: name -> {mean_dice, pixel_accuracy}, or nulls."""
     scores: dict[str, dict] = {name: {} for name in NAMES}
@@ -149,5 +133,5 @@ def _nearest(dataset: Dataset, learned: Learned, patient_index: int, slices: lis
         source = next((learned.where[k] for k in order if learned.where[k] != (patient_index, z)), None)
         if source is not None:
             copied = dataset.labels(dataset.patients[source[0]])[source[1]]
-            labels[row] = np.where(copied == IGNORED, 0, copied)
+            labels[row] = np.where(copied >= NUM_LABELS, 0, copied)
     return labels

@@ -109,10 +109,6 @@ class Checkpoints:
         self._manager.wait_until_finished()
         self._manager.close()
 
-    def wait(self) -> None:
-        """Return when the last save is on the disk."""
-        self._manager.wait_until_finished()
-
     def _restore(self, step: int, **items: Any) -> Any:
         try:
             return self._manager.restore(step, args=ocp.args.Composite(**items))

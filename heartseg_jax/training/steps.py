@@ -58,9 +58,10 @@ def init_state(model: UNet, tx: optax.GradientTransformation, key: jax.Array, si
         params = variables["params"]
         return TrainState(jnp.zeros((), jnp.int32), params, variables.get("batch_stats", {}), tx.init(params))
 
-    # It runs once, and its many small random draws cost a CPU five times as long to optimise as to compile plainly.
+    # It runs once, and a CPU needs about twice as long to optimise its many small random draws as to compile them
+    # plainly. The last bit of the weights depends on it, and with it every recorded score.
     plain = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-    return jax.jit(init, compiler_options=plain)(key)
+    return jax.jit(init, compiler_options=plain if jax.default_backend() == "cpu" else None)(key)
 
 
 def named_key(key: jax.Array, name: str, step: jax.Array | int = 0) -> jax.Array:

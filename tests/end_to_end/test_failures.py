@@ -43,6 +43,20 @@ def test_labels_shifted_out_of_range(capsys, tmp_path):
     assert "labels guard: patient b has label values out of range: 9 (294 pixels)" in error
 
 
+@pytest.mark.parametrize(("patient", "status"), [("b", 0), ("e", 2)], ids=["in training", "in test"])
+def test_labels_out_of_range_that_only_warn(capsys, tmp_path, patient, status):
+    dataset = write_tiny(tmp_path / "d")
+    labels = np.load(dataset.path / f"{patient}.labels.npy")
+    np.save(dataset.path / f"{patient}.labels.npy", np.where(labels > 0, labels + 1, 0).astype(np.uint8))
+    changed = {"guards.labels": "warn", "guards.collapse": "off", "train.epochs": "1", "log.figures": "false"}
+    words = flags(OVERRIDES | {"data.path": str(dataset.path)} | changed)
+    assert main.main([QUICKSTART, f"--workdir={tmp_path / 'run'}", *words]) == status
+    error = capsys.readouterr().err
+    assert f"WARNING labels guard: patient {patient}" in error
+    # In training they count as ignored; a score against them would be of nothing known.
+    assert ("error: " in error) == (status == 2)
+
+
 def test_images_that_are_all_zero(capsys, tmp_path):
     data = write_tiny(tmp_path / "d", reimage=np.zeros_like).path
     status, error = attempt(capsys, data, tmp_path / "run")

@@ -8,7 +8,7 @@ from PIL import Image
 
 from heartseg_jax.anatomy import ALL_KNOWN
 from heartseg_jax.data.dataset import Dataset, Patient, count_classes, with_test_patients
-from heartseg_jax.evaluation.baselines import baseline_predictions, baseline_scores, learn, thumbnail
+from heartseg_jax.evaluation.baselines import NAMES, baseline_scores, learn, predict_patient, thumbnail
 
 
 def dataset_of(folder, arrays, splits, merges=None):
@@ -44,6 +44,18 @@ def tiny(tmp_path):
         "t": ((RAMP // 2 + 40)[None], labels_of(4, 3)[None]),
     }
     return dataset_of(tmp_path, arrays, {"a": "train", "b": "train", "t": "test"})
+
+
+def baseline_predictions(dataset, split):
+    """Each baseline's labels by patient; None for those with nothing to learn from."""
+    learned, slices = learn(dataset), {}
+    for patient, z in dataset.examples(split):
+        slices.setdefault(patient, []).append(z)
+    by_patient = {dataset.patients[p].id: predict_patient(dataset, learned, p, rows) for p, rows in slices.items()}
+    return {
+        name: None if learned is None and name != "all_background" else {i: f[name] for i, f in by_patient.items()}
+        for name in NAMES
+    }
 
 
 def test_predictions_by_hand(tiny):

@@ -44,7 +44,8 @@ def test_state_position_and_contract_come_back(tmp_path):
 def test_another_model_is_refused_with_both_sides_named(tmp_path, like, message):
     checkpoints = Checkpoints(tmp_path, keep=1)
     checkpoints.save(state(), {}, {})
-    checkpoints.wait()
+    checkpoints.close()
+    checkpoints = Checkpoints(tmp_path)
     with pytest.raises(UserError, match=message):
         checkpoints.restore(4, like)
 
