@@ -36,13 +36,26 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.width = 64  # filters of the first level; doubled at each level
     config.model.levels = 3  # resolutions, the bottom included
     config.model.num_classes = 9  # background and the eight structures
-    config.model.norm = "none"  # 'none' or 'batch'
+    config.model.norm = "none"  # 'none', 'batch', or 'encoder': BatchNorm there alone, as in the brain model
     config.model.batch_norm_momentum = 0.9  # share of the old running statistics kept at each step
     config.model.dropout = 0.0  # rate between the two convolutions of a decoder level
     config.model.dtype = "float32"  # compute: 'float32' or 'bfloat16'; parameters and loss stay float32
 
+    config.pretrained = ConfigDict()
+    config.pretrained.path = ""  # '' (random), 'brain16' (comes with the project), a Keras file, or a run's folder
+    config.pretrained.load = "encoder"  # 'encoder', or 'all' from a run of the same network
+    config.pretrained.recalibrate_batches = 0  # batches that BatchNorm's statistics are measured on anew; 0: kept
+
+    config.transfer = ConfigDict()
+    config.transfer.schedule = "none"  # 'none', 'frozen', 'full', 'lp_ft', 'staged', 'surgical' or 'custom'
+    config.transfer.phases = ()  # of 'custom', each 'LENGTH:GROUP[*RATE]+...', such as '2:decoder+head'
+    config.transfer.encoder_multiplier = 1.0  # of the learning rate, for encoder stages that have thawed
+    config.transfer.rewarm_steps = 20  # steps over which the learning rate rises again after each thaw
+    config.transfer.control = False  # then train the same with a frozen encoder of random weights, to compare with
+
     config.train = ConfigDict()
     config.train.epochs = 75  # passes over the training slices
+    config.train.steps = 0  # steps, whatever train.epochs says; 0: as many as the epochs have
     config.train.learning_rate = 1e-3  # peak of the schedule
     config.train.schedule = "cosine"  # after the warm-up: 'cosine' down to 1 % of the peak, or 'constant'
     config.train.warmup_steps = 50  # steps of linear rise from 0; at most a tenth of the run

@@ -12,9 +12,11 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "data.channels": ("repeat", "adjacent"),
     "data.normalise": ("window", "percentile"),
     "data.augment": ("none", "default", "as_original", "randomised"),
-    "model.norm": ("none", "batch"),
+    "model.norm": ("none", "batch", "encoder"),
     "model.dtype": ("float32", "bfloat16"),
+    "pretrained.load": ("encoder", "all"),
     "train.schedule": ("cosine", "constant"),
+    "transfer.schedule": ("none", "frozen", "full", "lp_ft", "staged", "surgical", "custom"),
     **{
         f"guards.{name}": ("stop", "warn", "off")
         for name in ("non_finite", "divergence", "collapse", "missing_labels", "images", "labels")
@@ -34,7 +36,11 @@ AT_LEAST: dict[str, float] = {
     "data.phantom.test": 0,
     "model.width": 1,
     "model.levels": 2,
+    "pretrained.recalibrate_batches": 0,
+    "transfer.encoder_multiplier": 0,
+    "transfer.rewarm_steps": 0,
     "train.epochs": 1,
+    "train.steps": 0,
     "train.warmup_steps": 0,
     "train.weight_decay": 0,
     "train.clip_norm": 0,
@@ -61,7 +67,11 @@ AT_MOST: dict[str, float] = {
     "data.phantom.test": 100_000,
     "model.width": 4096,
     "model.levels": 12,
+    "pretrained.recalibrate_batches": 10_000,
+    "transfer.encoder_multiplier": 1000,
+    "transfer.rewarm_steps": 2**31 - 1,
     "train.epochs": 1_000_000,
+    "train.steps": 2**31 - 1,
     "train.learning_rate": 1e6,
     "train.warmup_steps": 2**31 - 1,
 }
