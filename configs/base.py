@@ -81,6 +81,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.guards.collapse = "stop"  # nearly nothing but background is predicted
     config.guards.collapse_share = 0.02  # predicted foreground below this share of the true foreground ...
     config.guards.collapse_evaluations = 4  # ... at so many evaluations in a row
+    config.guards.frozen = "stop"  # what a phase freezes has changed, or what it trains has not
     config.guards.missing_labels = "stop"  # a structure the sources claim to know is in no training slice
     config.guards.images = "stop"  # images that are constant, or outside what their unit allows
     config.guards.labels = "stop"  # label values that are neither 0..8 nor 255

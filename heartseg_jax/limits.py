@@ -19,7 +19,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "transfer.schedule": ("none", "frozen", "full", "lp_ft", "staged", "surgical", "custom"),
     **{
         f"guards.{name}": ("stop", "warn", "off")
-        for name in ("non_finite", "divergence", "collapse", "missing_labels", "images", "labels")
+        for name in ("non_finite", "divergence", "collapse", "frozen", "missing_labels", "images", "labels")
     },
 }
 

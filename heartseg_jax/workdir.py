@@ -45,6 +45,11 @@ class Workdir:
         return self.path / "metrics.jsonl"
 
     @property
+    def transfer(self) -> Path:
+        """Where the first weights came from, and each phase's proof of what was frozen."""
+        return self.path / "transfer.json"
+
+    @property
     def checkpoints(self) -> Path:
         """One folder a step."""
         return self.path / "checkpoints"

@@ -13,6 +13,7 @@ from heartseg_jax.data.augment import PRESETS
 from heartseg_jax.imaging.phantom import PhantomSpec, generate
 from heartseg_jax.models import forward
 from heartseg_jax.training import steps
+from heartseg_jax.training.phases import plan
 
 FIRST_LOSSES = {"none": (3.409435, 3.234188, 3.171630), "batch": (3.644057, 3.525114, 3.427205)}
 
@@ -35,9 +36,10 @@ def test_the_loss_of_the_first_three_steps(batch, norm):
     overrides = {"data.size": "24", "model.width": "8", "model.levels": "3", "model.norm": norm}
     _, config = settings.load("configs/quickstart.py", overrides | {"train.warmup_steps": "0"})
     model = forward.build_model(config.model)
-    tx = steps.build_optimizer(config.train, steps.learning_rate_schedule(config.train, 100))
-    state = steps.init_state(model, tx, jax.random.key(0), 24)
-    train_step = steps.make_train_step(model, tx, config.train, PRESETS["none"])
+    tx, train_step = steps.compiled_phase(
+        model, config.train, PRESETS["none"], plan(config.transfer, config.model.levels, 100)[0], 100, 0
+    )
+    state = steps.begin(tx, *steps.init_params(model, jax.random.key(0), 24))
     losses = []
     for _ in range(3):
         state, metrics = train_step(state, batch, jax.random.key(0))

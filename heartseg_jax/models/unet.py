@@ -4,7 +4,7 @@ Counting by arithmetic (parameters, FLOPs, receptive field) lives in `arithmetic
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -115,19 +115,20 @@ class Encoder(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> list[jax.Array]:
+    def __call__(self, x: jax.Array, train: bool, frozen: Collection[str] = ()) -> list[jax.Array]:
         """[B, H, W, C] -> the output of each stage, [B, H/2^k, W/2^k, width * 2^k], finest first."""
         outputs: list[jax.Array] = []
         for level in range(self.levels):
             if level > 0:
                 x = max_pool_2x2(x)
+            learns = train and f"encoder/stage{level + 1}" not in frozen
             x = ConvBlock(
                 self.width * 2**level,
                 norm=self.norm,
                 batch_norm_momentum=self.batch_norm_momentum,
                 dtype=self.dtype,
                 name=f"stage{level + 1}",
-            )(x, train)
+            )(x, learns)
             outputs.append(x)
         return outputs
 
@@ -221,12 +222,13 @@ class UNet(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, image: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, image: jax.Array, train: bool, frozen: Collection[str] = ()) -> jax.Array:
         """Class logits for each pixel.
 
         Args:
             image: [B, H, W, C] float.
             train: BatchNorm uses the batch's own statistics (and updates the running ones) and dropout is on.
+            frozen: of 'encoder/stage1' ... 'decoder', those that stay in inference mode all the same.
 
         Returns:
             logits [B, H, W, num_classes] float32.
@@ -249,7 +251,7 @@ class UNet(nn.Module):
             batch_norm_momentum=self.batch_norm_momentum,
             dtype=self.dtype,
             name="encoder",
-        )(image.astype(self.dtype), train)
+        )(image.astype(self.dtype), train, frozen)
         x = Decoder(
             self.width,
             norm=self.norm == "batch",
@@ -257,5 +259,5 @@ class UNet(nn.Module):
             batch_norm_momentum=self.batch_norm_momentum,
             dtype=self.dtype,
             name="decoder",
-        )(stages, train)
+        )(stages, train and "decoder" not in frozen)
         return Head(self.num_classes, name="head")(x)

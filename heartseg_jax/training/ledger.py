@@ -117,12 +117,12 @@ class Ledger:
         self._act(self._collapse.findings(step, predicted, true, accuracy, self._policy.collapse_evaluations))
         return row
 
-    def write(self, step: int, learning_rate: float, extra: Row) -> None:
+    def write(self, step: int, learning_rates: Mapping[str, float], extra: Row) -> None:
         """Write one row: means since the last, rates, and what an evaluation found."""
         row: Row = {"step": step, "epoch": step / self._per_epoch}
         for name in self._read[0] if self._read else ():
             row[f"train/{name}"] = _finite(math.fsum(r[name] for r in self._read) / len(self._read))
-        row["train/learning_rate/all"] = learning_rate
+        row |= {f"train/learning_rate/{group}": rate for group, rate in learning_rates.items()}
         if self._clock_steps and not math.isnan(self._clock):
             spent = time.perf_counter() - self._clock - self._paused_s
             row["perf/step_ms"] = 1e3 * spent / self._clock_steps

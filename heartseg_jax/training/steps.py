@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import jax
@@ -17,9 +18,12 @@ from heartseg_jax.errors import UserError
 from heartseg_jax.models.forward import apply_model, network_input
 from heartseg_jax.models.unet import UNet
 from heartseg_jax.training import counts, losses
+from heartseg_jax.training.phases import Phase, build_optimizer, learning_rates
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
+TrainStep = Any
+"""`(state, batch, root_key) -> (state, metrics)`."""
 
 
 class TrainState(NamedTuple):
@@ -43,25 +47,22 @@ def learning_rate_schedule(train: Any, total_steps: int) -> optax.Schedule:
     return optax.join_schedules([optax.linear_schedule(0.0, train.learning_rate, warmup), tail], [warmup])
 
 
-def build_optimizer(train: Any, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """Return AdamW on the schedule, behind a clip of the global norm where `train.clip_norm` asks for one."""
-    kernels = lambda params: jax.tree.map(lambda leaf: leaf.ndim > 1, params)  # noqa: E731
-    optimizer = optax.adamw(schedule, weight_decay=train.weight_decay, mask=kernels)
-    return optax.chain(optax.clip_by_global_norm(train.clip_norm), optimizer) if train.clip_norm else optimizer
+def init_params(model: UNet, key: jax.Array, size: int) -> tuple[Any, Any]:
+    """Return (params, batch_stats), the weights drawn from `key`."""
 
-
-def init_state(model: UNet, tx: optax.GradientTransformation, key: jax.Array, size: int) -> TrainState:
-    """Return the state before step 1, its weights drawn from `key`."""
-
-    def init(key: jax.Array) -> TrainState:
+    def init(key: jax.Array) -> tuple[Any, Any]:
         variables = model.init({"params": named_key(key, "params")}, jnp.zeros((1, size, size, 3)), train=False)
-        params = variables["params"]
-        return TrainState(jnp.zeros((), jnp.int32), params, variables.get("batch_stats", {}), tx.init(params))
+        return variables["params"], variables.get("batch_stats", {})
 
     # It runs once, and a CPU needs about twice as long to optimise its many small random draws as to compile them
     # plainly. The last bit of the weights depends on it, and with it every recorded score.
     plain = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
     return jax.jit(init, compiler_options=plain if jax.default_backend() == "cpu" else None)(key)
+
+
+def begin(tx: optax.GradientTransformation, params: Any, batch_stats: Any) -> TrainState:
+    """Return the state before step 1."""
+    return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, tx.init(params))
 
 
 def named_key(key: jax.Array, name: str, step: jax.Array | int = 0) -> jax.Array:
@@ -86,16 +87,26 @@ def weighted_loss(train: Any, logits: jax.Array, label: jax.Array, batch: Batch)
     )
 
 
-def make_train_step(
-    model: UNet, tx: optax.GradientTransformation, train: Any, augmentation: AugmentSettings
-) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]:
-    """Return the jitted step `(state, batch, root_key) -> (state, metrics)`; the state is donated."""
+def train_step_function(
+    model: UNet, tx: optax.GradientTransformation, train: Any, augmentation: AugmentSettings, phase: Phase | None = None
+) -> TrainStep:
+    """Return the pure step `(state, batch, root_key) -> (state, metrics)` of a phase; without one everything learns.
+
+    What a phase freezes gets no gradient computed, keeps its BatchNorm statistics, and is handed on as the very
+    array that came in.
+    """
+    frozen = phase.frozen if phase else frozenset()
+
+    def stopped(params: Any) -> Any:
+        # Without it the clip's and the log's global norm would bring the frozen groups' backward pass back.
+        return _where_frozen(frozen, jax.lax.stop_gradient, params)
 
     def loss_fn(params: Any, batch_stats: Any, image: jax.Array, label: jax.Array, batch: Batch, key: jax.Array) -> Any:
         logits, updates = model.apply(
-            {"params": params, "batch_stats": batch_stats},
+            {"params": stopped(params), "batch_stats": batch_stats},
             image,
             train=True,
+            frozen=frozen,
             mutable=["batch_stats"],
             rngs={"dropout": key},
         )
@@ -110,13 +121,45 @@ def make_train_step(
             state.params, state.batch_stats, image, label, batch, dropout
         )
         updates, opt_state = tx.update(gradients, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        # Not even zero is added to what is frozen: -0.0 would become 0.0.
+        params = _where_frozen(frozen, lambda old, new: old, state.params, optax.apply_updates(state.params, updates))
         metrics["gradient_norm"] = optax.tree.norm(gradients)
         return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
 
-    return jax.jit(step, donate_argnums=0)
+    return step
 
 
+def _where_frozen(frozen: Collection[str], change: Callable[..., Any], *trees: Any) -> Any:
+    """Map `change` over the leaves of frozen groups; the others are the last tree's."""
+
+    def choose(path: Any, *leaves: Any) -> Any:
+        name = "/".join(str(part.key) for part in path)
+        inside = any(name.startswith(group + "/") for group in frozen)
+        return change(*leaves) if inside else leaves[-1]
+
+    return jax.tree_util.tree_map_with_path(choose, *trees)
+
+
+def make_train_step(
+    model: UNet, tx: optax.GradientTransformation, train: Any, augmentation: AugmentSettings, phase: Phase | None = None
+) -> TrainStep:
+    """Return `train_step_function` jitted; the state is donated."""
+    return jax.jit(train_step_function(model, tx, train, augmentation, phase), donate_argnums=0)
+
+
+@functools.lru_cache(maxsize=16)
+def compiled_phase(
+    model: UNet, train: Any, augmentation: AugmentSettings, phase: Phase, total_steps: int, rewarm_steps: int
+) -> tuple[optax.GradientTransformation, TrainStep]:
+    """Return the optimizer and the jitted step of a phase: the same ones for the same phase, so that a process that
+    trains it again (a control, another fold) does not compile it again.
+    """
+    schedule = learning_rates(learning_rate_schedule(train, total_steps), phase, rewarm_steps)
+    tx = build_optimizer(train, schedule, phase)
+    return tx, make_train_step(model, tx, train, augmentation, phase)
+
+
+@functools.lru_cache(maxsize=16)
 def make_eval_step(model: UNet, train: Any) -> Callable[[TrainState, Batch], Metrics]:
     """Return the jitted look at a batch without augmentation: `loss` and `confusion [B, 9, 9]`, an example each."""
 

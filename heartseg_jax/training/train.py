@@ -18,10 +18,12 @@ from heartseg_jax.evaluation import figures, report
 from heartseg_jax.evaluation.evaluate import score_split
 from heartseg_jax.inference.predict import make_probabilities
 from heartseg_jax.models.forward import build_model
-from heartseg_jax.training import guards, steps
+from heartseg_jax.models.unet import UNet
+from heartseg_jax.training import guards, proof, steps
 from heartseg_jax.training.checkpoints import Checkpoints
 from heartseg_jax.training.ledger import Ledger
-from heartseg_jax.training.opening import Run, open_run, resume, sign, tell
+from heartseg_jax.training.opening import Run, enter, first_state, learning_rates, open_run, phase_step, sign, tell
+from heartseg_jax.training.phases import phase_at
 
 
 def train(config: Any, path: Path, argv: list[str]) -> dict[str, Any]:
@@ -38,19 +40,16 @@ def train(config: Any, path: Path, argv: list[str]) -> dict[str, Any]:
     with lock:
         run = open_run(config, folder)
 
-        # Act 2: the model, on one of two rungs: its own last checkpoint, or fresh weights.
+        # Act 2: the model, on one of three rungs: its own last checkpoint, weights from elsewhere, or fresh ones.
         mesh = steps.data_mesh(config.data.batch_size)
         model = build_model(config.model)
-        schedule = steps.learning_rate_schedule(config.train, run.total_steps)
-        tx = steps.build_optimizer(config.train, schedule)
         root = jax.random.key(config.seed)
-        state = steps.replicate(mesh, steps.init_state(model, tx, root, config.data.size))
         batches = pipeline.train_batches(
             run.examples, config.seed, config.data.batch_size, run.total_steps, config.data.threads
         )
         # Closed however the steps end: a checkpoint that is being written when a guard stops is finished first.
         with closing(Checkpoints(folder.checkpoints, config.checkpoint.keep)) as checkpoints, closing(batches):
-            state = resume(run, checkpoints, batches, state)
+            state = first_state(run, model, mesh, root, checkpoints, batches)
             sign(run, argv)
             runs.rewind_metrics(folder, int(state.step))
 
@@ -58,12 +57,10 @@ def train(config: Any, path: Path, argv: list[str]) -> dict[str, Any]:
             if config.log.figures and int(state.step) == 0:
                 _draw_inputs(run, root)
 
-            # Act 4: the steps.
+            # Act 4: the steps, phase by phase.
             if int(state.step) < run.total_steps:
                 folder.done.unlink(missing_ok=True)
-                train_step = steps.make_train_step(model, tx, config.train, PRESETS[config.data.augment])
-                eval_step = steps.make_eval_step(model, config.train)
-                state = _loop(run, state, batches, checkpoints, train_step, eval_step, schedule, mesh, root)
+                state = _loop(run, model, state, batches, checkpoints, mesh, root)
 
         # Act 5: the score on patients it never saw, the figures, and the mark that all is there.
         summary = _finish(run, model, state)
@@ -78,22 +75,14 @@ def train(config: Any, path: Path, argv: list[str]) -> dict[str, Any]:
 
 
 def _loop(
-    run: Run,
-    state: steps.TrainState,
-    batches: Any,
-    checkpoints: Checkpoints,
-    train_step: Any,
-    eval_step: Any,
-    schedule: Any,
-    mesh: Any,
-    root: jax.Array,
+    run: Run, model: UNet, state: steps.TrainState, batches: Any, checkpoints: Checkpoints, mesh: Any, root: jax.Array
 ) -> steps.TrainState:
     """Take the steps that are left. The host never waits for the step that it has just sent off.
 
     The order within a step: send it off; load and send the next batch while it runs; only then read the
-    metrics of the step before. Where a checkpoint or an evaluation is due the host waits, and only there.
-    The evaluation and its row come before the checkpoint: a state at which a guard stops is not kept, so that the
-    same command cannot take it for a finished run, and a kill between the two leaves no row out for ever.
+    metrics of the step before. Where a checkpoint, an evaluation or the end of a phase is due the host waits, and
+    only there. The evaluation and its row come before the checkpoint: a state at which a guard stops is not kept, so
+    that the same command cannot take it for a finished run, and a kill between the two leaves no row out for ever.
     """
     config, first = run.config, int(state.step)
     ledger = Ledger(
@@ -105,11 +94,22 @@ def _loop(
         tell=tell,
     )
     ledger.recall(runs.read_metrics(run.folder))
-    # All at once and beforehand: asked for step by step, each would wait in the device's queue behind a step.
-    rates = np.broadcast_to(np.asarray(schedule(np.arange(run.total_steps))), run.total_steps)
+    eval_step = steps.make_eval_step(model, config.train)
+    rates = learning_rates(run)
     batch = steps.to_devices(mesh, next(batches))
-    bar: tqdm | None = None
+    bar = tqdm(total=run.total_steps, initial=first, disable=None, unit="step", smoothing=0.1)
+    number, entering = -1, False
+    train_step: Any = None
     for step in range(first + 1, run.total_steps + 1):
+        if (phase := phase_at(run.phases, step - 1)) != number:
+            number, train_step = phase, phase_step(run, model, phase)[1]
+            if step - 1 == run.phases[number].first and number:
+                state = enter(run, model, mesh, number, state)
+            if run.transfers:
+                proof.begin(run, number, state)
+            ledger.start_clock()
+            entering = True
+        ends = step == run.phases[number].end
         saves = step == run.total_steps or step % config.checkpoint.every_steps == 0
         looks = step == run.total_steps or step % (run.per_epoch * config.log.evaluate_every_epochs) == 0
         state, current = train_step(state, batch, root)
@@ -119,31 +119,32 @@ def _loop(
             batch = steps.to_devices(mesh, next(batches))
             ledger.waited(time.perf_counter() - began)
         ledger.take(step, current)
-        if saves or looks:
+        if saves or looks or ends:
             ledger.settle()  # the loss of this very step must be known to be finite before it is kept
         row = {}
         if looks:
             began = time.perf_counter()
             row = ledger.look(step, *_watch(run, eval_step, state, mesh))
             ledger.paused(time.perf_counter() - began)
+        if ends and run.transfers:
+            proof.end(run, number, state)
         if row or step % config.log.every_steps == 0:
-            ledger.write(step, float(rates[step - 1]), row)
+            ledger.write(step, {group: float(rate[step - 1]) for group, rate in rates.items()}, row)
         if saves and ledger.finite:
             began = time.perf_counter()
             checkpoints.save(state, position, run.contract)
             ledger.paused(time.perf_counter() - began)
-        if bar is None:
+        if entering:
             # From here on: the bar's estimate and the rates would otherwise take compilation for the pace.
             jax.block_until_ready(current)
             ledger.start_clock()
-            bar = tqdm(total=run.total_steps, initial=step, disable=None, unit="step", smoothing=0.1)
-        else:
-            bar.update()
+            bar.unpause()
+            entering = False
+        bar.update()
         bar.set_postfix_str(ledger.brief, refresh=False)
         if bar.disable and row:
             tell(f"step {step}/{run.total_steps}  {ledger.brief}")
-    if bar is not None:
-        bar.close()
+    bar.close()
     return state
 
 
@@ -185,7 +186,8 @@ def _finish(run: Run, model: Any, state: steps.TrainState) -> dict[str, Any]:
         rows = runs.read_metrics(run.folder)
         black = next((row[key] for row in rows if (key := f"{run.tag}/all_background_accuracy") in row), None)
         path = run.folder.figures / "curves.png"
-        figures.curves(rows, path, title=run.folder.path.name, background_accuracy=black)
+        bounds = [(phase.first, f"phase {n}") for n, phase in enumerate(run.phases, 1)] if len(run.phases) > 1 else []
+        figures.curves(rows, path, title=run.folder.path.name, background_accuracy=black, phase_boundaries=bounds)
     return summary
 
 

@@ -8,14 +8,17 @@ from heartseg_jax import settings
 from heartseg_jax.data.augment import PRESETS
 from heartseg_jax.models.forward import build_model
 from heartseg_jax.training import steps
+from heartseg_jax.training.phases import plan
 
 
 @pytest.mark.slow
 def test_one_step_at_512():
     _, config = settings.load("configs/scratch.py")
     model = build_model(config.model)
-    tx = steps.build_optimizer(config.train, steps.learning_rate_schedule(config.train, 100))
-    state = steps.init_state(model, tx, jax.random.key(0), config.data.size)
+    tx, train_step = steps.compiled_phase(
+        model, config.train, PRESETS[config.data.augment], plan(config.transfer, config.model.levels, 100)[0], 100, 0
+    )
+    state = steps.begin(tx, *steps.init_params(model, jax.random.key(0), config.data.size))
     assert sum(leaf.size for leaf in jax.tree.leaves(state.params)) == 1_863_369
     rng = np.random.default_rng(0)
     shape = (config.data.batch_size, config.data.size, config.data.size)
@@ -27,7 +30,6 @@ def test_one_step_at_512():
         "mask": np.ones(shape[0], np.float32),
     }
     before = np.asarray(state.params["head"]["bias"]).copy()
-    train_step = steps.make_train_step(model, tx, config.train, PRESETS[config.data.augment])
     state, metrics = train_step(state, batch, jax.random.key(0))
     assert np.isfinite(float(metrics["loss"]))
     # The warm-up starts at a rate of 0, so the first step moves nothing; the second does.

@@ -9,6 +9,7 @@ from heartseg_jax import settings
 from heartseg_jax.data.augment import PRESETS
 from heartseg_jax.models import forward
 from heartseg_jax.training import steps
+from heartseg_jax.training.phases import plan
 from tests.tiny import OVERRIDES, tile_images, tile_labels
 
 
@@ -30,9 +31,11 @@ def batch_of(seed: int) -> dict[str, np.ndarray]:
 
 def build(config, preset="as_original"):
     model = forward.build_model(config.model)
-    tx = steps.build_optimizer(config.train, steps.learning_rate_schedule(config.train, 20))
-    state = steps.init_state(model, tx, jax.random.key(0), config.data.size)
-    return model, state, steps.make_train_step(model, tx, config.train, PRESETS[preset])
+    tx, train_step = steps.compiled_phase(
+        model, config.train, PRESETS[preset], plan(config.transfer, config.model.levels, 20)[0], 20, 0
+    )
+    state = steps.begin(tx, *steps.init_params(model, jax.random.key(0), config.data.size))
+    return model, state, train_step
 
 
 def test_nothing_recompiles_after_the_first_step_and_the_loss_falls(config):

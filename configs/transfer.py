@@ -1,0 +1,42 @@
+"""The brain encoder carried over to the heart: first frozen below a new decoder, then everything, on phantom patients.
+
+`:full` is the model of 64 to 1024 filters at 256x256 for 50 epochs; it needs an encoder of that width, by
+`--config.pretrained.path=FILE`. A control of the same length, with a frozen encoder of random weights, is trained
+beside it: a score that this reaches too is no merit of the brain's weights.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    if variant not in ("", "full"):
+        raise ValueError(f"the variants of configs/transfer.py are '' and 'full', not '{variant}'")
+    config = base.get_config(variant)
+    config.model.levels = 5
+    config.model.norm = "encoder"
+    config.data.channels = "repeat"  # as the brain model saw its slices: one, three times
+    config.transfer.schedule = "lp_ft"
+    config.transfer.control = True
+    if variant == "full":
+        config.data.size = 256
+        config.data.batch_size = 8
+        config.data.mm_per_pixel = 1.2
+        config.data.phantom.shape = (64, 256, 256)
+        config.data.phantom.spacing_mm = (2.25, 1.0, 1.0)
+        config.model.width = 64
+        config.model.dropout = 0.3
+        config.train.epochs = 50
+        config.train.learning_rate = 1e-3
+        return config
+    config.pretrained.path = "brain16"
+    config.data.size = 80
+    config.data.mm_per_pixel = 3.0
+    config.data.batch_size = 8
+    config.data.augment = "none"  # new patients cost less than changed ones: there are 36
+    config.data.phantom.train = 36
+    config.model.width = 16
+    config.train.epochs = 3
+    config.train.learning_rate = 4e-3
+    return config

@@ -1,0 +1,271 @@
+"""From a Keras file to this project's encoder: each array in its place, and a report of every layer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from heartseg_jax.errors import UserError
+from heartseg_jax.interop import graph, keras
+
+SHIPPED = {"brain16": Path(__file__).resolve().parents[1] / "weights" / "brain_encoder16.keras"}
+"""Encoders that come with the project, by name."""
+
+NORM_NAMES = {"gamma": "scale", "beta": "bias", "moving_mean": "mean", "moving_variance": "var"}
+CHANNEL_RULE = (
+    "first kernel: summed over the file's input channels (they all saw one grey slice) and divided by the number asked "
+    "for, so that a grey slice repeated gives the same output"
+)
+
+
+class Pretrained(NamedTuple):
+    """An encoder in this project's form.
+
+    Attributes:
+      params: {"stage1": {"conv1": {"kernel" [3, 3, in, out], "bias"}, "norm1": {"scale", "bias"}, ...}, ...}, float32.
+      batch_stats: {"stage1": {"norm1": {"mean", "var"}, "norm2": ...}, ...}, float32.
+      width: filters of the first stage.
+      levels: number of stages.
+      channels: input channels.
+      report: what `conversion.json` holds.
+    """
+
+    params: dict[str, Any]
+    batch_stats: dict[str, Any]
+    width: int
+    levels: int
+    channels: int
+    report: dict[str, Any]
+
+
+def load_encoder(path: Path, *, channels: int = 3) -> Pretrained:
+    """Return the encoder in a Keras file, in a folder that `convert` wrote, or of a name in `SHIPPED`.
+
+    `channels` is how many the network is to take: see `CHANNEL_RULE`; where the file has as many, nothing changes.
+
+    Raises:
+      UserError: it cannot be read, or is not an encoder of this project's kind, naming the layer and both shapes.
+    """
+    path = SHIPPED.get(str(path), path)
+    if (path / "conversion.json").is_file():
+        return _read_folder(path, channels)
+    file = keras.read(path)
+    try:
+        return from_file(file, channels)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def from_file(file: keras.KerasFile, channels: int = 3) -> Pretrained:
+    """Return the encoder of a Keras file that has been read."""
+    if file.config is None:
+        blocks, notes, left = _by_order(file)
+    else:
+        blocks, notes, left = _by_graph(file)
+    params: dict[str, Any] = {}
+    batch_stats: dict[str, Any] = {}
+    rows: list[dict[str, Any]] = []
+    width, given = 0, 0
+    for number, (conv, norm) in enumerate(blocks):
+        stage, place = f"stage{number // 2 + 1}", number % 2 + 1
+        arrays = {name: _array(file, conv, name) for name in ("kernel", "bias")}
+        kernel = arrays["kernel"]
+        if number == 0:
+            _check_rank(conv, kernel)
+            width, given = kernel.shape[3], kernel.shape[2]
+            if given not in (1, 3, channels):
+                raise UserError(
+                    f"'{conv}' takes {given} input channels; an encoder of grey slices has 1 or 3 "
+                    f"(its kernel is {shape(kernel)})"
+                )
+        level = number // 2
+        before = given if number == 0 else width * 2 ** (level - (place == 1))
+        after = width * 2**level
+        _check(conv, "kernel", kernel, (3, 3, before, after))
+        _check(conv, "bias", arrays["bias"], (after,))
+        if number == 0 and channels != given:
+            arrays["kernel"] = regrey(kernel, channels)
+            notes = [*notes, f"{given} input channels became {channels}; {CHANNEL_RULE}"]
+        params.setdefault(stage, {})[f"conv{place}"] = arrays
+        rows += [_row(conv, name, f"encoder/{stage}/conv{place}/{name}", a) for name, a in arrays.items()]
+        for theirs, ours in NORM_NAMES.items():
+            array = _array(file, norm, theirs)
+            _check(norm, theirs, array, (after,))
+            if theirs == "moving_variance" and array.min() < 0:
+                raise UserError(f"'{norm}' has a negative moving_variance; the file is damaged")
+            tree = batch_stats if ours in ("mean", "var") else params
+            tree.setdefault(stage, {}).setdefault(f"norm{place}", {})[ours] = array
+            rows.append(_row(norm, theirs, f"encoder/{stage}/norm{place}/{ours}", array))
+    levels = len(blocks) // 2
+    report = {
+        "source": file.path.name,
+        "sha256": file.sha256,
+        "format": file.format,
+        "width": width,
+        "levels": levels,
+        "channels": channels,
+        "layers": rows,
+        "left_out": left,
+        "notes": notes,
+    }
+    return Pretrained(params, batch_stats, width, levels, channels, report)
+
+
+def regrey(kernel: np.ndarray, channels: int) -> np.ndarray:
+    """Return a first kernel [3, 3, n, out] for `channels` input channels, by `CHANNEL_RULE`."""
+    grey = kernel.sum(axis=2, keepdims=True, dtype=np.float64) / channels
+    return np.repeat(grey, channels, axis=2).astype(np.float32)
+
+
+def _by_graph(file: keras.KerasFile) -> tuple[list[tuple[str, str]], list[str], list[dict[str, str]]]:
+    """Return the (convolution, norm) names of the way down, notes, and what was left with the reason."""
+    assert file.config is not None
+    layers = graph.layers(file.config)
+    path = graph.follow(layers)
+    blocks = [(block.conv.name, block.norm.name) for stage in path.stages for block in stage if block.norm is not None]
+    taken = {name for pair in blocks for name in pair}
+    why = "behind the deepest block: the decoder is trained anew"
+    if path.stopped_at is not None:
+        why += f" (the way up begins at '{path.stopped_at.name}')"
+    left = [{"layer": name, "reason": why} for name in file.weights if name not in taken]
+    return blocks, list(path.notes), left
+
+
+def _by_order(file: keras.KerasFile) -> tuple[list[tuple[str, str]], list[str], list[dict[str, str]]]:
+    """The same for a file without a config: layers in their order, told apart by shape."""
+    convs, norms, foreign = [], [], []
+    for name, arrays in file.weights.items():
+        ranks = {key: array.ndim for key, array in arrays.items()}
+        if "transpose" in name or (ranks.get("kernel") == 4 and arrays["kernel"].shape[:2] == (2, 2)):
+            foreign.append(name)
+        elif ranks.get("kernel") == 4:
+            convs.append(name)
+        elif "gamma" in ranks:
+            norms.append(name)
+        else:
+            foreign.append(name)
+    if not convs:
+        raise UserError("the file has no encoder: no convolution's kernel lies in it")
+    down: list[str] = []
+    for first, second in zip(convs[::2], convs[1::2], strict=False):
+        filters = [file.weights[name]["kernel"].shape[3] for name in (first, second)]
+        if down and filters[0] <= file.weights[down[-1]]["kernel"].shape[3]:
+            break
+        down += [first, second]
+    if len(down) < 4:
+        raise UserError("the file has no encoder: its kernels do not widen from stage to stage, two and two")
+    if len(norms) < len(down):
+        raise UserError(
+            f"the file has {len(norms)} BatchNormalizations for the {len(down)} convolutions of its encoder; "
+            "the brain model's encoder has one at each"
+        )
+    blocks = list(zip(down, norms, strict=False))
+    taken = {name for pair in blocks for name in pair}
+    left = [
+        {"layer": name, "reason": "behind the widest kernels: the decoder is trained anew"}
+        for name in (*convs, *norms, *foreign)
+        if name not in taken
+    ]
+    note = (
+        "the file has weights alone, no graph: its layers were put in their places by their order and their shapes; "
+        "activations, epsilon and strides were taken for the brain model's and cannot be checked"
+    )
+    return blocks, [note], left
+
+
+def _array(file: keras.KerasFile, layer: str, name: str) -> np.ndarray:
+    """Return one array as finite float32, or raise a UserError."""
+    arrays = file.weights.get(layer, {})
+    if name not in arrays:
+        what = "its BatchNorm statistics are missing: " if name.startswith("moving_") else ""
+        has = ", ".join(arrays) or "nothing"
+        raise UserError(f"'{layer}' lacks {name}: {what}the file has {has} for it; save the whole model again")
+    array = arrays[name].astype(np.float32)
+    if not np.isfinite(array).all():
+        bad = int((~np.isfinite(array)).sum())
+        raise UserError(f"'{layer}' {name} holds {bad} NaN or infinite values; the training that made it had diverged")
+    return array
+
+
+def _check_rank(layer: str, kernel: np.ndarray) -> None:
+    if kernel.ndim != 4:
+        raise UserError(f"'{layer}' kernel is {shape(kernel)}; a convolution's has 4 axes")
+    if kernel.shape[:2] != (3, 3) and kernel.shape[2:] == (3, 3):
+        raise UserError(
+            f"'{layer}' kernel is {shape(kernel)}: out, in, rows, columns, as in a channels-first model; "
+            "save the model with channels last (rows, columns, in, out)"
+        )
+
+
+def _check(layer: str, name: str, array: np.ndarray, expected: tuple[int, ...]) -> None:
+    if name == "kernel":
+        _check_rank(layer, array)
+    if array.shape != expected:
+        wanted = "x".join(map(str, expected))
+        raise UserError(f"'{layer}' {name} is {shape(array)}, its place in the encoder is {wanted}")
+
+
+def shape(array: np.ndarray) -> str:
+    """Return an array's shape as text, 3x3x16x32."""
+    return "x".join(map(str, array.shape)) or "scalar"
+
+
+def _row(layer: str, name: str, place: str, array: np.ndarray) -> dict[str, Any]:
+    return {"keras": f"{layer}/{name}", "flax": place, "shape": list(array.shape)}
+
+
+def save_folder(encoder: Pretrained, folder: Path) -> None:
+    """Write `encoder.npz` and, last, `conversion.json`, without which the folder is none of ours."""
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = {f"params/{k}": v for k, v in flatten(encoder.params).items()}
+    arrays |= {f"batch_stats/{k}": v for k, v in flatten(encoder.batch_stats).items()}
+    half = folder / ".encoder.npz.tmp"
+    with half.open("wb") as stream:
+        np.savez(stream, **arrays)  # type: ignore[arg-type]
+    report = encoder.report | {"npz_sha256": hashlib.sha256(half.read_bytes()).hexdigest()}
+    half.replace(folder / "encoder.npz")
+    text = folder / ".conversion.json.tmp"
+    text.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
+    text.replace(folder / "conversion.json")
+
+
+def _read_folder(folder: Path, channels: int) -> Pretrained:
+    try:
+        report = json.loads((folder / "conversion.json").read_text())
+        content = (folder / "encoder.npz").read_bytes()
+        if hashlib.sha256(content).hexdigest() != report["npz_sha256"]:
+            raise UserError(f"{folder}/encoder.npz is not what conversion.json describes; convert the file again")
+        with np.load(folder / "encoder.npz", allow_pickle=False) as stored:
+            trees = unflatten({name: stored[name] for name in stored.files})
+        width, levels, given = (int(report[key]) for key in ("width", "levels", "channels"))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder} is no whole folder of `convert` ({error}); convert the file again") from error
+    if given != channels:
+        kernel = trees["params"]["stage1"]["conv1"]["kernel"]
+        trees["params"]["stage1"]["conv1"]["kernel"] = regrey(kernel, channels)
+    return Pretrained(trees["params"], trees["batch_stats"], width, levels, channels, report)
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
+    """Return a tree of dicts as {'a/b/c': array}."""
+    found: dict[str, np.ndarray] = {}
+    for name, node in tree.items():
+        found |= flatten(node, f"{prefix}{name}/") if isinstance(node, Mapping) else {prefix + name: np.asarray(node)}
+    return found
+
+
+def unflatten(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Return the tree that `flatten` took apart."""
+    tree: dict[str, Any] = {}
+    for path, array in arrays.items():
+        *groups, leaf = path.split("/")
+        node = tree
+        for group in groups:
+            node = node.setdefault(group, {})
+        node[leaf] = array
+    return tree

@@ -1,0 +1,256 @@
+"""Keras files as named arrays and plain JSON, by h5py alone: no code from a file is ever run. The graph is `graph`'s.
+
+Layouts: a whole model as HDF5 (`.h5`, Keras 2 and 3), as a zip (`.keras`, Keras 3), and weights alone (`.weights.h5` of
+Keras 3, or `save_weights` of Keras 2). Which one a file has is told by its content, not by its name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import h5py
+import numpy as np
+
+from heartseg_jax.errors import UserError
+
+HDF5_MAGIC, ZIP_MAGIC = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04"
+MOST_NUMBERS = 2**30
+"""Of one array: far more than any layer here has. A damaged or hostile header must not fill the memory."""
+MOST_JSON_BYTES = 64 * 2**20
+
+NAMED = {
+    "Conv2D": ("kernel", "bias"),
+    "Conv2DTranspose": ("kernel", "bias"),
+    "BatchNormalization": ("gamma", "beta", "moving_mean", "moving_variance"),
+}
+"""What `vars/0`, `vars/1` ... are, where a file only numbers them."""
+
+
+class KerasFile(NamedTuple):
+    """What a file holds.
+
+    Attributes:
+      path: where it lies.
+      format: 'keras', 'h5' or 'weights'.
+      sha256: of its bytes.
+      config: the serialised model, or None where the file has weights alone.
+      weights: layer's name -> variable's name -> array. With a config the layers have its names; without, the file's,
+        in the file's order.
+    """
+
+    path: Path
+    format: str
+    sha256: str
+    config: dict[str, Any] | None
+    weights: dict[str, dict[str, np.ndarray]]
+
+
+def read(path: Path) -> KerasFile:
+    """Return what the Keras file at `path` holds.
+
+    Raises:
+      UserError: it is missing, a folder, empty, truncated, or of a layout that is not Keras's.
+    """
+    if path.is_dir():
+        raise UserError(_about_folder(path))
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"no weights file at {path}; give the path of a .h5, .weights.h5 or .keras file") from None
+    except OSError as error:
+        raise UserError(f"the weights file {path} cannot be read: {error.strerror}") from error
+    if not content:
+        raise UserError(f"the weights file {path} is empty (0 bytes); fetch it again")
+    digest = hashlib.sha256(content).hexdigest()
+    if content.startswith(ZIP_MAGIC):
+        return KerasFile(path, "keras", digest, *_read_zip(path, content))
+    if not content.startswith(HDF5_MAGIC):
+        hint = ""
+        if content.startswith(b"version https://git-lfs"):
+            hint = ": it is a Git LFS pointer, not the file itself; run git lfs pull"
+        raise UserError(f"{path} is no Keras file: neither HDF5 nor a .keras zip, by its first bytes{hint}")
+    with _open(path, content) as file:
+        try:
+            if "model_config" in file.attrs:
+                return KerasFile(path, "h5", digest, _json(path, file.attrs["model_config"]), _by_layer(path, file))
+            return KerasFile(path, "weights", digest, None, _weights_alone(path, file))
+        except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+            raise UserError(f"{path} is damaged: {_first_line(error)}; fetch or save it again") from error
+
+
+def write_hdf5(
+    target: Path | BinaryIO, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Mapping[str, Any]] | None = None
+) -> None:
+    """Write an HDF5 file: `arrays` by their full path in it, `attributes` by the path of a group, which is made."""
+    with h5py.File(target, "w") as file:
+        for name, array in arrays.items():
+            file.create_dataset(name, data=array)
+        for group, values in (attributes or {}).items():
+            node = file.require_group(group)
+            for key, value in values.items():
+                node.attrs[key] = value
+
+
+def _about_folder(path: Path) -> str:
+    if (path / "saved_model.pb").is_file():
+        code = f"import tf_keras; tf_keras.models.load_model({str(path)!r}, compile=False).save('model.h5')"
+        return (
+            f"{path} is a TensorFlow SavedModel, which only TensorFlow can read; turn it into a file with: "
+            f'pip install tensorflow tf_keras && python -c "{code}"'
+        )
+    return f"{path} is a folder, not a weights file; give a .h5, .weights.h5 or .keras file"
+
+
+def _read_zip(path: Path, content: bytes) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray]]]:
+    """Read `config.json` and `model.weights.h5` of a .keras file, in memory."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            names = archive.namelist()
+            for needed in ("config.json", "model.weights.h5"):
+                if needed not in names:
+                    raise UserError(
+                        f"{path} is a zip without {needed}, so no whole .keras file (it holds {', '.join(names[:4])}); "
+                        "save the model again with model.save('model.keras')"
+                    )
+            if archive.getinfo("config.json").file_size > MOST_JSON_BYTES:
+                raise UserError(f"{path} has a config.json of implausible size; save the model again")
+            if archive.getinfo("model.weights.h5").file_size > 4 * MOST_NUMBERS:
+                raise UserError(f"{path} has a model.weights.h5 of implausible size; save the model again")
+            config = _json(path, archive.read("config.json"))
+            stored = archive.read("model.weights.h5")
+    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"{path} is a damaged or truncated zip ({_first_line(error)}); fetch or save it again"
+        ) from error
+    with _open(path, stored) as file:
+        try:
+            numbered = _numbered(path, file)
+        except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+            raise UserError(f"{path} is damaged: {_first_line(error)}; fetch or save it again") from error
+    # The file numbers its layers by class, whatever their own names are.
+    weights: dict[str, dict[str, np.ndarray]] = {}
+    counts: dict[str, int] = {}
+    for layer in _layers(config):
+        kind = str(layer.get("class_name", ""))
+        stem, number = snake_case(kind), counts.get(kind, 0)
+        counts[kind] = number + 1
+        arrays = numbered.get(f"{stem}_{number}" if number else stem)
+        if arrays and kind in NAMED:
+            weights[str(layer.get("config", {}).get("name", layer.get("name")))] = _named(kind, layer, arrays)
+    return config, weights
+
+
+def _named(kind: str, layer: Mapping[str, Any], arrays: list[np.ndarray]) -> dict[str, np.ndarray]:
+    """Give numbered variables their names; a layer without bias, centre or scale has fewer."""
+    config = layer.get("config", {})
+    switches = {"bias": "use_bias", "gamma": "scale", "beta": "center"}
+    names = [name for name in NAMED[kind] if config.get(switches.get(name, ""), True)]
+    return dict(zip(names, arrays, strict=False))
+
+
+def _open(path: Path, content: bytes) -> h5py.File:
+    try:
+        return h5py.File(io.BytesIO(content), "r")
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{path} is a truncated or damaged HDF5 file ({_first_line(error)}); fetch or save it again"
+        ) from error
+
+
+def _json(path: Path, text: Any) -> dict[str, Any]:
+    try:
+        config = json.loads(text)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UserError(f"{path} has a model config that is no JSON ({_first_line(error)}); save it again") from error
+    if not isinstance(config, dict) or not isinstance(config.get("config"), dict | list):
+        raise UserError(f"{path} has a config that describes no model; save the whole model again")
+    return config
+
+
+def _layers(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    inner = config["config"]
+    layers = inner.get("layers", []) if isinstance(inner, dict) else inner  # Keras 2.0's Sequential: a bare list
+    return [layer for layer in layers if isinstance(layer, dict)]
+
+
+def _by_layer(path: Path, file: h5py.File) -> dict[str, dict[str, np.ndarray]]:
+    """Read `model_weights/<layer>/.../<variable>` (or the same at the top): layers in the file's order."""
+    root = file.get("model_weights", file)
+    order = [_text(name) for name in root.attrs.get("layer_names", [])] or list(root)
+    weights = {}
+    for layer in order:
+        if layer in root and isinstance(root[layer], h5py.Group):
+            found = {name.split("/")[-1].split(":")[0]: array for name, array in _arrays(path, root[layer])}
+            if found:
+                weights[layer] = found
+    return weights
+
+
+def _numbered(path: Path, file: h5py.File) -> dict[str, list[np.ndarray]]:
+    """Read `layers/<name>/vars/<n>`, sorted by n."""
+    if "layers" not in file:
+        raise UserError(f"{path} holds no layers: its top level has {', '.join(list(file)[:5]) or 'nothing'}")
+    found: dict[str, list[np.ndarray]] = {}
+    for name in file["layers"]:
+        group = file["layers"][name]
+        if isinstance(group, h5py.Group) and "vars" in group:
+            arrays = sorted(_arrays(path, group["vars"]), key=lambda pair: int(re.sub(r"\D", "", pair[0]) or 0))
+            if arrays:
+                found[name] = [array for _, array in arrays]
+    return found
+
+
+def _weights_alone(path: Path, file: h5py.File) -> dict[str, dict[str, np.ndarray]]:
+    """Read weights that come without a config, in the order in which Keras numbered their layers."""
+    if "layer_names" in file.attrs:
+        return _by_layer(path, file)
+    numbered = _numbered(path, file)
+    weights = {}
+    for name in sorted(numbered, key=_place):
+        arrays = numbered[name]
+        kind = "BatchNormalization" if arrays[0].ndim == 1 else "Conv2DTranspose" if "transpose" in name else "Conv2D"
+        weights[name] = dict(zip(NAMED[kind], arrays, strict=False))
+    return weights
+
+
+def _place(name: str) -> tuple[str, int]:
+    stem, number = re.fullmatch(r"(.*?)(?:_(\d+))?", name).groups()  # type: ignore[union-attr]
+    return stem, int(number or 0)
+
+
+def _arrays(path: Path, group: h5py.Group, prefix: str = "") -> Iterator[tuple[str, np.ndarray]]:
+    """Yield (name, array) below a group. Links that lead elsewhere, to other files too, are not followed."""
+    for name in group:
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            raise UserError(f"{path} has a link at {group.name}/{name} in place of an array; save the model again")
+        node = group[name]
+        if isinstance(node, h5py.Group):
+            yield from _arrays(path, node, f"{prefix}{name}/")
+            continue
+        if not isinstance(node, h5py.Dataset) or node.size is None or node.size > MOST_NUMBERS or node.external:
+            raise UserError(f"{path} has something at {group.name}/{name} that is no plausible array")
+        array = node[()]
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
+            continue  # scalars and text: counters and the like
+        yield prefix + name, array
+
+
+def snake_case(name: str) -> str:
+    """Return a class's name as Keras 3 writes it in files: Conv2DTranspose -> conv2d_transpose."""
+    name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", name))
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]

@@ -1,0 +1,43 @@
+"""BatchNorm's running statistics, measured anew on given images. No files here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from heartseg_jax.models.forward import Batch, network_input
+from heartseg_jax.models.unet import UNet
+
+
+def recalibrate(model: UNet, params: Any, batch_stats: Any, batches: Iterable[Any]) -> Any:
+    """Return `batch_stats` replaced by the mean and variance of every BatchNorm's input over `batches`.
+
+    Each batch goes through the network normalised by its own statistics, as in training, so that a deep layer is
+    measured behind layers that already work. The variance is that of all pixels of all batches: the mean of the
+    batches' variances plus the variance of their means.
+
+    `batches`, at least one, are of equal shape, as the pipeline makes them; no augmentation is applied.
+    """
+    # Without memory, the statistics after one pass are that batch's own.
+    measuring = model.clone(batch_norm_momentum=0.0, dropout=0.0)
+
+    @jax.jit
+    def measure(params: Any, batch_stats: Any, batch: Batch) -> Any:
+        variables = {"params": params, "batch_stats": batch_stats}
+        _, updates = measuring.apply(variables, network_input(batch), train=True, mutable=["batch_stats"])
+        return updates["batch_stats"]
+
+    measured = [measure(params, batch_stats, batch) for batch in batches]
+
+    averages = jax.tree.map(lambda *leaves: jnp.mean(jnp.stack(leaves), axis=0), *measured)
+
+    def spread(tree: Any, every: list[Any]) -> Any:
+        if "mean" in tree and "var" in tree:
+            means = jnp.stack([each["mean"] for each in every])
+            return {"mean": tree["mean"], "var": tree["var"] + jnp.var(means, axis=0)}
+        return {name: spread(tree[name], [each[name] for each in every]) for name in tree}
+
+    return spread(averages, measured)

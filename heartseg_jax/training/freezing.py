@@ -1,0 +1,70 @@
+"""Proof that what should not learn did not: digests of each group at a phase's start and end. No files here."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from heartseg_jax.training.guards import Finding
+from heartseg_jax.training.phases import Phase, group_of
+
+
+def fingerprint(params: Any, batch_stats: Any, groups: Sequence[str]) -> dict[str, str]:
+    """Return the SHA-256 of every group: the bits, paths, shapes and dtypes of its parameters and BatchNorm statistics.
+
+    Waits for the device.
+    """
+    digests = {group: hashlib.sha256() for group in groups}
+    for path, array in leaves({"params": params, "batch_stats": batch_stats}):
+        digest = digests[group_of(path.split("/")[1:], groups)]
+        digest.update(f"{path} {array.shape} {array.dtype}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return {group: digest.hexdigest() for group, digest in digests.items()}
+
+
+def sizes(params: Any, batch_stats: Any, groups: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Return (arrays, numbers) of every group, BatchNorm statistics included."""
+    found = dict.fromkeys(groups, (0, 0))
+    for path, leaf in leaves({"params": params, "batch_stats": batch_stats}, read=False):
+        group = group_of(path.split("/")[1:], groups)
+        arrays, numbers = found[group]
+        found[group] = arrays + 1, numbers + int(np.prod(leaf.shape))
+    return found
+
+
+def leaves(tree: Any, read: bool = True) -> Iterator[tuple[str, Any]]:
+    """Yield (path, array) of a tree of dicts in the order of its paths; on the host where `read`."""
+    named = {"/".join(str(part.key) for part in path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    for path in sorted(named):
+        yield path, np.asarray(named[path]) if read else named[path]
+
+
+def findings(number: int, phase: Phase, before: Mapping[str, str], after: Mapping[str, str]) -> list[Finding]:
+    """Find frozen groups that changed in phase `number` (from 1), and learning ones that did not."""
+    moved = sorted(group for group in phase.frozen if before[group] != after[group])
+    # The very first steps may be taken at rate 0, by the warm-up.
+    still = sorted(g for g in phase.learning if before[g] == after[g] and phase.end - phase.first > 2)
+    found = []
+    if moved:
+        found.append(
+            Finding(
+                "frozen",
+                f"in phase {number} {', '.join(moved)} changed, though frozen (SHA-256 of weights and statistics)",
+                "an error in this program: an optimizer or BatchNorm reached what the phase excludes",
+                "do not use this run; report it with config.json and transfer.json",
+            )
+        )
+    if still:
+        found.append(
+            Finding(
+                "frozen",
+                f"in phase {number} {', '.join(still)} stayed bit for bit as they were, though they should learn",
+                "the learning rate, or the group's multiplier, is too small to change a float32",
+                "raise train.learning_rate or transfer.encoder_multiplier",
+            )
+        )
+    return found

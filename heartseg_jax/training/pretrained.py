@@ -1,0 +1,115 @@
+"""Weights from elsewhere put into a fresh network before its optimizer is built: a Keras file's or a run's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from heartseg_jax.errors import UserError
+from heartseg_jax.interop.encoder import load_encoder
+from heartseg_jax.models.unet import UNet
+from heartseg_jax.training.calibration import recalibrate
+from heartseg_jax.training.checkpoints import Checkpoints
+from heartseg_jax.workdir import Workdir, read_config
+
+Batches = Callable[[int], Iterator[dict[str, np.ndarray]]]
+
+
+def start(
+    config: Any, model: UNet, params: Any, batch_stats: Any, first_batches: Batches
+) -> tuple[Any, Any, dict[str, Any]]:
+    """Return (params, batch_stats, record) with the weights that `config.pretrained` names in their places.
+
+    `params` and `batch_stats` are the freshly drawn network's; `first_batches` gives so many training batches as it is
+    asked for, to measure BatchNorm's statistics on.
+
+    Raises:
+      UserError: the weights cannot be read, or are of another network than the config's, naming both.
+    """
+    asked = config.pretrained
+    record: dict[str, Any] = {"path": asked.path, "recalibrated_batches": asked.recalibrate_batches}
+    if asked.path:
+        if config.model.norm == "none":
+            raise UserError(
+                "the pretrained encoder has BatchNorm and model.norm is 'none'; give --config.model.norm=encoder"
+            )
+        found, source = _read(asked, params)
+        params, batch_stats = (
+            _put(tree, found[kind], f"{kind} of {asked.path}", config.model)
+            for tree, kind in ((params, "params"), (batch_stats, "batch_stats"))
+        )
+        record |= source
+    if asked.recalibrate_batches:
+        batch_stats = recalibrate(model, params, batch_stats, first_batches(asked.recalibrate_batches))
+    return params, batch_stats, record
+
+
+def _read(asked: Any, params: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the arrays to put in, as {'params': tree, 'batch_stats': tree}, and what is known of their source."""
+    path = Path(asked.path)
+    folder = Workdir(path)
+    if folder.config.is_file():
+        config = read_config(folder)
+        store = Checkpoints(folder.checkpoints)
+        step = store.choose()
+        arrays = store.restore_arrays(step)
+        store.close()
+        groups = list(params) if asked.load == "all" else ["encoder"]
+        found = {
+            kind: {group: (arrays.get(kind) or {})[group] for group in groups if group in (arrays.get(kind) or {})}
+            for kind in ("params", "batch_stats")
+        }
+        source = {"kind": "run", "step": step, "loaded": groups, "model": dict(config.model.items())}
+        return found, source
+    if asked.load == "all":
+        raise UserError(
+            f"pretrained.load=all needs a run's folder, and {asked.path} is none; give pretrained.load=encoder"
+        )
+    encoder = load_encoder(path)
+    found = {"params": {"encoder": encoder.params}, "batch_stats": {"encoder": encoder.batch_stats}}
+    report = encoder.report
+    source = {key: report[key] for key in ("sha256", "format") if key in report}
+    return found, {"kind": "keras", "loaded": ["encoder"], **source}
+
+
+def _put(tree: Any, found: Mapping[str, Any], what: str, model: Any) -> Any:
+    """Return `tree` with the leaves of `found` in their places; both must have the very same paths below them."""
+    groups = {group: tree[group] for group in found if group in tree}
+    wanted, given = _leaves(groups), _leaves(found)
+    wrong = [
+        f"{name} is {_size(given[name])}, the network's {_size(wanted[name])}"
+        for name in wanted
+        if name in given and given[name].shape != wanted[name].shape
+    ]
+    if wrong:
+        mend = ""
+        first = next((leaf for name, leaf in given.items() if name.endswith("stage1/conv1/kernel")), None)
+        if first is not None and first.shape[-1] != model.width:
+            mend = f"; give --config.model.width={first.shape[-1]}"
+        raise UserError(f"the {what} do not fit: {wrong[0]} (and {len(wrong) - 1} more){mend}")
+    absent, extra = sorted(set(wanted) - set(given)), sorted(set(given) - set(wanted))
+    if absent or extra:
+        have, need = (len({name.split("/")[1] for name in names}) for names in (given, wanted))
+        mend = f"; give --config.model.levels={have}" if have != need else ""
+        lacks = f"{absent[0]} is missing" if absent else f"{extra[0]} has no place in the network"
+        raise UserError(f"the {what} do not fit: {lacks} (and {len(absent) + len(extra) - 1} more){mend}")
+    bad = [name for name, leaf in given.items() if not np.isfinite(leaf).all()]
+    if bad:
+        raise UserError(f"the {what} hold NaN or infinite values, first in {bad[0]}; use another file or checkpoint")
+    # Where each array lies on the devices is the fresh one's affair.
+    placed = jax.tree.map(lambda old, new: jnp.asarray(np.asarray(new), old.dtype), groups, dict(found))
+    return {**tree, **placed}
+
+
+def _leaves(tree: Any) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {"/".join(str(getattr(part, "key", part)) for part in path): leaf for path, leaf in leaves}
+
+
+def _size(array: Any) -> str:
+    return "x".join(map(str, array.shape)) or "a scalar"
