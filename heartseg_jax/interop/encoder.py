@@ -73,7 +73,7 @@ def from_file(file: keras.KerasFile, channels: int = 3) -> Pretrained:
     width, given = 0, 0
     for number, (conv, norm) in enumerate(blocks):
         stage, place = f"stage{number // 2 + 1}", number % 2 + 1
-        arrays = {name: _array(file, conv, name) for name in ("kernel", "bias")}
+        arrays = {name: array_of(file, conv, name) for name in ("kernel", "bias")}
         kernel = arrays["kernel"]
         if number == 0:
             _check_rank(conv, kernel)
@@ -86,21 +86,21 @@ def from_file(file: keras.KerasFile, channels: int = 3) -> Pretrained:
         level = number // 2
         before = given if number == 0 else width * 2 ** (level - (place == 1))
         after = width * 2**level
-        _check(conv, "kernel", kernel, (3, 3, before, after))
-        _check(conv, "bias", arrays["bias"], (after,))
+        check_shape(conv, "kernel", kernel, (3, 3, before, after))
+        check_shape(conv, "bias", arrays["bias"], (after,))
         if number == 0 and channels != given:
             arrays["kernel"] = regrey(kernel, channels)
             notes = [*notes, f"{given} input channels became {channels}; {CHANNEL_RULE}"]
         params.setdefault(stage, {})[f"conv{place}"] = arrays
-        rows += [_row(conv, name, f"encoder/{stage}/conv{place}/{name}", a) for name, a in arrays.items()]
+        rows += [row(conv, name, f"encoder/{stage}/conv{place}/{name}", a) for name, a in arrays.items()]
         for theirs, ours in NORM_NAMES.items():
-            array = _array(file, norm, theirs)
-            _check(norm, theirs, array, (after,))
+            array = array_of(file, norm, theirs)
+            check_shape(norm, theirs, array, (after,))
             if theirs == "moving_variance" and array.min() < 0:
                 raise UserError(f"'{norm}' has a negative moving_variance; the file is damaged")
             tree = batch_stats if ours in ("mean", "var") else params
             tree.setdefault(stage, {}).setdefault(f"norm{place}", {})[ours] = array
-            rows.append(_row(norm, theirs, f"encoder/{stage}/norm{place}/{ours}", array))
+            rows.append(row(norm, theirs, f"encoder/{stage}/norm{place}/{ours}", array))
     levels = len(blocks) // 2
     report = {
         "source": file.path.name,
@@ -178,7 +178,7 @@ def _by_order(file: keras.KerasFile) -> tuple[list[tuple[str, str]], list[str], 
     return blocks, [note], left
 
 
-def _array(file: keras.KerasFile, layer: str, name: str) -> np.ndarray:
+def array_of(file: keras.KerasFile, layer: str, name: str) -> np.ndarray:
     """Return one array as finite float32, or raise a UserError."""
     arrays = file.weights.get(layer, {})
     if name not in arrays:
@@ -202,12 +202,13 @@ def _check_rank(layer: str, kernel: np.ndarray) -> None:
         )
 
 
-def _check(layer: str, name: str, array: np.ndarray, expected: tuple[int, ...]) -> None:
+def check_shape(layer: str, name: str, array: np.ndarray, expected: tuple[int, ...], where: str = "encoder") -> None:
+    """Raise a UserError with both shapes where they differ."""
     if name == "kernel":
         _check_rank(layer, array)
     if array.shape != expected:
         wanted = "x".join(map(str, expected))
-        raise UserError(f"'{layer}' {name} is {shape(array)}, its place in the encoder is {wanted}")
+        raise UserError(f"'{layer}' {name} is {shape(array)}, its place in the {where} is {wanted}")
 
 
 def shape(array: np.ndarray) -> str:
@@ -215,7 +216,8 @@ def shape(array: np.ndarray) -> str:
     return "x".join(map(str, array.shape)) or "scalar"
 
 
-def _row(layer: str, name: str, place: str, array: np.ndarray) -> dict[str, Any]:
+def row(layer: str, name: str, place: str, array: np.ndarray) -> dict[str, Any]:
+    """Return one array's row of the report."""
     return {"keras": f"{layer}/{name}", "flax": place, "shape": list(array.shape)}
 
 

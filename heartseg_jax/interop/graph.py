@@ -109,7 +109,7 @@ def follow(graph: Mapping[str, Layer]) -> Path:
     layer: Layer | None = starts[0] if starts[0].kind != "InputLayer" else next_layer(graph, starts[0].name)
     while layer is not None and layer.kind not in UPSAMPLING:
         if layer.kind == "Conv2D":
-            if _head(layer):
+            if is_head(layer):
                 break
             block, layer = read_block(graph, layer, need_norm=True)
             stages[-1].append(block)
@@ -151,13 +151,13 @@ def next_layer(graph: Mapping[str, Layer], name: str) -> Layer | None:
 def read_block(graph: Mapping[str, Layer], conv: Layer, *, need_norm: bool) -> tuple[Block, Layer | None]:
     """Return the block that begins at a convolution, and the layer behind it."""
     check_convolution(conv)
-    activation, norm, last = str(_name_of(conv.config.get("activation", "linear"))), None, conv.name
+    activation, norm, last = str(name_of(conv.config.get("activation", "linear"))), None, conv.name
     layer = next_layer(graph, last)
     if layer is not None and layer.kind == "BatchNormalization":
         if activation != "linear":
             raise UserError(
                 f"'{conv.name}' applies {activation} before its BatchNormalization '{layer.name}'; "
-                "this project's encoder applies it behind"
+                "this project's networks apply it behind"
             )
         check_norm(layer)
         norm, last = layer, layer.name
@@ -165,26 +165,26 @@ def read_block(graph: Mapping[str, Layer], conv: Layer, *, need_norm: bool) -> t
     elif need_norm:
         raise UserError(f"'{conv.name}' has no BatchNormalization behind it; the brain model's encoder has one at each")
     if activation == "linear" and layer is not None and layer.kind in ("Activation", "ReLU"):
-        activation = "relu" if layer.kind == "ReLU" else str(_name_of(layer.config.get("activation")))
+        activation = "relu" if layer.kind == "ReLU" else str(name_of(layer.config.get("activation")))
         # ReLU's own options default to none of these.
         if layer.kind == "ReLU" and any(layer.config.get(k) for k in ("max_value", "negative_slope", "threshold")):
             raise UserError(f"'{layer.name}' is a ReLU with a ceiling, slope or threshold; this project's has none")
         last = layer.name
         layer = next_layer(graph, last)
     if activation != "relu":
-        raise UserError(f"the activation behind '{conv.name}' is {activation}, this project's encoder has relu")
+        raise UserError(f"the activation behind '{conv.name}' is {activation}, this project's networks have relu")
     return Block(conv, norm, activation, last), layer
 
 
 def check_convolution(layer: Layer, size: int = 3) -> None:
     """Raise a UserError for anything by which a convolution would compute something else than this project's."""
     expected: dict[str, Any] = {"kernel_size": size, "strides": 1, "dilation_rate": 1, "groups": 1, "use_bias": True}
-    _check(layer, expected | {"padding": "same"} if size > 1 else expected)
+    check_settings(layer, expected | {"padding": "same"} if size > 1 else expected)
 
 
 def check_pooling(layer: Layer) -> None:
     """Raise a UserError unless it is the maximum of each 2x2 square."""
-    _check(layer, {"pool_size": 2, "strides": 2})
+    check_settings(layer, {"pool_size": 2, "strides": 2})
 
 
 def check_norm(layer: Layer) -> None:
@@ -196,10 +196,11 @@ def check_norm(layer: Layer) -> None:
     epsilon = layer.config.get("epsilon", 1e-3)
     if abs(epsilon - 1e-3) > 1e-9:
         raise UserError(f"'{layer.name}' has epsilon {epsilon}, this project's encoder 0.001; its output would differ")
-    _check(layer, {"center": True, "scale": True})
+    check_settings(layer, {"center": True, "scale": True})
 
 
-def _check(layer: Layer, expected: Mapping[str, Any]) -> None:
+def check_settings(layer: Layer, expected: Mapping[str, Any]) -> None:
+    """Raise a UserError unless a layer's settings are those `expected`; what its config leaves out counts as right."""
     if layer.config.get("data_format") == "channels_first":
         raise UserError(f"'{layer.name}' is of a channels-first model; save the model with data_format='channels_last'")
     for key, value in expected.items():
@@ -208,17 +209,16 @@ def _check(layer: Layer, expected: Mapping[str, Any]) -> None:
             given = value  # Keras: strides of a pooling default to its size
         same = all(part == value for part in given) if isinstance(given, list | tuple) else given == value
         if not same:
-            raise UserError(
-                f"'{layer.name}' has {key}={given}, this project's encoder {value}; its output would differ"
-            )
+            raise UserError(f"'{layer.name}' has {key}={given}, this project's has {value}; its output would differ")
 
 
-def _head(layer: Layer) -> bool:
+def is_head(layer: Layer) -> bool:
+    """Return whether a convolution is a head's: 1x1."""
     size = layer.config.get("kernel_size")
     return size in (1, [1, 1], (1, 1))
 
 
-def _name_of(activation: Any) -> Any:
+def name_of(activation: Any) -> Any:
     """Return an activation's name: text, or a serialised object's."""
     if isinstance(activation, Mapping):
         config = activation.get("config")

@@ -1,0 +1,240 @@
+"""A whole U-Net from a Keras file: the encoder by `encoder`, and the way up to the head in the same manner."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from heartseg_jax.errors import UserError
+from heartseg_jax.interop import graph, keras
+from heartseg_jax.interop.encoder import NORM_NAMES, array_of, check_shape, from_file, row
+
+ACTIVATIONS = ("linear", "sigmoid", "softmax")
+"""What may follow the head; the Flax network stops at the logits before it."""
+
+
+class KerasUNet(NamedTuple):
+    """A U-Net in this project's form.
+
+    Attributes:
+      params: the tree of `models.unet.UNet`: encoder, decoder, head; numpy float32.
+      batch_stats: likewise.
+      width: filters at full resolution.
+      levels: stages of the encoder.
+      num_classes: channels of the head.
+      norm: 'batch' where the decoder has BatchNorm too, else 'encoder'.
+      channels: input channels, after the channel rule.
+      activation: what the Keras model applies to the logits: one of `ACTIVATIONS`.
+      taps: Flax path of a convolution -> the Keras layer with that block's output, in the order in which data passes.
+      output: the Keras layer with the model's output.
+      rows: one a decoder's or head's array, as in `conversion.json`.
+    """
+
+    params: dict[str, Any]
+    batch_stats: dict[str, Any]
+    width: int
+    levels: int
+    num_classes: int
+    norm: str
+    channels: int
+    activation: str
+    taps: dict[str, str]
+    output: str
+    rows: list[dict[str, Any]]
+
+
+class WayUp(NamedTuple):
+    """The layers from the bottom to the output; `stages` and `ups` by level, the deepest first."""
+
+    ups: tuple[graph.Layer, ...]
+    stages: tuple[tuple[graph.Block, graph.Block], ...]
+    head: graph.Layer
+    activation: str
+    output: str
+
+
+def load_unet(path: Path, *, channels: int = 3) -> KerasUNet:
+    """Return the U-Net in a Keras file that holds a whole model.
+
+    Raises:
+      UserError: it cannot be read, has no graph, or is no U-Net of this project's kind.
+    """
+    file = keras.read(path)
+    try:
+        return unet_from_file(file, channels)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def unet_from_file(file: keras.KerasFile, channels: int = 3) -> KerasUNet:
+    """Return the U-Net of a Keras file that has been read."""
+    if file.config is None:
+        raise UserError("the file has weights alone, no graph: what its decoder computes cannot be known from it")
+    layers = graph.layers(file.config)
+    down = graph.follow(layers)
+    up = climb(layers, down)
+    encoder = from_file(file, channels)
+    params: dict[str, Any] = {"encoder": encoder.params, "decoder": {}}
+    batch_stats: dict[str, Any] = {"encoder": encoder.batch_stats}
+    rows: list[dict[str, Any]] = []
+    for number, (layer, blocks) in enumerate(zip(up.ups, up.stages, strict=True)):
+        level = encoder.levels - 2 - number
+        stage, filters = f"stage{level + 1}", encoder.width * 2**level
+        place = f"decoder/{stage}"
+        # Keras keeps the kernel [2, 2, out, in], and so does `UpConv`.
+        upward = _convolution(file, layer.name, (2, 2, filters, 2 * filters), filters, f"{place}/up", rows)
+        block: dict[str, Any] = {}
+        statistics: dict[str, Any] = {}
+        for index, (part, inputs) in enumerate(zip(blocks, (2 * filters, filters), strict=True), 1):
+            where, size = f"{place}/block/conv{index}", (3, 3, inputs, filters)
+            block[f"conv{index}"] = _convolution(file, part.conv.name, size, filters, where, rows)
+            if part.norm is not None:
+                learnt, seen = _norm(file, part.norm.name, filters, f"{place}/block/norm{index}", rows)
+                block[f"norm{index}"], statistics[f"norm{index}"] = learnt, seen
+        params["decoder"][stage] = {"up": upward, "block": block}
+        if statistics:
+            batch_stats.setdefault("decoder", {})[stage] = {"block": statistics}
+    classes = int(array_of(file, up.head.name, "bias").size)
+    shape = (1, 1, encoder.width, classes)
+    params["head"] = _convolution(file, up.head.name, shape, classes, "head", rows)
+    norm = "batch" if "decoder" in batch_stats else "encoder"
+    found = (params, batch_stats, encoder.width, encoder.levels, classes, norm, channels)
+    return KerasUNet(*found, up.activation, encoder_taps(down) | _decoder_taps(up), up.output, rows)
+
+
+def encoder_taps(path: graph.Path) -> dict[str, str]:
+    """Return, for each convolution of the way down by its Flax path, the Keras layer with its block's output."""
+    return {
+        f"encoder/stage{level}/conv{place}": block.last
+        for level, stage in enumerate(path.stages, 1)
+        for place, block in enumerate(stage, 1)
+    }
+
+
+def _decoder_taps(up: WayUp) -> dict[str, str]:
+    taps = {}
+    for number, (layer, blocks) in enumerate(zip(up.ups, up.stages, strict=True)):
+        place = f"decoder/stage{len(up.ups) - number}"
+        taps[f"{place}/up"] = layer.name
+        taps |= {f"{place}/block/conv{index}": block.last for index, block in enumerate(blocks, 1)}
+    return taps
+
+
+def climb(layers: Mapping[str, graph.Layer], down: graph.Path) -> WayUp:
+    """Walk from the bottom to the output.
+
+    Raises:
+      UserError: something on the way computes what this project's decoder does not, naming the layer.
+    """
+    ups, stages = [], []
+    layer = down.stopped_at
+    for level in reversed(range(len(down.stages) - 1)):
+        layer = _pass(layers, layer)
+        if layer is None or layer.kind != "Conv2DTranspose":
+            raise UserError(
+                f"{_met(layer)} stands where the transposed convolution to stage {level + 1} belongs; "
+                "this is no whole U-Net of this project's kind"
+            )
+        expected = {"kernel_size": 2, "strides": 2, "dilation_rate": 1, "use_bias": True, "output_padding": None}
+        graph.check_settings(layer, expected | {"activation": "linear"})
+        ups.append(layer)
+        layer = _merge(layers, layer, down.stages[level][1].last)
+        pair = []
+        for _ in range(2):
+            layer = _pass(layers, layer)
+            if layer is None or layer.kind != "Conv2D" or graph.is_head(layer):
+                raise UserError(
+                    f"{_met(layer)} stands where a 3x3 convolution of the decoder's stage {level + 1} belongs; "
+                    "this project's has 2 in each"
+                )
+            block, layer = graph.read_block(layers, layer, need_norm=False)
+            pair.append(block)
+        stages.append((pair[0], pair[1]))
+    bare = [block.conv.name for stage in stages for block in stage if block.norm is None]
+    if bare and len(bare) < 2 * len(stages):
+        raise UserError(
+            f"only some of the decoder's convolutions have a BatchNormalization ({bare[0]} has none); "
+            "this project's decoder has one at each or at none"
+        )
+    head = _pass(layers, layer)
+    if head is None or head.kind != "Conv2D" or not graph.is_head(head):
+        raise UserError(f"{_met(head)} stands where the head's 1x1 convolution belongs")
+    graph.check_convolution(head, size=1)
+    return WayUp(tuple(ups), tuple(stages), head, *_ending(layers, head))
+
+
+def _merge(layers: Mapping[str, graph.Layer], up: graph.Layer, skip: str) -> graph.Layer | None:
+    """Check that the upsampled image and the skip are joined in this project's order; return the layer behind."""
+    joined = graph.next_layer(layers, up.name)
+    if joined is None or joined.kind != "Concatenate":
+        raise UserError(f"{_met(joined)} follows '{up.name}', where a Concatenate with the skip belongs")
+    if joined.config.get("axis", -1) not in (-1, 3):
+        raise UserError(f"'{joined.name}' joins along axis {joined.config['axis']}, not along the channels")
+    sources = [_source(layers, name) for name in joined.inputs]
+    if sources == [skip, up.name]:
+        raise UserError(
+            f"'{joined.name}' joins [skip, upsampled], this project's decoder [upsampled, skip]: "
+            "the kernels behind it would meet the wrong channels"
+        )
+    if sources != [up.name, skip]:
+        raise UserError(
+            f"'{joined.name}' joins {' and '.join(joined.inputs)}, this project's decoder {up.name} and {skip}"
+        )
+    return graph.next_layer(layers, joined.name)
+
+
+def _source(layers: Mapping[str, graph.Layer], name: str) -> str:
+    """Return the layer behind a skip, past those that do nothing at inference."""
+    while name in layers and layers[name].kind in graph.IDLE:
+        name = layers[name].inputs[0]
+    return name
+
+
+def _pass(layers: Mapping[str, graph.Layer], layer: graph.Layer | None) -> graph.Layer | None:
+    while layer is not None and layer.kind in graph.IDLE:
+        layer = graph.next_layer(layers, layer.name)
+    return layer
+
+
+def _ending(layers: Mapping[str, graph.Layer], head: graph.Layer) -> tuple[str, str]:
+    """Return the activation behind the head and the layer that has the model's output."""
+    activation, last = str(graph.name_of(head.config.get("activation", "linear"))), head
+    behind = graph.next_layer(layers, head.name)
+    if activation == "linear" and behind is not None and behind.kind in ("Activation", "Softmax"):
+        if behind.kind == "Softmax" and behind.config.get("axis", -1) not in (-1, 3):
+            raise UserError(f"'{behind.name}' is a softmax along axis {behind.config['axis']}, not over the classes")
+        activation = "softmax" if behind.kind == "Softmax" else str(graph.name_of(behind.config.get("activation")))
+        last, behind = behind, graph.next_layer(layers, behind.name)
+    if behind is not None:
+        raise UserError(f"{_met(behind)} follows the head '{head.name}', where this project's network ends")
+    if activation not in ACTIVATIONS:
+        raise UserError(f"the head '{head.name}' ends in {activation}; known are {', '.join(ACTIVATIONS)}")
+    return activation, last.name
+
+
+def _met(layer: graph.Layer | None) -> str:
+    return "the model's end" if layer is None else f"layer '{layer.name}' ({layer.kind})"
+
+
+def _convolution(
+    file: keras.KerasFile, name: str, kernel: tuple[int, ...], filters: int, place: str, rows: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Return {kernel, bias} of a layer, checked against their shapes; add their rows to the report."""
+    arrays = {key: array_of(file, name, key) for key in ("kernel", "bias")}
+    check_shape(name, "kernel", arrays["kernel"], kernel, "decoder")
+    check_shape(name, "bias", arrays["bias"], (filters,), "decoder")
+    rows += [row(name, key, f"{place}/{key}", array) for key, array in arrays.items()]
+    return arrays
+
+
+def _norm(
+    file: keras.KerasFile, name: str, filters: int, place: str, rows: list[dict[str, Any]]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return {scale, bias} and {mean, var} of a BatchNormalization."""
+    found = {}
+    for theirs, ours in NORM_NAMES.items():
+        found[ours] = array_of(file, name, theirs)
+        check_shape(name, theirs, found[ours], (filters,), "decoder")
+        rows.append(row(name, theirs, f"{place}/{ours}", found[ours]))
+    return {key: found[key] for key in ("scale", "bias")}, {key: found[key] for key in ("mean", "var")}
