@@ -56,6 +56,20 @@ VERBS: dict[str, Verb] = {
         },
         ("source", "output"),
     ),
+    "convert": Verb(
+        "carry a Keras encoder over, every layer listed; or a run's network back to Keras",
+        {
+            "input": ("FILE", "a .h5, .keras or .weights.h5 file"),
+            "output": ("DIR", "the folder to make; with --to=keras a file: .keras or .weights.h5"),
+            "channels": ("N", "input channels that the network is to take (default 3)"),
+            "verify": ("", "compare every block's output with Keras itself (pip install keras)"),
+            "to": ("keras", "the other way: from --workdir to a Keras file"),
+            "workdir": ("DIR", "the run's folder (--to=keras)"),
+            "step": ("N", "of which checkpoint (--to=keras; default: the last)"),
+            "overwrite": ("", "replace a conversion that is there"),
+        },
+        ("output",),
+    ),
     "inspect": Verb(
         "list a checkpoint's arrays: path, shape, dtype, norm",
         {"workdir": ("DIR", "the run's folder"), "step": ("N", "of which checkpoint"), "json": ("", "as JSON")},
@@ -67,7 +81,7 @@ VERBS: dict[str, Verb] = {
         ("config",),
     ),
 }
-SWITCHES = {"json", "repair", "overwrite"}
+SWITCHES = {"json", "repair", "overwrite", "verify"}
 EXAMPLES = """\
 examples:
   python main.py --config=configs/quickstart.py
@@ -157,6 +171,10 @@ def run(call: Call, argv: list[str]) -> None:
         from heartseg_jax.data.command import prepare
 
         prepare(flags, config)
+    elif call.verb == "convert":
+        from heartseg_jax.interop.command import convert
+
+        convert(flags)
     elif call.verb == "inspect":
         from heartseg_jax.tools.inspect import inspect
 

@@ -248,8 +248,12 @@ def _read_folder(folder: Path, channels: int) -> Pretrained:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder} is no whole folder of `convert` ({error}); convert the file again") from error
     if given != channels:
-        kernel = trees["params"]["stage1"]["conv1"]["kernel"]
-        trees["params"]["stage1"]["conv1"]["kernel"] = regrey(kernel, channels)
+        kernel = regrey(trees["params"]["stage1"]["conv1"]["kernel"], channels)
+        trees["params"]["stage1"]["conv1"]["kernel"] = kernel
+        first = "encoder/stage1/conv1/kernel"
+        rows = [r | {"shape": list(kernel.shape)} if r["flax"] == first else r for r in report["layers"]]
+        note = f"{given} input channels became {channels}; {CHANNEL_RULE}"
+        report |= {"channels": channels, "layers": rows, "notes": [*report["notes"], note]}
     return Pretrained(trees["params"], trees["batch_stats"], width, levels, channels, report)
 
 
