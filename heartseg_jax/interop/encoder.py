@@ -151,6 +151,7 @@ def _by_order(file: keras.KerasFile) -> tuple[list[tuple[str, str]], list[str], 
             foreign.append(name)
     if not convs:
         raise UserError("the file has no encoder: no convolution's kernel lies in it")
+    _check_rank(convs[0], file.weights[convs[0]]["kernel"])
     down: list[str] = []
     for first, second in zip(convs[::2], convs[1::2], strict=False):
         filters = [file.weights[name]["kernel"].shape[3] for name in (first, second)]

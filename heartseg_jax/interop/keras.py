@@ -182,12 +182,13 @@ def _layers(config: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _by_layer(path: Path, file: h5py.File) -> dict[str, dict[str, np.ndarray]]:
     """Read `model_weights/<layer>/.../<variable>` (or the same at the top): layers in the file's order."""
-    root = file.get("model_weights", file)
+    root = _child(path, file, "model_weights") if "model_weights" in file else file
     order = [_text(name) for name in root.attrs.get("layer_names", [])] or list(root)
     weights = {}
     for layer in order:
-        if layer in root and isinstance(root[layer], h5py.Group):
-            found = {name.split("/")[-1].split(":")[0]: array for name, array in _arrays(path, root[layer])}
+        group = _child(path, root, layer) if layer in root else None
+        if isinstance(group, h5py.Group):
+            found = {name.split("/")[-1].split(":")[0]: array for name, array in _arrays(path, group)}
             if found:
                 weights[layer] = found
     return weights
@@ -198,10 +199,13 @@ def _numbered(path: Path, file: h5py.File) -> dict[str, list[np.ndarray]]:
     if "layers" not in file:
         raise UserError(f"{path} holds no layers: its top level has {', '.join(list(file)[:5]) or 'nothing'}")
     found: dict[str, list[np.ndarray]] = {}
-    for name in file["layers"]:
-        group = file["layers"][name]
+    layers = _child(path, file, "layers")
+    for name in layers:
+        group = _child(path, layers, name)
         if isinstance(group, h5py.Group) and "vars" in group:
-            arrays = sorted(_arrays(path, group["vars"]), key=lambda pair: int(re.sub(r"\D", "", pair[0]) or 0))
+            arrays = sorted(
+                _arrays(path, _child(path, group, "vars")), key=lambda pair: int(re.sub(r"\D", "", pair[0]) or 0)
+            )
             if arrays:
                 found[name] = [array for _, array in arrays]
     return found
@@ -225,17 +229,24 @@ def _place(name: str) -> tuple[str, int]:
     return stem, int(number or 0)
 
 
+def _child(path: Path, group: h5py.Group, name: str) -> Any:
+    """Return what a group holds under a name. Links that lead elsewhere, to other files too, are not followed."""
+    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+        raise UserError(f"{path} has a link at {group.name.rstrip('/')}/{name} in place of data; save the model again")
+    return group[name]
+
+
 def _arrays(path: Path, group: h5py.Group, prefix: str = "") -> Iterator[tuple[str, np.ndarray]]:
-    """Yield (name, array) below a group. Links that lead elsewhere, to other files too, are not followed."""
+    """Yield (name, array) below a group."""
     for name in group:
-        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-            raise UserError(f"{path} has a link at {group.name}/{name} in place of an array; save the model again")
-        node = group[name]
+        node = _child(path, group, name)
         if isinstance(node, h5py.Group):
             yield from _arrays(path, node, f"{prefix}{name}/")
             continue
-        if not isinstance(node, h5py.Dataset) or node.size is None or node.size > MOST_NUMBERS or node.external:
+        if not isinstance(node, h5py.Dataset) or node.size is None or node.size > MOST_NUMBERS:
             raise UserError(f"{path} has something at {group.name}/{name} that is no plausible array")
+        if node.external or node.is_virtual:
+            raise UserError(f"{path} keeps {node.name} in another file, which is not read; save the model again")
         array = node[()]
         if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
             continue  # scalars and text: counters and the like
