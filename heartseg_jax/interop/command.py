@@ -86,10 +86,6 @@ def _check_folder(output: Path, overwrite: bool) -> None:
 
 
 def _to_keras(flags: Mapping[str, str]) -> None:
-    from heartseg_jax.interop.to_keras import export
-    from heartseg_jax.training.checkpoints import Checkpoints
-    from heartseg_jax.workdir import Workdir, read_config
-
     target = Path(flags["output"])
     if not target.name.endswith((".keras", ".weights.h5")):
         raise UserError(f"--output={target} must end in .keras (the whole model) or .weights.h5 (weights alone)")
@@ -97,6 +93,11 @@ def _to_keras(flags: Mapping[str, str]) -> None:
         raise UserError(f"--output={target} is a folder; name a file")
     if target.exists() and "overwrite" not in flags:
         raise UserError(f"--output={target} is there already; give --overwrite to replace it")
+    # Orbax takes a second to import: only once the flags are known to be good.
+    from heartseg_jax.interop.to_keras import export
+    from heartseg_jax.training.checkpoints import Checkpoints
+    from heartseg_jax.workdir import Workdir, read_config
+
     folder = Workdir(Path(flags["workdir"]))
     config = read_config(folder)
     checkpoints = Checkpoints(folder.checkpoints)

@@ -103,7 +103,9 @@ def follow(graph: Mapping[str, Layer]) -> Path:
     """
     starts = [layer for layer in graph.values() if not layer.inputs]
     if len(starts) != 1:
-        raise UserError(f"the model has {len(starts)} inputs, an encoder has one: {', '.join(s.name for s in starts)}")
+        raise UserError(
+            f"the model has {len(starts)} inputs, an encoder has one: {', '.join(s.name for s in starts[:4])}"
+        )
     notes: list[str] = []
     stages: list[list[Block]] = [[]]
     layer: Layer | None = starts[0] if starts[0].kind != "InputLayer" else next_layer(graph, starts[0].name)

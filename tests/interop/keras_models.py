@@ -16,8 +16,8 @@ def skip_names(convolutions=23, norms=17):
         layers.BatchNormalization()
 
 
-def block(x, filters, norm=True, **options):
-    x = layers.Conv2D(filters, 3, padding="same", **options)(x)
+def block(x, filters, norm=True):
+    x = layers.Conv2D(filters, 3, padding="same", kernel_initializer="zeros")(x)
     if norm:
         x = layers.BatchNormalization()(x)
     return layers.Activation("relu")(x)
@@ -37,7 +37,7 @@ def build_unet(
     between=None,
     seed=0,
 ):
-    """A U-Net with random weights and random BatchNorm statistics.
+    """A U-Net with random weights and random BatchNorm statistics (made as zeros: Keras compiles each initialiser).
 
     `skip_first` joins [skip, upsampled]; `first_stage` is the convolutions of the first stage; `between` makes a
     layer between the two convolutions of each decoder stage.
@@ -52,12 +52,13 @@ def build_unet(
             x = block(x, width * 2**level)
     if decoder:
         for level in reversed(range(levels - 1)):
-            x = layers.Conv2DTranspose(width * 2**level, 2, strides=2, padding="same")(x)
+            x = layers.Conv2DTranspose(width * 2**level, 2, strides=2, padding="same", kernel_initializer="zeros")(x)
             x = layers.Concatenate()([skips[level], x] if skip_first else [x, skips[level]])
             x = block(x, width * 2**level, decoder_norm)
             x = between(level)(x) if between else x
             x = block(x, width * 2**level, decoder_norm)
-        x = layers.Conv2D(classes, 1, activation="sigmoid" if classes == 1 else "softmax")(x)
+        activation = "sigmoid" if classes == 1 else "softmax"
+        x = layers.Conv2D(classes, 1, activation=activation, kernel_initializer="zeros")(x)
     model = keras.Model(inputs, x)
     randomise(model, seed)
     return model
