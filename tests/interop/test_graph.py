@@ -98,7 +98,10 @@ def inner():
         (lambda: chain(conv(), layers.BatchNormalization(), layers.Activation("tanh")), "is tanh, this project's"),
         (lambda: chain(conv(), layers.BatchNormalization(), layers.ReLU(max_value=6.0)), "a ceiling, slope or"),
         (lambda: chain(*pair(), layers.MaxPooling2D(3), *pair()), "pool_size="),
-        (lambda: chain(*pair(), layers.AveragePooling2D(), *pair()), "(AveragePooling2D) on the way down has no place"),
+        (
+            lambda: chain(*pair(), layers.AveragePooling2D(2), *pair()),
+            "(AveragePooling2D) on the way down has no place",
+        ),
         (lambda: chain(*pair(), *pair()), "no convolutions with max pooling between them"),
     ],
 )
