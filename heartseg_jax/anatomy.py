@@ -32,11 +32,24 @@ STRUCTURES: tuple[Structure, ...] = (
 )
 
 NUM_LABELS = len(STRUCTURES)
+HEART, TUMOUR = "heart", "tumour"
 FOREGROUND: tuple[Structure, ...] = STRUCTURES[1:]
 NAMES: tuple[str, ...] = tuple(structure.name for structure in STRUCTURES)
 
+TASKS: dict[str, tuple[Structure, ...]] = {
+    HEART: FOREGROUND,
+    # What the encoder is trained on before the heart: white in its masks, as it is in the source's.
+    TUMOUR: (Structure(1, "tumour", "TU", (255, 255, 255), (246, 54, 0), None),),
+}
+"""What datasets are of: the structures beside the background, by task. Labels mean what their dataset's task says."""
+
 ALL_KNOWN: tuple[int, ...] = tuple(range(NUM_LABELS))
 """The `merge` of a source that labels every structure: channel c counts as c."""
+
+
+def structures(task: str = HEART) -> tuple[Structure, ...]:
+    """Return the structures beside the background that labels of this task stand for."""
+    return TASKS[task]
 
 
 def check_merge(merge: tuple[int, ...] | list[int]) -> tuple[int, ...]:

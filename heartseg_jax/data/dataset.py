@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from heartseg_jax.anatomy import IGNORED, NUM_LABELS
+from heartseg_jax.anatomy import HEART, IGNORED, NUM_LABELS
 from heartseg_jax.data.splits import GAP, SPLITS
 from heartseg_jax.errors import UserError
 
@@ -51,7 +51,10 @@ class Patient:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset folder that has been read and found consistent. The arrays stay on the disk."""
+    """A dataset folder that has been read and found consistent. The arrays stay on the disk.
+
+    `task` says what the labels stand for, see `anatomy.TASKS`.
+    """
 
     path: Path
     intensity: str
@@ -60,6 +63,7 @@ class Dataset:
     split_kind: str
     source: dict[str, Any]
     patients: tuple[Patient, ...]
+    task: str = HEART
 
     def examples(self, split: str) -> list[tuple[int, int]]:
         """Return `(index of the patient, index of the slice)` of every slice in `split`, in order."""

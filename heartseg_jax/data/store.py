@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from heartseg_jax.anatomy import ALL_KNOWN, NUM_LABELS, check_merge
+from heartseg_jax.anatomy import ALL_KNOWN, HEART, NUM_LABELS, TASKS, check_merge
 from heartseg_jax.data.dataset import (
     DTYPES,
     Dataset,
@@ -72,6 +72,7 @@ class DatasetWriter:
       width: columns of every slice.
       source: kind of the source and what was said about it; kept in `dataset.json`.
       split_kind: "patient" or "block".
+      task: what the labels stand for, see `anatomy.TASKS`.
       overwrite: replace an existing dataset.
 
     Raises:
@@ -87,6 +88,7 @@ class DatasetWriter:
         width: int,
         source: dict[str, Any],
         split_kind: str = "patient",
+        task: str = HEART,
         overwrite: bool = False,
     ) -> None:
         self.path = Path(path).absolute()
@@ -98,6 +100,7 @@ class DatasetWriter:
             "height": int(height),
             "width": int(width),
             "split_kind": split_kind,
+            "task": task,
             "source": source,
         }
         self._dtype = DTYPES[intensity]
@@ -213,6 +216,7 @@ def read_dataset(path: str | Path) -> Dataset:
             split_kind=_field(record, "split_kind", str),
             source=_field(record, "source", dict),
             patients=patients,
+            task=_field({"task": HEART, **record}, "task", str),  # datasets from before there were others lack it
         )
     except (KeyError, TypeError, ValueError, OSError, RecursionError) as error:
         detail = f"no field {error}" if isinstance(error, KeyError) else str(error)
@@ -262,6 +266,8 @@ def _check_consistent(dataset: Dataset) -> None:
 
     if dataset.intensity not in DTYPES or dataset.split_kind not in ("patient", "block"):
         fail(f"intensity {dataset.intensity!r}, split by {dataset.split_kind!r}")
+    if dataset.task not in TASKS:
+        fail(f"its task {dataset.task!r} is none of {', '.join(TASKS)}")
     if not dataset.patients:
         fail("it holds no patient")
     ids = [patient.id.casefold() for patient in dataset.patients]
