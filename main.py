@@ -40,8 +40,9 @@ VERBS: dict[str, Verb] = {
     "prepare": Verb(
         "make a dataset folder from a source",
         {
-            "source": ("KIND", "png_pairs (images/ and masks/ of colour PNGs) or phantom"),
-            "input": ("DIR", "the source (png_pairs)"),
+            "source": ("KIND", "png_pairs (images/ and masks/ of colour PNGs), image_mask_zip or phantom"),
+            "input": ("PATH", "the source: a folder (png_pairs), a zip or a folder (image_mask_zip)"),
+            "block": ("N", "slices that stand in for a patient (image_mask_zip; default 64)"),
             "output": ("DATASET", "the dataset folder to make"),
             "patients": ("CSV", "a table `file,patient`; default: the file name's part before _"),
             "colours": ("JSON", "the masks' palette, if it is not the project's own"),

@@ -11,12 +11,13 @@ from tqdm import tqdm
 from heartseg_jax import settings
 from heartseg_jax.anatomy import ALL_KNOWN, check_merge
 from heartseg_jax.data.prepare import describe, prepare_phantom
+from heartseg_jax.data.sources_mask import BLOCK, prepare_image_mask
 from heartseg_jax.data.sources_png import prepare_png_pairs
 from heartseg_jax.data.store import Dataset
 from heartseg_jax.errors import UserError
 from heartseg_jax.imaging.phantom import PhantomSpec
 
-SOURCES = ("png_pairs", "phantom")
+SOURCES = ("png_pairs", "image_mask_zip", "phantom")
 
 
 def prepare(flags: Mapping[str, str], config: Any | None = None) -> Dataset:
@@ -32,10 +33,10 @@ def prepare(flags: Mapping[str, str], config: Any | None = None) -> Dataset:
     if seed < 0:
         raise UserError(f"--seed must be at least 0, not {seed}")
     overwrite = "overwrite" in flags
+    shares = settings.parse_value("--splits", flags.get("splits", "0.7,0.15,0.15"), (0.7, 0.15, 0.15))
     if kind == "png_pairs":
         if "input" not in flags:
             raise UserError("prepare --source=png_pairs needs --input=DIR, a folder with images/ and masks/")
-        shares = settings.parse_value("--splits", flags.get("splits", "0.7,0.15,0.15"), (0.7, 0.15, 0.15))
         merge = settings.parse_value("--merge", flags["merge"], ALL_KNOWN) if "merge" in flags else ALL_KNOWN
         try:
             check_merge(merge)
@@ -52,6 +53,19 @@ def prepare(flags: Mapping[str, str], config: Any | None = None) -> Dataset:
             fractions=shares,
             seed=seed,
             merge=merge,
+            overwrite=overwrite,
+            progress=progress_bar("slices"),
+        )
+    elif kind == "image_mask_zip":
+        if "input" not in flags:
+            raise UserError(
+                "prepare --source=image_mask_zip needs --input=FILE.zip, or a folder with images/ and masks/"
+            )
+        dataset = prepare_image_mask(
+            Path(flags["input"]),
+            output,
+            block=settings.parse_value("--block", flags.get("block", str(BLOCK)), BLOCK),
+            fractions=shares,
             overwrite=overwrite,
             progress=progress_bar("slices"),
         )

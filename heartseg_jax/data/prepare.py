@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from heartseg_jax.anatomy import ALL_KNOWN, NAMES, STRUCTURES
+from heartseg_jax.anatomy import ALL_KNOWN, HEART, NAMES, NUM_LABELS, structures
 from heartseg_jax.data.sources_png import prepare_png_pairs
 from heartseg_jax.data.splits import GAP, SPLITS, block_splits, split_sizes
 from heartseg_jax.data.store import Dataset, DatasetWriter, check_leaks, check_output, read_dataset, verify
@@ -126,7 +126,7 @@ def describe(dataset: Dataset) -> str:
     slices = {split: len(dataset.examples(split)) for split in SPLITS}
     lines = [
         f"dataset    {dataset.path}",
-        f"source     {dataset.source.get('kind', 'unknown')}, intensity {dataset.intensity},"
+        f"source     {dataset.source.get('kind', 'unknown')}, task {dataset.task}, intensity {dataset.intensity},"
         f" slices of {dataset.height} x {dataset.width}, split by {dataset.split_kind}",
     ]
     for split in SPLITS:
@@ -136,10 +136,12 @@ def describe(dataset: Dataset) -> str:
     lines.append("")
     lines.append(f"{'pixels (slices)':<18}" + "".join(f"{split:>20}" for split in SPLITS))
     counts = {split: _counts(dataset, split) for split in SPLITS}
-    for row, name in enumerate([*NAMES, "ignored (255)"]):
+    rows = [(0, NAMES[0]), *((s.label, s.name) for s in structures(dataset.task)), (NUM_LABELS, "ignored (255)")]
+    for row, name in rows:
         cells = (f"{counts[s][:, row].sum()} ({(counts[s][:, row] > 0).sum()})" for s in SPLITS)
         lines.append(f"{name:<18}" + "".join(f"{cell:>20}" for cell in cells))
-    merges = {patient.merge for patient in dataset.patients}
+    # Other tasks have fewer structures than the network has channels: their merge tells nothing that was lost.
+    merges = {patient.merge for patient in dataset.patients if dataset.task == HEART}
     for merge in sorted(merges - {ALL_KNOWN}):
         who = [patient.id for patient in dataset.patients if patient.merge == merge]
         parts = [f"{NAMES[c]} counts as {NAMES[m]}" for c, m in enumerate(merge) if c != m]
@@ -150,7 +152,7 @@ def describe(dataset: Dataset) -> str:
 
 def _counts(dataset: Dataset, split: str) -> np.ndarray:
     rows = [dataset.patients[p].class_counts[s] for p, s in dataset.examples(split)]
-    return np.array(rows, np.int64).reshape(-1, len(NAMES) + 1)
+    return np.array(rows, np.int64).reshape(-1, NUM_LABELS + 1)
 
 
 def warnings_of(dataset: Dataset) -> list[str]:
@@ -169,7 +171,7 @@ def warnings_of(dataset: Dataset) -> list[str]:
     found += [f"nobody is in the {split} split" for split in SPLITS if not dataset.examples(split)]
     known = {m for patient in dataset.patients for c, m in enumerate(patient.merge) if c == m}
     trained = _counts(dataset, "train").sum(axis=0)
-    missing = [s.name for s in STRUCTURES[1:] if s.label in known and trained[s.label] == 0]
+    missing = [s.name for s in structures(dataset.task) if s.label in known and trained[s.label] == 0]
     if missing:
         found.append(f"not one training pixel of {', '.join(missing)}: it cannot be learnt from this dataset")
     return found
