@@ -15,13 +15,15 @@ import numpy as np
 from PIL import Image
 
 from heartseg_jax.anatomy import NUM_LABELS
-from heartseg_jax.data.splits import GAP, SPLITS, block_splits
+from heartseg_jax.data.splits import GAP, block_splits
 from heartseg_jax.data.store import Dataset, DatasetWriter, check_output, read_dataset, verify
 from heartseg_jax.errors import UserError
 
 BLOCK = 64
 """Slices a block: more than a patient has, so that a block left out at a border parts the patients on its sides."""
 FEWEST_BLOCKS = 5
+ROUND = 16
+"""Blocks a round. Files are often sorted by disease: in each round of blocks every split gets its share."""
 ONE_STRUCTURE: tuple[int, ...] = (0, 1, *(0,) * (NUM_LABELS - 2))
 """The `merge` of a source that knows background and label 1: the other channels count as background."""
 
@@ -59,8 +61,8 @@ def prepare_image_mask(
     """Make a dataset of `images/NUMBER.jpg` (or png) and `masks/NUMBER.png`, in a zip or a folder.
 
     The files do not say whose slices they are, only that neighbouring numbers are one patient's: blocks of
-    consecutive slices stand in for patients, each split is one run of blocks, and the block at each border between
-    two splits is left out of the dataset.
+    consecutive slices stand in for patients, splits are runs of blocks, and the block at each border between two
+    splits is left out of the dataset.
 
     Args:
       input: the zip or the folder; a zip's members are read in memory, none is written to the disk.
@@ -85,13 +87,12 @@ def prepare_image_mask(
                 f"{len(pairs)} slices make {len(blocks)} blocks of {block}, too few to part training from test "
                 f"({FEWEST_BLOCKS} at least): give --block={max(1, len(pairs) // (2 * FEWEST_BLOCKS))}, or more slices"
             )
-        # One block between two splits; see BLOCK.
-        splits = block_splits(len(blocks), fractions, gap=1)
+        splits = runs_of_blocks(len(blocks), fractions)
         height, width = read_pixels(pairs[0].image, pairs[0].read_image).shape
         left_out = [_identity(members) for members, split in zip(blocks, splits, strict=True) if split == GAP]
         caveat = (
-            f"blocks of {block} consecutive slices stand in for patients, whom the files do not name: a patient may lie "
-            "in two blocks of one split, and 'patients' are blocks wherever they are counted"
+            f"blocks of {block} consecutive slices stand in for patients, whom the files do not name: a patient may "
+            "lie in two blocks of one split, and 'patients' are blocks wherever they are counted"
         )
         source = {
             "kind": "image_mask_zip",
@@ -134,6 +135,18 @@ def into_blocks(pairs: Sequence[Pair], block: int) -> list[list[Pair]]:
     if len(blocks) > 1 and 2 * len(blocks[-1]) < block:
         blocks[-2] += blocks.pop()
     return blocks
+
+
+def runs_of_blocks(count: int, fractions: Sequence[float]) -> tuple[str, ...]:
+    """Return the split of each of `count` blocks; a block between two splits is in none.
+
+    Every second round runs backwards, train to test, then test to train, so that rounds meet within a split.
+    """
+    splits: list[str] = []
+    for number, members in enumerate(np.array_split(np.arange(count), max(1, count // ROUND))):
+        turn = block_splits(len(members), fractions, gap=1)
+        splits += turn[::-1] if number % 2 else turn
+    return tuple(splits)
 
 
 def _identity(members: Sequence[Pair]) -> str:
