@@ -10,6 +10,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
     config.data = ConfigDict()
     config.data.path = ""  # dataset folder made by `prepare`; empty: phantom patients, made by the run itself
+    config.data.task = "heart"  # what the dataset's labels stand for: 'heart', or 'tumour' (configs/brain.py)
     config.data.test_patients = ()  # ids: these are the test patients, whatever the dataset's own split says
     config.data.validation_patients = ()  # ids, only beside data.test_patients; all others train
     config.data.size = 512  # pixels: the network sees size x size

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from heartseg_jax import settings
+from heartseg_jax.anatomy import HEART
 from heartseg_jax.data.command import make_phantoms
 from heartseg_jax.data.store import Dataset, read_dataset, with_test_patients
 from heartseg_jax.errors import UserError
@@ -20,9 +21,24 @@ def dataset_for(config: Any, workdir: Path) -> Dataset:
 
     Without `data.path`, phantom patients are made once in `datasets/` beside the run folder, under a name that
     holds the digest of everything they depend on: runs of the same phantoms share them.
+
+    Raises:
+      UserError: there is no such dataset, or it is of another task than `data.task`.
     """
+    task = config.data.task
+    if not config.data.path and task != HEART:
+        raise UserError(
+            f"data.task is '{task}' and phantoms are hearts: make a dataset by `python main.py prepare "
+            "--source=image_mask_zip --input=FILE.zip --output=DATASET` and give --config.data.path=DATASET"
+        )
     path = Path(config.data.path) if config.data.path else phantom_dataset(config.data.phantom, workdir.parent)
-    return resplit(read_dataset(path), config)
+    dataset = read_dataset(path)
+    if dataset.task != task:
+        raise UserError(
+            f"{path} is of the task '{dataset.task}', the config of '{task}'; give --config.data.task={dataset.task}, "
+            "or the --config.data.path of another dataset"
+        )
+    return resplit(dataset, config)
 
 
 def resplit(dataset: Dataset, config: Any) -> Dataset:

@@ -105,10 +105,11 @@ def baseline_scores(dataset: Dataset, split: str) -> dict[str, dict[str, float |
         truth = dataset.labels(patient)[slices]
         for name, labels in predictions.items():
             if labels is not None:
-                scores[name][patient.id] = score_patient(truth, labels, patient.merge, distances=False)
-    return {
-        name: {key: summarise(found)[key] for key in ("mean_dice", "pixel_accuracy")} for name, found in scores.items()
-    }
+                scores[name][patient.id] = score_patient(
+                    truth, labels, patient.merge, distances=False, task=dataset.task
+                )
+    summaries = {name: summarise(found, task=dataset.task) for name, found in scores.items()}
+    return {name: {key: s[key] for key in ("mean_dice", "pixel_accuracy")} for name, s in summaries.items()}
 
 
 def _stream(dataset: Dataset, split: str) -> Iterator[tuple]:

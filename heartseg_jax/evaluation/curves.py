@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from heartseg_jax.anatomy import FOREGROUND
+from heartseg_jax.anatomy import HEART, structures
 from heartseg_jax.evaluation import drawing
 
 TRAIN, VALIDATION = "#8c8c8c", "#0072B2"
@@ -26,6 +26,7 @@ def curves(
     title: str,
     phase_boundaries: Sequence[int | tuple[int, str]] = (),
     background_accuracy: float | None = None,
+    task: str = HEART,
 ) -> None:
     """Draw loss, pixel accuracy and Dice against the step.
 
@@ -37,6 +38,7 @@ def curves(
         title: above it.
         phase_boundaries: steps at which a phase of training begins, with or without its name.
         background_accuracy: what an all-background prediction scores; drawn as a dashed line.
+        task: whose structures have a Dice.
     """
     with drawing.canvas(path, 12.0, 4.0) as figure:
         figure.suptitle(textwrap.fill(title, 120), x=0.01, ha="left", fontweight="bold")
@@ -44,10 +46,10 @@ def curves(
         tag = watched(rows)
         _loss(loss, rows, tag)
         _accuracy(accuracy, rows, tag, background_accuracy)
-        _dice(dice, rows, tag)
+        _dice(dice, rows, tag, task)
         for axes in (loss, accuracy, dice):
             _frame(axes, rows, phase_boundaries)
-        handles = _dice_handles(rows, tag)
+        handles = _dice_handles(rows, tag, task)
         if handles:
             figure.legend(handles=handles, loc="outside right center", frameon=False, title="Dice of")
 
@@ -102,13 +104,13 @@ def _accuracy(axes, rows: Sequence[Mapping], tag: str, background: float | None)
     _legend_or_note(axes, "no accuracy was recorded")
 
 
-def _dice(axes, rows: Sequence[Mapping], tag: str) -> None:
+def _dice(axes, rows: Sequence[Mapping], tag: str, task: str) -> None:
     from matplotlib.patheffects import Normal, Stroke
 
     axes.set_title(f"Dice, {WATCHED[tag]}")
     axes.set_ylim(0.0, 1.0)
     drawn = False
-    for structure in FOREGROUND:
+    for structure in structures(task):
         steps, values = series(rows, f"{tag}/dice/{structure.name}")
         if len(steps):
             drawn = True
@@ -125,13 +127,13 @@ def _dice(axes, rows: Sequence[Mapping], tag: str) -> None:
         _note(axes, "no Dice was recorded")
 
 
-def _dice_handles(rows: Sequence[Mapping], tag: str) -> list:
+def _dice_handles(rows: Sequence[Mapping], tag: str, task: str) -> list:
     from matplotlib.lines import Line2D
     from matplotlib.patheffects import Normal, Stroke
 
     mean = Line2D([], [], color="black", linewidth=2.4, label="mean")
     handles = [mean] if len(series(rows, f"{tag}/dice/mean")[0]) else []
-    for structure in FOREGROUND:
+    for structure in structures(task):
         label = f"{structure.short}  {structure.name.replace('_', ' ')}"
         line = Line2D([], [], color=drawing.colour(structure.label), linewidth=1.6, label=label)
         line.set_path_effects([Stroke(linewidth=2.4, foreground="#444444"), Normal()])

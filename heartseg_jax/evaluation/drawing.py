@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from heartseg_jax.anatomy import FOREGROUND, IGNORED, NUM_LABELS, STRUCTURES
+from heartseg_jax.anatomy import FOREGROUND, HEART, IGNORED, NUM_LABELS, STRUCTURES, structures
 
 DPI = 150
 INK = "#222222"
@@ -131,13 +131,13 @@ def outline(axes, mask: np.ndarray, rgb, width: float) -> None:
         axes.set_ylim(mask.shape[0] - 0.5, -0.5)
 
 
-def structure_handles(present: set[int] | None = None) -> list:
-    """Make legend patches of the structures (all, or those `present`), as `LV left ventricle`."""
+def structure_handles(present: set[int] | None = None, task: str = HEART) -> list:
+    """Make legend patches of the task's structures (all, or those `present`), as `LV left ventricle`."""
     from matplotlib.patches import Patch
 
     return [
         Patch(facecolor=colour(s.label), edgecolor=INK, linewidth=0.5, label=f"{s.short}  {s.name.replace('_', ' ')}")
-        for s in FOREGROUND
+        for s in structures(task)
         if present is None or s.label in present
     ]
 

@@ -43,7 +43,9 @@ def score_split(
         truth = np.asarray(dataset.labels(patient)[found.slices])
         check_unchanged(dataset, patient, truth, found.slices)
         whole = patient.contiguous and bool(np.all(np.diff(found.slices) == 1))
-        scores[patient.id] = metrics.score_patient(truth, found.labels, patient.merge, patient.spacing_mm, whole)
+        scores[patient.id] = metrics.score_patient(
+            truth, found.labels, patient.merge, patient.spacing_mm, whole, task=dataset.task
+        )
         panels.append(_panel(dataset, view, found, truth))
     summary = report.build_summary(
         scores,
@@ -52,7 +54,8 @@ def score_split(
         checkpoint=checkpoint,
         baselines=baselines.baseline_scores(dataset, split),
         split_kind=dataset.split_kind,
-        warnings=warnings,
+        warnings=(*dataset.source.get("caveats", ()), *warnings),
+        task=dataset.task,
     )
     report.write_report(output, summary, scores)
     if draw and panels:
@@ -63,6 +66,7 @@ def score_split(
             output / "predictions.png",
             title=f"{as_split or split} patients: mean Dice {mean}",
             caption=f"{summary['patients']} patients; of each the slice with most structures",
+            task=dataset.task,
         )
     return summary
 

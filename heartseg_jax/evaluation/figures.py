@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from heartseg_jax.anatomy import ALL_KNOWN, FOREGROUND, IGNORED, NUM_LABELS
+from heartseg_jax.anatomy import ALL_KNOWN, FOREGROUND, HEART, IGNORED, NUM_LABELS, structures
 from heartseg_jax.evaluation import drawing
 from heartseg_jax.evaluation.curves import curves
 from heartseg_jax.evaluation.metrics import confusion, dice_from_counts
@@ -27,7 +27,7 @@ class Panel(NamedTuple):
     merge: Sequence[int] = ALL_KNOWN
 
 
-def predictions(panels: Sequence[Panel], path: str | Path, *, title: str, caption: str = "") -> None:
+def predictions(panels: Sequence[Panel], path: str | Path, *, title: str, caption: str = "", task: str = HEART) -> None:
     """Draw a row for each panel: image | truth | prediction | errors, with Dice and the legend.
 
     Truth, prediction and errors are after the panel's merge. Raises ValueError if there is no panel.
@@ -42,8 +42,8 @@ def predictions(panels: Sequence[Panel], path: str | Path, *, title: str, captio
         for axes, head in zip(grid[0], ("image", "truth", "prediction", "errors"), strict=True):
             axes.set_title(head, loc="center")
         for row, panel in zip(grid, panels, strict=True):
-            _prediction_row(row, panel)
-        handles = _rows_of_four(drawing.structure_handles() + _error_handles(panels))
+            _prediction_row(row, panel, task)
+        handles = _rows_of_four(drawing.structure_handles(task=task) + _error_handles(panels))
         figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, title=note or None)
         figure.get_layout_engine().set(w_pad=0.02, h_pad=0.03, wspace=0.0, hspace=0.0)
 
@@ -59,7 +59,15 @@ def error_map(truth: np.ndarray, prediction: np.ndarray, merge: Sequence[int] = 
     return found
 
 
-def inputs(image: np.ndarray, label: np.ndarray, path: str | Path, *, names: Sequence[str] = (), most: int = 6) -> None:
+def inputs(
+    image: np.ndarray,
+    label: np.ndarray,
+    path: str | Path,
+    *,
+    names: Sequence[str] = (),
+    most: int = 6,
+    task: str = HEART,
+) -> None:
     """Draw a batch as the network receives it, with statistics of every channel and the labels' outlines.
 
     Args:
@@ -69,6 +77,7 @@ def inputs(image: np.ndarray, label: np.ndarray, path: str | Path, *, names: Seq
         path: the picture to write.
         names: of the examples, as far as known.
         most: so many examples are drawn; the statistics above them are of the whole batch.
+        task: what the labels stand for.
     """
     image, label = np.asarray(image, dtype=np.float32), np.asarray(label)
     shown, channels = min(most, len(image)), image.shape[-1]
@@ -90,7 +99,7 @@ def inputs(image: np.ndarray, label: np.ndarray, path: str | Path, *, names: Seq
             drawing.show_image(axes, image[k, ..., drawn[len(drawn) // 2]])
             drawing.show_labels(axes, label[k], fill=0.0, width=1.1)
             axes.set_xlabel(f"labels: {_share(label[k])}", fontsize=7.5)
-        handles = drawing.structure_handles(drawing.labels_present(label[:shown]))
+        handles = drawing.structure_handles(drawing.labels_present(label[:shown]), task)
         if (label[:shown] == IGNORED).any():
             handles.append(_ignored_handle())
         if handles:
@@ -151,7 +160,7 @@ def by_patient(
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 
 
-def _prediction_row(row, panel: Panel) -> None:
+def _prediction_row(row, panel: Panel, task: str) -> None:
     truth, prediction = _merged(panel.truth, panel.merge), _merged(panel.prediction, panel.merge)
     for axes in row[:3]:
         drawing.show_image(axes, panel.image)
@@ -168,7 +177,7 @@ def _prediction_row(row, panel: Panel) -> None:
     drawing.show_ignored(row[3], truth)
 
     dice = dice_from_counts(confusion(panel.truth, panel.prediction, panel.merge))
-    each = [(s.short, value) for s in FOREGROUND if (value := dice[s.label]) is not None]
+    each = [(s.short, value) for s in structures(task) if (value := dice[s.label]) is not None]
     mean = sum(v for _, v in each) / len(each) if each else None
     words = "nothing to score" if mean is None else f"mean Dice {mean:.2f} in this slice"
     if truth.any() and not prediction.any():

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from heartseg_jax.anatomy import ALL_KNOWN, FOREGROUND, IGNORED, NAMES, NUM_LABELS, check_merge
+from heartseg_jax.anatomy import ALL_KNOWN, HEART, IGNORED, NAMES, NUM_LABELS, check_merge, structures
 from heartseg_jax.evaluation.surface import surface_distances
 
 NSD_TOLERANCE_MM = 2.0
@@ -48,7 +48,7 @@ class StructureScore(NamedTuple):
 
 
 class PatientScore(NamedTuple):
-    """One patient's score: by structure name (all eight), with the counts it was made from."""
+    """One patient's score: by structure name (all of the task's), with the counts it was made from."""
 
     structures: dict[str, StructureScore]
     confusion: np.ndarray
@@ -111,6 +111,7 @@ def score_patient(
     spacing_mm: Sequence[float] | None = None,
     contiguous: bool = False,
     distances: bool = True,
+    task: str = HEART,
 ) -> PatientScore:
     """Score one patient's slices, pooled.
 
@@ -124,6 +125,7 @@ def score_patient(
         spacing_mm: (z, y, x), or None if unknown.
         contiguous: whether these n slices follow one another without a gap.
         distances: False leaves the surface distances out (None), for a quick score.
+        task: what the labels stand for, see `anatomy.TASKS`.
 
     Raises:
         ValueError: as `confusion`, or the labels are not [n, H, W].
@@ -137,8 +139,8 @@ def score_patient(
     spacing = tuple(float(s) for s in spacing_mm) if contiguous and spacing_mm is not None else None
     masks = _merged_labels(truth, prediction, merge) if spacing and distances else None
 
-    structures = {}
-    for structure in FOREGROUND:
+    found = {}
+    for structure in structures(task):
         label = structure.label
         true_voxels, predicted_voxels = int(counts[label].sum()), int(counts[:, label].sum())
         hd95 = assd = nsd = bias = None
@@ -150,7 +152,7 @@ def score_patient(
             elif distances:
                 hd95 = assd = math.hypot(*(n * s for n, s in zip(truth.shape, spacing, strict=True)))
                 nsd = 0.0
-        structures[structure.name] = StructureScore(
+        found[structure.name] = StructureScore(
             dice=dice[label],
             iou=iou[label],
             hd95_mm=hd95,
@@ -163,10 +165,10 @@ def score_patient(
             known=known,
             merged_with=tuple(NAMES[c] for c in range(NUM_LABELS) if merge[c] == label and c != label),
         )
-    return PatientScore(structures, counts, len(truth))
+    return PatientScore(found, counts, len(truth))
 
 
-def summarise(scores: Mapping[str, PatientScore], *, seed: int = 0) -> dict:
+def summarise(scores: Mapping[str, PatientScore], *, seed: int = 0, task: str = HEART) -> dict:
     """Bring patients' scores together into the metric part of `summary.json`.
 
     Each structure's measure is the mean over the patients in whom it is counted; `mean_dice` is the unweighted mean
@@ -180,9 +182,9 @@ def summarise(scores: Mapping[str, PatientScore], *, seed: int = 0) -> dict:
         `distance_patients` (with distances), `merged_with`}, `pixel_accuracy`, `foreground_fraction` {truth,
         prediction}, `warnings`, and `mean_dice_ci95` (None below ten patients) and `by_patient` (None from ten).
     """
-    structures = {s.name: _summarise_structure([p.structures[s.name] for p in scores.values()]) for s in FOREGROUND}
+    table = {s.name: _summarise_structure([p.structures[s.name] for p in scores.values()]) for s in structures(task)}
     counts = sum((p.confusion for p in scores.values()), np.zeros((NUM_LABELS, NUM_LABELS), dtype=np.int64))
-    scored = [s["dice"] for s in structures.values() if s["dice"] is not None]
+    scored = [s["dice"] for s in table.values() if s["dice"] is not None]
     mean_dice = _mean(scored)
     total = int(counts.sum())
     few = len(scores) < BOOTSTRAP_FROM_PATIENTS
@@ -193,14 +195,14 @@ def summarise(scores: Mapping[str, PatientScore], *, seed: int = 0) -> dict:
         "mean_dice": mean_dice,
         "mean_dice_ci95": None if few else bootstrap_mean_dice(scores, seed=seed),
         "structures_scored": len(scored),
-        "structures": structures,
+        "structures": table,
         "pixel_accuracy": pixel_accuracy(counts),
         "foreground_fraction": {
             "truth": int(counts[1:].sum()) / total if total else None,
             "prediction": int(counts[:, 1:].sum()) / total if total else None,
         },
         "by_patient": {key: _one_patient(score) for key, score in scores.items()} if few else None,
-        "warnings": _warnings(scores, structures, counts, mean_dice),
+        "warnings": _warnings(scores, table, counts, mean_dice),
     }
 
 
@@ -211,7 +213,7 @@ def bootstrap_mean_dice(
 
     A draw in which nobody has some structure leaves that structure out, as `summarise` would.
     """
-    rows = [[p.structures[s.name].dice for s in FOREGROUND] for p in scores.values()]
+    rows = [[s.dice for s in p.structures.values()] for p in scores.values()]
     counted = np.array([[value is not None for value in row] for row in rows], dtype=np.float64)
     if not counted.any():
         return None

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from heartseg_jax.anatomy import FOREGROUND
+from heartseg_jax.anatomy import HEART, structures
 from heartseg_jax.evaluation.baselines import NAMES as BASELINES
 from heartseg_jax.evaluation.metrics import MEASURES, PatientScore, summarise
 
@@ -41,6 +41,7 @@ def build_summary(
     split_kind: str = "patient",
     warnings: Sequence[str] = (),
     seed: int = 0,
+    task: str = HEART,
 ) -> dict:
     """Make the content of `summary.json`.
 
@@ -53,8 +54,9 @@ def build_summary(
         split_kind: "patient" or "block"; a block split adds the warning that it measures memorisation.
         warnings: the caller's own, put first.
         seed: of the bootstrap.
+        task: of the dataset, whose structures are scored.
     """
-    metrics = summarise(scores, seed=seed)
+    metrics = summarise(scores, seed=seed, task=task)
     given = baselines or {}
     rows = {name: given.get(name, {}) for name in (*BASELINES, *(n for n in given if n not in BASELINES))}
     found = list(warnings)
@@ -70,6 +72,7 @@ def build_summary(
         which = next(name for name, r in row.items() if r["mean_dice"] == best)
         found.append(f"no better than a baseline: mean Dice {metrics['mean_dice']:.3f}, {which} {best:.3f}")
     return {
+        "task": task,
         "split": split,
         "step": step,
         "checkpoint": checkpoint,
@@ -145,7 +148,7 @@ def _structure_table(summary: Mapping) -> list[str]:
     shown = [c for c in columns if c[1] == "dice" or any(r[c[1]] is not None for r in rows.values())]
     header = f"{'structure':<20}" + "".join(f"{title:>9}" for title, _, _ in shown)
     lines = [header + f"{'missed':>8}{'patients':>10}"]
-    for s in FOREGROUND:
+    for s in structures(summary.get("task", HEART)):
         row = rows[s.name]
         text = f"{s.short + '  ' + s.name:<20}"
         for _, key, digits in shown:
@@ -176,11 +179,11 @@ def _baseline_table(summary: Mapping) -> list[str]:
 
 
 def _patient_table(summary: Mapping) -> list[str]:
-    patients = summary["by_patient"]
+    patients, shown = summary["by_patient"], structures(summary.get("task", HEART))
     wide = max(10, *(len(key) + 2 for key in patients))
-    lines = [f"{'Dice of':<{wide}}" + "".join(f"{s.short:>7}" for s in FOREGROUND) + f"{'mean':>8}{'slices':>8}"]
+    lines = [f"{'Dice of':<{wide}}" + "".join(f"{s.short:>7}" for s in shown) + f"{'mean':>8}{'slices':>8}"]
     for key, row in patients.items():
-        cells = "".join(f"{_number(row['dice'][s.name], 3):>7}" for s in FOREGROUND)
+        cells = "".join(f"{_number(row['dice'][s.name], 3):>7}" for s in shown)
         lines.append(f"{key:<{wide}}{cells}{_number(row['mean_dice'], 3):>8}{row['slices']:>8}")
     return lines
 

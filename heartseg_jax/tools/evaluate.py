@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from heartseg_jax.anatomy import HEART
 from heartseg_jax.data.pipeline import from_contract, misfits, view_of
 from heartseg_jax.data.source import dataset_for, dataset_identity, resplit
 from heartseg_jax.data.store import SPLITS, Dataset, Patient, read_dataset
@@ -42,6 +43,12 @@ def evaluate(
         )
     view = from_contract(contract["view"])
     dataset = read_dataset(data) if data else _own_dataset(contract, config, path)
+    task = contract.get("task", HEART)  # runs from before there were others lack it
+    if dataset.task != task:
+        raise UserError(
+            f"the model in {path} was trained on the task '{task}', {dataset.path} is of the task '{dataset.task}'; "
+            f"give --data=DATASET of the task '{task}'"
+        )
     if split not in (None, "all", *SPLITS):
         raise UserError(f"--split must be one of all, {', '.join(SPLITS)}, not '{split}'")
     wanted = split or ("all" if data else "test")

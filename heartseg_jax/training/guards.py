@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from heartseg_jax.anatomy import FOREGROUND, IGNORED, NUM_LABELS
+from heartseg_jax.anatomy import HEART, IGNORED, NUM_LABELS, structures
 from heartseg_jax.errors import GuardStop
 
 
@@ -91,11 +91,13 @@ def check_images(where: str, images: np.ndarray, intensity: str) -> list[Finding
     return findings
 
 
-def check_known_structures(class_counts: np.ndarray, merges: Sequence[Sequence[int]]) -> list[Finding]:
+def check_known_structures(
+    class_counts: np.ndarray, merges: Sequence[Sequence[int]], task: str = HEART
+) -> list[Finding]:
     """Find structures that a source claims to know but that no training slice holds.
 
     `class_counts` is `[patients, 10]` pixels of the training slices by label 0..8 and ignored; `merges` has
-    nine labels a patient.
+    nine labels a patient; `task` says what the labels stand for.
     """
     totals = class_counts.sum(axis=0)
     if totals[1:NUM_LABELS].sum() == 0:
@@ -108,7 +110,7 @@ def check_known_structures(class_counts: np.ndarray, merges: Sequence[Sequence[i
             )
         ]
     missing = [
-        s.name for s in FOREGROUND if totals[s.label] == 0 and any(merge[s.label] == s.label for merge in merges)
+        s.name for s in structures(task) if totals[s.label] == 0 and any(merge[s.label] == s.label for merge in merges)
     ]
     if not missing:
         return []

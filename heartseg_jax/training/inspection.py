@@ -35,4 +35,6 @@ def inspect_data(dataset: Dataset, policy: Any) -> list[str]:
     counts = np.array(
         [np.sum([c for c, s in zip(p.class_counts, p.splits, strict=True) if s == "train"], axis=0) for p in training]
     )
-    return warnings + guards.act(guards.check_known_structures(counts, [p.merge for p in training]), policy)
+    return warnings + guards.act(
+        guards.check_known_structures(counts, [p.merge for p in training], dataset.task), policy
+    )

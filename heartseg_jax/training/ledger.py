@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from heartseg_jax.anatomy import FOREGROUND, NUM_LABELS
+from heartseg_jax.anatomy import HEART, NUM_LABELS, structures
 from heartseg_jax.evaluation import metrics
 from heartseg_jax.training import guards
 
@@ -20,7 +20,8 @@ Row = dict[str, Any]
 class Ledger:
     """Takes each step's metrics (device arrays), reads them a step late, and makes rows of them.
 
-    `tag` is 'val' where validation patients are watched, 'fit' where training slices stand in for them.
+    `tag` is 'val' where validation patients are watched, 'fit' where training slices stand in for them; the rows have
+    a Dice for each structure of `task`.
     """
 
     def __init__(
@@ -32,9 +33,10 @@ class Ledger:
         per_epoch: int,
         write: Callable[[Row], None],
         tell: Callable[[str], None],
+        task: str = HEART,
     ):
         self._policy, self._tag, self._batch_size, self._per_epoch = policy, tag, batch_size, per_epoch
-        self._write, self._tell = write, tell
+        self._write, self._tell, self._structures = write, tell, structures(task)
         self._pending: tuple[int, Mapping[str, jax.Array]] | None = None
         self._read: list[dict[str, float]] = []
         self._divergence, self._collapse = guards.Divergence(), guards.Collapse()
@@ -105,7 +107,7 @@ class Ledger:
         row: Row = {f"{self._tag}/loss": _finite(loss), f"{self._tag}/pixel_accuracy": accuracy}
         row[f"{self._tag}/all_background_accuracy"] = float(counts[0].sum()) / total
         means = {}
-        for structure in FOREGROUND:
+        for structure in self._structures:
             known = [value for d in dice if (value := d[structure.label]) is not None]
             means[structure.name] = math.fsum(known) / len(known) if known else None
             row[f"{self._tag}/dice/{structure.name}"] = means[structure.name]

@@ -11,6 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from heartseg_jax import workdir as runs
+from heartseg_jax.anatomy import HEART
 from heartseg_jax.data import pipeline
 from heartseg_jax.data.augment import PRESETS
 from heartseg_jax.data.source import dataset_for, dataset_identity
@@ -79,6 +80,7 @@ def open_run(config: Any, folder: runs.Workdir) -> Run:
         "view": dict(pipeline.as_contract(view)),
         "dataset": str(dataset.path.absolute()),
         "dataset_identity": dataset_identity(dataset),
+        "task": dataset.task,
         "per_epoch": per_epoch,
     }
     names = ", ".join(
@@ -163,8 +165,8 @@ def _own_checkpoint(run: Run, checkpoints: Checkpoints) -> Saved | None:
         return None
     saved = checkpoints.read(checkpoints.steps()[-1])
     # Where the dataset lies is noted, not compared: its identity tells whether it is the same. Runs from before
-    # there were phases had a single one.
-    old = {"phases": run.contract["phases"] if len(run.phases) == 1 else None, **saved.contract}
+    # there were phases had a single one, those from before there were tasks are of the heart.
+    old = {"phases": run.contract["phases"] if len(run.phases) == 1 else None, "task": HEART, **saved.contract}
     changed = [key for key in run.contract if key != "dataset" and old.get(key) != run.contract[key]]
     if changed:
         raise UserError(

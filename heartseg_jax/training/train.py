@@ -92,6 +92,7 @@ def _loop(
         per_epoch=run.per_epoch,
         write=lambda row: runs.append_metrics(run.folder, row),
         tell=tell,
+        task=run.dataset.task,
     )
     ledger.recall(runs.read_metrics(run.folder))
     eval_step = steps.make_eval_step(model, config.train)
@@ -187,7 +188,14 @@ def _finish(run: Run, model: Any, state: steps.TrainState) -> dict[str, Any]:
         black = next((row[key] for row in rows if (key := f"{run.tag}/all_background_accuracy") in row), None)
         path = run.folder.figures / "curves.png"
         bounds = [(phase.first, f"phase {n}") for n, phase in enumerate(run.phases, 1)] if len(run.phases) > 1 else []
-        figures.curves(rows, path, title=run.folder.path.name, background_accuracy=black, phase_boundaries=bounds)
+        figures.curves(
+            rows,
+            path,
+            title=run.folder.path.name,
+            background_accuracy=black,
+            phase_boundaries=bounds,
+            task=run.dataset.task,
+        )
     return summary
 
 
@@ -200,4 +208,5 @@ def _draw_inputs(run: Run, root: jax.Array) -> None:
     image, label = jax.jit(lambda batch: steps.prepare_inputs(batch, key, settings))(batch)
     places = [run.examples.index[n] for n in numbers[:8]]
     names = [run.dataset.patients[p].names[z] for p, z in places]
-    figures.inputs(np.asarray(image)[:8], np.asarray(label)[:8], run.folder.figures / "inputs.png", names=names)
+    path, task = run.folder.figures / "inputs.png", run.dataset.task
+    figures.inputs(np.asarray(image)[:8], np.asarray(label)[:8], path, names=names, task=task)

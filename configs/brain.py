@@ -1,0 +1,38 @@
+"""The brain model itself: tumour against the rest, for the encoder that configs/transfer.py carries to the heart.
+
+    python main.py prepare --source=image_mask_zip --input=brain.zip --output=data/brain
+    python main.py --config=configs/brain.py --config.data.path=data/brain
+    python main.py --config=configs/transfer.py:full --config.pretrained.path=runs/brain
+
+`:small` has 16 filters at 128x128, for a CPU in about an hour; its encoder fits configs/transfer.py as it stands. The
+network keeps its nine channels: all but the tumour's count as background.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    if variant not in ("", "small"):
+        raise ValueError(f"the variants of configs/brain.py are '' and 'small', not '{variant}'")
+    config = base.get_config(variant)
+    config.data.task = "tumour"
+    config.data.size = 256
+    config.data.batch_size = 16
+    config.data.channels = "repeat"  # scattered slices have no neighbours
+    config.data.normalise = "percentile"  # 8 bits of unknown window: by percentiles whatever is said here
+    config.data.augment = "default"  # turns, scales, shifts, intensities; no flips, as for the heart
+    config.model.levels = 5
+    config.model.norm = "encoder"
+    config.model.dropout = 0.3
+    config.train.epochs = 40
+    config.train.learning_rate = 1e-3
+    if variant == "small":
+        config.data.size = 128
+        config.data.batch_size = 8
+        config.model.width = 16
+        config.model.dropout = 0.0
+        config.train.epochs = 8
+        config.train.learning_rate = 2e-3
+    return config
