@@ -33,7 +33,7 @@ SIDE = (8, 4096)
 MOST_BYTES = 64 * 2**20
 MOST_FILES = 400_000
 BROKEN = (OSError, ValueError, SyntaxError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
-"""What zipfile and Pillow raise over files that are damaged, encrypted or packed in an unknown way."""
+"""What zipfile and Pillow raise over files that are damaged or packed in an unknown way."""
 
 Read = Callable[[], bytes]
 
@@ -133,7 +133,8 @@ def into_blocks(pairs: Sequence[Pair], block: int) -> list[list[Pair]]:
     """Return `pairs` in runs of `block`; a remainder of less than half a block joins the last."""
     blocks = [list(pairs[start : start + block]) for start in range(0, len(pairs), block)]
     if len(blocks) > 1 and 2 * len(blocks[-1]) < block:
-        blocks[-2] += blocks.pop()
+        rest = blocks.pop()
+        blocks[-1] += rest
     return blocks
 
 
@@ -267,6 +268,8 @@ def _members(archive: zipfile.ZipFile, source: Path) -> dict[str, Read]:
         # Nothing is unpacked, so nothing could be overwritten: but a zip with such names was not made for this.
         if ".." in parts or parts[0] == "" or ":" in parts[0] or stat.S_ISLNK(entry.external_attr >> 16):
             raise UserError(f"{source} holds {name!r}, a path that leads out of it: make the zip anew")
+        if entry.flag_bits & 1:
+            raise UserError(f"{source} is encrypted ({name}): make it anew without a password")
         if name in files:
             raise UserError(f"{source} holds {name} twice: make the zip anew")
         files[name] = _member_reader(archive, entry)
