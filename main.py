@@ -76,6 +76,14 @@ VERBS: dict[str, Verb] = {
         {"workdir": ("DIR", "the run's folder"), "step": ("N", "of which checkpoint"), "json": ("", "as JSON")},
         ("workdir",),
     ),
+    "lab": Verb(
+        "compare transfer with its controls: every patient left out in turn, every arm at equal steps",
+        {
+            **CONFIG,
+            "workdir": ("DIR", "the laboratory's folder (default: runs/<config name>); the same command resumes"),
+        },
+        ("config",),
+    ),
     "check": Verb(
         "show what a config comes to, without data: parameters, receptive field, FLOPs, memory",
         {**CONFIG, "json": ("", "as JSON")},
@@ -180,6 +188,10 @@ def run(call: Call, argv: list[str]) -> None:
         from heartseg_jax.tools.inspect import inspect
 
         inspect(Path(flags["workdir"]), number(flags, "step"), as_json="json" in flags)
+    elif call.verb == "lab":
+        from heartseg_jax.tools.lab import lab
+
+        lab(config, Path(flags.get("workdir", f"runs/{name}")), argv)
     elif call.verb == "check":
         from heartseg_jax.tools.check import check_config
 

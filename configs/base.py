@@ -65,6 +65,18 @@ def get_config(variant: str = "") -> ConfigDict:
     config.train.dice_weight = 1.0  # of the batch Dice in the loss
     config.train.cross_entropy_weight = 1.0  # of the cross-entropy in the loss
 
+    config.lab = ConfigDict()  # read by the verb `lab` alone
+    config.lab.arms = ()  # names of the arms to compare; (): all
+    config.lab.seeds = 2  # how often each arm is trained on each fold
+    config.lab.splits = ()  # 'patient' (each left out in turn), 'slice' (folds of slices at random); (): both
+    config.lab.train_patients = ()  # numbers of training patients, such as '2'; '0': all others; (): that alone
+    config.lab.learning_rates = ()  # tried on an inner patient, by every arm alike; (): train.learning_rate, untried
+    config.lab.looks = 6  # evaluations in the course of a run, for its learning curve
+    config.lab.synthetic_run = ""  # folder of a run on phantoms, which the arm synthetic_full starts from
+    config.lab.replicas = "auto"  # folds at once in one program: 'vmap', 'one' after the other, or whichever is faster
+    config.lab.workers = 0  # processes that share the arms and the cores; 0: one a core on a CPU, else one
+    config.lab.budget_only = False  # print what it would cost, and stop there
+
     config.checkpoint = ConfigDict()
     config.checkpoint.every_steps = 200  # steps between checkpoints; the last step always has one
     config.checkpoint.keep = 2  # newest checkpoints kept

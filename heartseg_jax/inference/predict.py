@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -27,12 +28,19 @@ class PatientLabels(NamedTuple):
 
 def make_probabilities(model: UNet, params: Any, batch_stats: Any) -> Probabilities:
     """Return the jitted map from a batch to probabilities `[B, S, S, 9]` float32."""
+    probabilities = _probabilities(model)
+    return lambda batch: probabilities(params, batch_stats, {name: jnp.asarray(x) for name, x in batch.items()})
+
+
+@functools.lru_cache(maxsize=16)
+def _probabilities(model: UNet) -> Any:
+    """One program a model, however many sets of weights it is asked for."""
 
     @jax.jit
     def probabilities(params: Any, batch_stats: Any, batch: dict[str, jax.Array]) -> jax.Array:
         return jax.nn.softmax(apply_model(model, params, batch_stats, network_input(batch)), axis=-1)
 
-    return lambda batch: probabilities(params, batch_stats, {name: jnp.asarray(x) for name, x in batch.items()})
+    return probabilities
 
 
 def merged(probabilities: np.ndarray, merge: tuple[int, ...]) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from typing import Any
 
@@ -21,15 +22,7 @@ def recalibrate(model: UNet, params: Any, batch_stats: Any, batches: Iterable[An
 
     `batches`, at least one, are of equal shape, as the pipeline makes them; no augmentation is applied.
     """
-    # Without memory, the statistics after one pass are that batch's own.
-    measuring = model.clone(batch_norm_momentum=0.0, dropout=0.0)
-
-    @jax.jit
-    def measure(params: Any, batch_stats: Any, batch: Batch) -> Any:
-        variables = {"params": params, "batch_stats": batch_stats}
-        _, updates = measuring.apply(variables, network_input(batch), train=True, mutable=["batch_stats"])
-        return updates["batch_stats"]
-
+    measure = _measurer(model)
     measured = [measure(params, batch_stats, batch) for batch in batches]
 
     averages = jax.tree.map(lambda *leaves: jnp.mean(jnp.stack(leaves), axis=0), *measured)
@@ -41,3 +34,17 @@ def recalibrate(model: UNet, params: Any, batch_stats: Any, batches: Iterable[An
         return {name: spread(tree[name], [each[name] for each in every]) for name in tree}
 
     return spread(averages, measured)
+
+
+@functools.lru_cache(maxsize=16)
+def _measurer(model: UNet) -> Any:
+    # Without memory, the statistics after one pass are that batch's own.
+    measuring = model.clone(batch_norm_momentum=0.0, dropout=0.0)
+
+    @jax.jit
+    def measure(params: Any, batch_stats: Any, batch: Batch) -> Any:
+        variables = {"params": params, "batch_stats": batch_stats}
+        _, updates = measuring.apply(variables, network_input(batch), train=True, mutable=["batch_stats"])
+        return updates["batch_stats"]
+
+    return measure

@@ -49,7 +49,11 @@ def learning_rate_schedule(train: Any, total_steps: int) -> optax.Schedule:
 
 def init_params(model: UNet, key: jax.Array, size: int) -> tuple[Any, Any]:
     """Return (params, batch_stats), the weights drawn from `key`."""
+    return _initialiser(model, size)(key)
 
+
+@functools.lru_cache(maxsize=16)
+def _initialiser(model: UNet, size: int) -> Any:
     def init(key: jax.Array) -> tuple[Any, Any]:
         variables = model.init({"params": named_key(key, "params")}, jnp.zeros((1, size, size, 3)), train=False)
         return variables["params"], variables.get("batch_stats", {})
@@ -57,7 +61,7 @@ def init_params(model: UNet, key: jax.Array, size: int) -> tuple[Any, Any]:
     # It runs once, and a CPU needs about twice as long to optimise its many small random draws as to compile them
     # plainly. The last bit of the weights depends on it, and with it every recorded score.
     plain = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-    return jax.jit(init, compiler_options=plain if jax.default_backend() == "cpu" else None)(key)
+    return jax.jit(init, compiler_options=plain if jax.default_backend() == "cpu" else None)
 
 
 def begin(tx: optax.GradientTransformation, params: Any, batch_stats: Any) -> TrainState:
@@ -147,7 +151,7 @@ def make_train_step(
     return jax.jit(train_step_function(model, tx, train, augmentation, phase), donate_argnums=0)
 
 
-@functools.lru_cache(maxsize=16)
+@functools.lru_cache(maxsize=64)
 def compiled_phase(
     model: UNet, train: Any, augmentation: AugmentSettings, phase: Phase, total_steps: int, rewarm_steps: int
 ) -> tuple[optax.GradientTransformation, TrainStep]:
