@@ -4,8 +4,8 @@
     python main.py --config=configs/brain.py --config.data.path=data/brain
     python main.py --config=configs/transfer.py:full --config.pretrained.path=runs/brain
 
-`:small` has 16 filters at 128x128, for a CPU in about an hour; its encoder fits configs/transfer.py as it stands. The
-network keeps its nine channels: all but the tumour's count as background.
+`:small` has 16 filters at 128x128, for a CPU in about an hour (3,064 slices, 0.9 s a step on one core); its encoder
+fits configs/transfer.py as it stands. The network keeps its nine channels: all but the tumour's count as background.
 """
 
 from ml_collections import ConfigDict
@@ -33,6 +33,6 @@ def get_config(variant: str = "") -> ConfigDict:
         config.data.batch_size = 8
         config.model.width = 16
         config.model.dropout = 0.0
-        config.train.epochs = 8
+        config.train.epochs = 12
         config.train.learning_rate = 2e-3
     return config

@@ -110,19 +110,20 @@ def prepare_image_mask(
         with DatasetWriter(
             output, intensity="uint8", height=height, width=width, source=source, task=task, overwrite=overwrite
         ) as writer:
-            marked, done = np.zeros(2, np.int64), 0
+            marked, pixels, done = 0, 0, 0
             for members, split in zip(blocks, splits, strict=True):
                 images, labels = _read_block(members, (height, width))
-                marked += np.count_nonzero(labels), labels.size
+                marked += int(np.count_nonzero(labels))
+                pixels += labels.size
                 done += len(members)
                 if progress:
                     progress(done, len(pairs))
                 if split != GAP:
                     names = [pair.image for pair in members]
                     writer.add(_identity(members), images, labels, names=names, split=split, merge=ONE_STRUCTURE)
-            if not marked[0]:
+            if not marked:
                 raise UserError(f"all {len(pairs)} masks of {input} are empty: no pixel is above 0; export them again")
-            if marked[0] == marked[1]:
+            if marked == pixels:
                 raise UserError(f"no pixel of the masks of {input} is 0, the background; export them with 0 for it")
     dataset = read_dataset(output)
     verify(dataset)
