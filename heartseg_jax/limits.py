@@ -103,6 +103,13 @@ def check(values: Mapping[str, Any]) -> None:
         raise UserError(f"train.learning_rate must be above 0, not {values['train.learning_rate']}")
     if values["model.num_classes"] != 9:
         raise UserError(f"model.num_classes must be 9, background included, not {values['model.num_classes']}")
+    if values["model.norm"] == "none" and (values["pretrained.path"] or values["pretrained.recalibrate_batches"]):
+        raise UserError(
+            "model.norm=none has no BatchNorm, and pretrained.path and pretrained.recalibrate_batches need it; "
+            "give --config.model.norm=encoder"
+        )
+    if values["pretrained.load"] == "all" and not values["pretrained.path"]:
+        raise UserError("pretrained.load=all needs --config.pretrained.path=RUN")
     if not 0 <= values["model.dropout"] < 1:
         raise UserError(f"model.dropout must be from 0 to below 1, not {values['model.dropout']}")
     if not 0 < values["model.batch_norm_momentum"] < 1:

@@ -83,6 +83,22 @@ def build_summary(
     }
 
 
+def with_controls(summary: Mapping, controls: Mapping[str, Mapping[str, float | None]]) -> dict:
+    """Return the summary with `controls` (name -> mean_dice, pixel_accuracy), and a warning where one is as good."""
+    warnings = list(summary["warnings"])
+    for name, row in controls.items():
+        if (
+            summary["mean_dice"] is not None
+            and row["mean_dice"] is not None
+            and row["mean_dice"] >= summary["mean_dice"]
+        ):
+            warnings.append(
+                f"the control {name} is as good (mean Dice {row['mean_dice']:.3f}, this model "
+                f"{summary['mean_dice']:.3f}): nothing here speaks for the pretrained weights"
+            )
+    return {**summary, "controls": {name: dict(row) for name, row in controls.items()}, "warnings": warnings}
+
+
 def write_report(folder: Path, summary: Mapping, scores: Mapping[str, PatientScore]) -> None:
     """Write `summary.json` and `cases.csv` into `folder`, which is made; each appears whole or not at all."""
     folder = Path(folder)
@@ -172,8 +188,9 @@ def _baseline_table(summary: Mapping) -> list[str]:
     model = f"{'this model':<26}{_number(summary['mean_dice'], 3):>10}{_number(summary['pixel_accuracy'], 4):>16}"
     interval = summary.get("mean_dice_ci95")
     lines.append(model + (f"  95 % interval {interval[0]:.3f} to {interval[1]:.3f}" if interval else ""))
-    for name, row in summary["baselines"].items():
-        title = "baseline " + name.replace("_", " ")
+    rows = [("control " + name, row) for name, row in summary.get("controls", {}).items()]
+    for name, row in rows + [("baseline " + name, row) for name, row in summary["baselines"].items()]:
+        title = name.replace("_", " ")
         lines.append(f"{title:<26}{_number(row['mean_dice'], 3):>10}{_number(row['pixel_accuracy'], 4):>16}")
     return lines
 

@@ -16,6 +16,7 @@ from heartseg_jax.evaluation import report
 from heartseg_jax.evaluation.evaluate import score_split
 from heartseg_jax.inference.predict import make_probabilities
 from heartseg_jax.models.forward import build_model
+from heartseg_jax.training import control
 from heartseg_jax.training.checkpoints import Checkpoints
 from heartseg_jax.workdir import Workdir, read_config
 
@@ -90,6 +91,9 @@ def evaluate(
         as_split=wanted,
         warnings=warnings,
     )
+    if not data and (beside := control.scores(path, summary["split"], step)):
+        summary = report.with_controls(summary, beside)
+        report.write_summary(output / "summary.json", summary)
     print(report.table(summary))
     return summary
 

@@ -111,7 +111,7 @@ def _set(config: Any, field: str, value: Any) -> None:
 
 
 def jobs_of(config: Any) -> list[Job]:
-    """Return the jobs in the order in which they are worth doing: by patient first, every arm with one seed before the next."""
+    """Return the jobs, by patient before by slice, and every arm with one seed before the next seed."""
     splits = list(config.lab.splits) or ["patient", "slice"]
     for split in splits:
         if split not in ("patient", "slice"):

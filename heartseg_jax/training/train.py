@@ -19,17 +19,17 @@ from heartseg_jax.evaluation.evaluate import score_split
 from heartseg_jax.inference.predict import make_probabilities
 from heartseg_jax.models.forward import build_model
 from heartseg_jax.models.unet import UNet
-from heartseg_jax.training import guards, proof, steps
+from heartseg_jax.training import control, guards, proof, steps
 from heartseg_jax.training.checkpoints import Checkpoints
 from heartseg_jax.training.ledger import Ledger
 from heartseg_jax.training.opening import Run, enter, first_state, learning_rates, open_run, phase_step, sign, tell
 from heartseg_jax.training.phases import phase_at
 
 
-def train(config: Any, path: Path, argv: list[str]) -> dict[str, Any]:
+def train(config: Any, path: Path, argv: list[str], *, as_control: bool = False) -> dict[str, Any]:
     """Train the model of `config` in the folder `path`, or go on with the run that lies there.
 
-    Returns the summary of the final evaluation.
+    Returns the summary of the final evaluation; with `as_control` nothing of it is printed.
 
     Raises:
       UserError: the folder, the data or the config do not fit.
@@ -64,12 +64,19 @@ def train(config: Any, path: Path, argv: list[str]) -> dict[str, Any]:
 
         # Act 5: the score on patients it never saw, the figures, and the mark that all is there.
         summary = _finish(run, model, state)
-        print(report.table(summary))
+        if config.transfer.control:
+            tell("the control: as many steps of the same data above a frozen encoder of random weights")
+            train(control.config_of(config, run.dataset.path), control.folder_of(path), argv, as_control=True)
+            summary = report.with_controls(summary, control.scores(path, summary["split"], int(state.step)))
+            report.write_summary(folder.evaluation / "summary.json", summary)
+        if not as_control:
+            print(report.table(summary))
         shares = summary["foreground_fraction"]
         found = guards.check_black(f"{summary['split']} patients", shares["prediction"], shares["truth"])
         for warning in guards.act(found, config.guards):
             tell(f"WARNING {warning}")
-        print(f"\nrun: {folder.path}  (summary.json and cases.csv in evaluation/, pictures in figures/)")
+        if not as_control:
+            print(f"\nrun: {folder.path}  (summary.json and cases.csv in evaluation/, pictures in figures/)")
         folder.done.write_text(f"step {int(state.step)}\n")
         return summary
 

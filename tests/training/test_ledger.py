@@ -24,9 +24,9 @@ def test_a_row_has_the_means_since_the_last_and_metrics_come_a_step_late():
     book = ledger(rows)
     for number, loss in enumerate((4.0, 2.0, 1.0), start=1):
         book.take(number, step(loss))
-    book.write(3, 0.1, {})
+    book.write(3, {"all": 0.1}, {})
     book.settle()
-    book.write(4, 0.1, {"val/dice/mean": 0.5})
+    book.write(4, {"all": 0.1}, {"val/dice/mean": 0.5})
     assert [row["train/loss"] for row in rows] == [3.0, 1.0]  # (4 + 2) / 2, then the one that was late
     assert rows[0]["epoch"] == 3 / 5
     assert next(iter(rows[0])) == "step"
@@ -61,7 +61,7 @@ def test_a_nan_stops_when_it_is_read_and_warns_once_where_told():
     for number in (1, 2, 3):
         book.take(number, step(np.nan))
     book.settle()
-    book.write(3, 0.1, {})
+    book.write(3, {"all": 0.1}, {})
     assert len(told) == 1
     assert rows[0]["train/loss"] is None  # JSON has no NaN
 

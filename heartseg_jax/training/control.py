@@ -1,0 +1,53 @@
+"""The control of a transfer: the same run with an encoder of random weights, frozen. What it reaches, no brain gave."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ml_collections import ConfigDict, FrozenConfigDict
+
+from heartseg_jax import settings
+from heartseg_jax.workdir import Workdir
+
+CALIBRATION_BATCHES = 8
+NAME = "random_frozen"
+
+
+def folder_of(run: Path) -> Path:
+    """Return where the control of a run lies."""
+    return run / f"control_{NAME}"
+
+
+def config_of(config: FrozenConfigDict, dataset: Path) -> FrozenConfigDict:
+    """Return a run's config as its control has it: as many steps of the same data, the encoder random and frozen.
+
+    A frozen random encoder needs its BatchNorm measured on the data, or its signal dies from stage to stage. A guard
+    that would stop the run only warns here: that a control fails is a result.
+    """
+    changed = ConfigDict(settings.base())
+    with changed.unlocked():
+        changed.update(config)
+        changed.data.path = str(dataset.absolute())
+        changed.pretrained.path = ""
+        changed.pretrained.load = "encoder"
+        batches = max(config.pretrained.recalibrate_batches, CALIBRATION_BATCHES)
+        changed.pretrained.recalibrate_batches = batches if config.model.norm != "none" else 0
+        changed.transfer.schedule = "frozen"
+        changed.transfer.control = False
+        for guard in ("collapse", "divergence"):
+            if config.guards[guard] == "stop":
+                changed.guards[guard] = "warn"
+    return FrozenConfigDict(changed)
+
+
+def scores(run: Path, split: str, step: int) -> dict[str, dict[str, float | None]]:
+    """Return {name: {mean_dice, pixel_accuracy}} of a run's finished control on the same split, or nothing."""
+    file = Workdir(folder_of(run)).evaluation / "summary.json"
+    try:
+        found = json.loads(file.read_text())
+        if found["split"] != split or found["step"] != step:
+            return {}
+        return {NAME: {key: found[key] for key in ("mean_dice", "pixel_accuracy")}}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
