@@ -19,6 +19,6 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.width = 16
     config.model.levels = 5
     config.model.norm = "encoder"
-    config.train.steps = 280
+    config.train.steps = 420
     config.train.learning_rate = 3e-3
     return config

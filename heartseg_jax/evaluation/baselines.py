@@ -101,7 +101,7 @@ def predict_patient(dataset: Dataset, learned: Learned | None, patient_index: in
 def baseline_scores(dataset: Dataset, split: str) -> dict[str, dict[str, float | None]]:
     """Score every baseline on a split as the model is scored: name -> {mean_dice, pixel_accuracy}, or nulls."""
     scores: dict[str, dict] = {name: {} for name in NAMES}
-    for patient, slices, predictions in _stream(dataset, split):
+    for patient, slices, predictions in predict_split(dataset, split):
         truth = dataset.labels(patient)[slices]
         for name, labels in predictions.items():
             if labels is not None:
@@ -112,7 +112,8 @@ def baseline_scores(dataset: Dataset, split: str) -> dict[str, dict[str, float |
     return {name: {key: s[key] for key in ("mean_dice", "pixel_accuracy")} for name, s in summaries.items()}
 
 
-def _stream(dataset: Dataset, split: str) -> Iterator[tuple]:
+def predict_split(dataset: Dataset, split: str) -> Iterator[tuple]:
+    """Yield (patient, its slices in `split`, predictions by name as of `predict_patient`)."""
     learned = learn(dataset)
     for index, slices in _by_patient(dataset.examples(split)).items():
         yield dataset.patients[index], slices, predict_patient(dataset, learned, index, slices)

@@ -53,7 +53,9 @@ class _Builder:
             }
             for source in inputs
         ]
-        node = [{"args": [tensors] if len(tensors) > 1 else tensors, "kwargs": {}}] if inputs else []
+        node: list[dict[str, Any]] = []
+        if inputs:
+            node = [{"args": [tensors] if len(tensors) > 1 else tensors, "kwargs": {}}]
         shapes = [[None, None, None, self._channels[source]] for source in inputs]
         layer: dict[str, Any] = {
             "module": "keras.layers",

@@ -189,7 +189,8 @@ def _work_all(
         for child in children:
             child.terminate()
             child.join()
-    failed = [child.exitcode for child in children if child.exitcode != 0]
+    # The others were ended for the sake of the one that failed: its status is the one to tell.
+    failed = sorted((c.exitcode for c in children if c.exitcode), key=lambda code: code == -signal.SIGTERM)
     if failed:
         raise UserError(
             f"a worker of the laboratory ended with status {failed[0]}; its message is above. What was finished is "

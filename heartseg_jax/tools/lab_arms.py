@@ -171,16 +171,26 @@ def folds_of(dataset: Dataset, job: Job) -> list[Fold]:
 
 
 def inner_fold(fold: Fold) -> Fold:
-    """Return a fold's training patients split once more: the next patient in turn is left out, to choose by."""
+    """Return a fold's training slices split once more: the next patient in turn is left out, to choose by.
+
+    What the fold itself leaves out is on neither side: a choice made by it would be a choice made by the test.
+
+    Raises:
+      UserError: nobody would be left to train on.
+    """
     ids = [patient.id for patient in fold.dataset.patients_in("train")]
     everybody = [patient.id for patient in fold.dataset.patients]
     at = everybody.index(fold.name) if fold.name in everybody else 0
+    if len(ids) < 2:
+        raise UserError(
+            "lab.learning_rates are chosen by a training patient left out: lab.train_patients must be 2 or more"
+        )
     chosen = next(i for i in everybody[at + 1 :] + everybody if i in ids)
 
     def place(p: int, z: int) -> str:
-        if everybody[p] == chosen:
-            return "test"
-        return "train" if fold.dataset.patients[p].splits[z] == "train" else "validation"
+        if fold.dataset.patients[p].splits[z] != "train":
+            return "validation"
+        return "test" if everybody[p] == chosen else "train"
 
     return Fold(f"{fold.name}-inner", _resplit(fold.dataset, place))
 

@@ -15,6 +15,8 @@ from heartseg_jax.evaluation import arms as figure
 from heartseg_jax.evaluation import baselines, metrics
 from heartseg_jax.tools.lab_arms import ARMS, Job, folds_of
 
+AGREEING = 5
+"""Patients who must agree before a direction is named: two-sided, five that do have p = 2 / 2^5 = 0.06."""
 CONTROLS = ("scratch_deep", "random_frozen")
 """What an arm must beat before anything is said in favour of the brain's weights."""
 
@@ -27,6 +29,9 @@ def build(results: Sequence[Mapping[str, Any]], jobs: Sequence[Job], dataset: Da
     whichever fold left them out.
     """
     found = []
+    asked = set(jobs)
+    ids = [patient.id for patient in dataset.patients]
+    results = [r for r in results if Job(r["arm"], r["split"], r["train_patients"], r["seed"]) in asked]
     for split, count in dict.fromkeys((job.split, job.train_patients) for job in jobs):
         own = [r for r in results if r["split"] == split and r["train_patients"] == count]
         wanted = list(dict.fromkeys(job.arm for job in jobs if (job.split, job.train_patients) == (split, count)))
@@ -39,13 +44,13 @@ def build(results: Sequence[Mapping[str, Any]], jobs: Sequence[Job], dataset: Da
                 "arms": arms,
                 "baselines": _baselines(dataset, jobs, split, count),
                 "compared": {
-                    control: {arm: compare(row, arms[control]) for arm, row in arms.items() if arm != control}
+                    control: {arm: compare(row, arms[control], ids) for arm, row in arms.items() if arm != control}
                     for control in CONTROLS
                     if control in arms
                 },
             }
         )
-    return {"patients": [patient.id for patient in dataset.patients], "settings": found}
+    return {"patients": ids, "settings": found}
 
 
 def arm_row(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -93,21 +98,24 @@ def steps_to(curve: Sequence[Sequence[Any]], share: float) -> float | None:
     return next(float(row[0]) for row in curve if row[1] is not None and row[1] >= share * best)
 
 
-def compare(row: Mapping[str, Any], control: Mapping[str, Any]) -> dict[str, Any]:
+def compare(row: Mapping[str, Any], control: Mapping[str, Any], patients: Sequence[str]) -> dict[str, Any]:
     """Compare an arm with a control patient by patient.
 
     A difference counts as beyond the seeds where every seed's value of one arm lies on the same side of every seed's
-    value of the other. A direction is named only where all patients agree so.
+    value of the other, and both have two seeds at least: one has no spread to be beyond. A direction is named only
+    where all of `patients` agree so and there are `AGREEING` or more; one whose run was stopped agrees with nobody.
     """
     differences, beyond = {}, {}
-    for patient in row["patients"]:
-        mine = [v for v in row["patients"][patient].values() if v is not None]
+    for patient in patients:
+        mine = [v for v in row["patients"].get(patient, {}).values() if v is not None]
         theirs = [v for v in control["patients"].get(patient, {}).values() if v is not None]
         if mine and theirs:
             differences[patient] = sum(mine) / len(mine) - sum(theirs) / len(theirs)
-            beyond[patient] = 1 if min(mine) > max(theirs) else -1 if max(mine) < min(theirs) else 0
+            apart = min(len(mine), len(theirs)) > 1
+            beyond[patient] = 0 if not apart else 1 if min(mine) > max(theirs) else -1 if max(mine) < min(theirs) else 0
     signs = set(beyond.values())
-    direction = {1: "better", -1: "worse"}.get(next(iter(signs)), "none") if len(signs) == 1 else "none"
+    agreed = len(signs) == 1 and len(beyond) == len(patients) >= AGREEING
+    direction = {1: "better", -1: "worse"}.get(next(iter(signs)), "none") if agreed else "none"
     return {
         "differences": differences,
         "mean_difference": _mean(differences.values()),
@@ -128,16 +136,21 @@ def sign_test(differences: Sequence[float]) -> float | None:
 
 
 def _baselines(dataset: Dataset, jobs: Sequence[Job], split: str, count: int) -> dict[str, dict[str, float | None]]:
-    """Return each baseline's Dice by what each fold leaves out, over the folds of all seeds."""
-    found: dict[str, dict[str, list[float]]] = {}
+    """Return each baseline's Dice by patient, mean over seeds: counted as the arms are, slices pooled over folds."""
+    found: dict[str, dict[str, list[float | None]]] = {}
     alike = {job.seed: job for job in jobs if (job.split, job.train_patients) == (split, count)}
     for job in alike.values():
+        pooled: dict[tuple[str, str], np.ndarray] = {}
         for fold in folds_of(dataset, job):
-            for name, scores in baselines.baseline_scores(fold.dataset, "test").items():
-                value = scores.get("mean_dice")
-                if value is not None:
-                    found.setdefault(name, {}).setdefault(fold.name, []).append(value)
-    return {name: {fold: _mean(values) for fold, values in folds.items()} for name, folds in found.items()}
+            for patient, slices, predictions in baselines.predict_split(fold.dataset, "test"):
+                truth = np.asarray(dataset.labels(patient)[slices])
+                for name, labels in predictions.items():
+                    if labels is not None:
+                        key = (name, patient.id)
+                        pooled[key] = pooled.get(key, 0) + metrics.confusion(truth, labels, patient.merge)
+        for (name, identity), counts in pooled.items():
+            found.setdefault(name, {}).setdefault(identity, []).append(mean_dice(counts))
+    return {name: {p: _mean(values) for p, values in by.items()} for name, by in found.items()}
 
 
 def _mean(values: Any) -> float | None:
@@ -174,7 +187,7 @@ def _setting(patients: Sequence[str], setting: Mapping[str, Any]) -> list[str]:
         cells += [_number(row["steps_to_90"], 0)]
         lines.append(f"| {arm}{' (' + '; '.join(notes) + ')' if notes else ''} | {' | '.join(cells)} |")
     for name, folds in setting["baselines"].items():
-        cells = [_number(folds.get(patient)) if by_patient else "-" for patient in patients]
+        cells = [_number(folds.get(patient)) for patient in patients]
         lines.append(
             f"| *{name.replace('_', ' ')}* | {' | '.join(cells)} | {_number(_mean(folds.values()))} | - | - | - |"
         )
@@ -188,6 +201,11 @@ def _setting(patients: Sequence[str], setting: Mapping[str, Any]) -> list[str]:
                 cells += [_number(row["mean_difference"], sign=True), f"{row['higher']} of {n}"]
                 cells += [_number(row["sign_test_p"]), row["direction"]]
                 lines.append(f"| {arm} | {' | '.join(cells)} |")
+        lines += [
+            "",
+            f"A direction is named only where all {len(patients)} patients agree beyond the seeds' spread, and from "
+            f"{AGREEING} patients on: five that agree have p = 0.06, two-sided.",
+        ]
     return lines
 
 

@@ -1,4 +1,4 @@
-"""The laboratory: jobs, folds, resuming, and what its table says."""
+"""The laboratory: its folds, its resuming, its table worked out by hand, and when it may name a direction."""
 
 import json
 
@@ -8,140 +8,361 @@ import pytest
 import main
 from heartseg_jax import settings
 from heartseg_jax.errors import UserError
-from heartseg_jax.tools import lab_arms, lab_report
-from tests.tiny import flags, write_tiny
+from heartseg_jax.tools import lab_report
+from heartseg_jax.tools.lab import lab
+from heartseg_jax.tools.lab_arms import ARMS, Job, arm_config, arms_of, folds_of, inner_fold, jobs_of
+from tests.tiny import OVERRIDES, SLICES, flags, write_tiny
 
-SMALL = {
-    "data.size": "16",
-    "model.width": "4",
-    "train.steps": "3",
-    "lab.looks": "1",
-    "lab.seeds": "1",
-    "lab.workers": "1",
-    "lab.replicas": "one",
-    "lab.arms": "random_frozen,scratch_deep",
-    "model.levels": "2",
-}
+PATIENTS = ["a", "b", "c"]
+
+
+def configured(**changes):
+    dotted = {name.replace("__", "."): value for name, value in changes.items()}
+    return settings.load("configs/lab.py", dotted)[1]
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
-    return write_tiny(tmp_path_factory.mktemp("data") / "tiny", splits={"a": "train", "b": "train", "c": "test"})
+    return write_tiny(tmp_path_factory.mktemp("lab") / "data", splits=dict.fromkeys(PATIENTS, "train"))
 
 
-def config(**overrides):
-    return settings.load("configs/lab.py", {k.replace("__", "."): v for k, v in overrides.items()})[1]
+# Arms and jobs
 
 
-def test_every_arm_is_a_valid_config():
-    for arm in lab_arms.ARMS:
-        own = lab_arms.arm_config(config(lab__synthetic_run="runs/synthetic"), arm)
-        assert (own.pretrained.path == "brain16") == arm.startswith("brain")
-        assert own.train.steps == config().train.steps
+def test_the_arms_differ_in_what_they_claim_and_in_nothing_else():
+    config = configured()
+    differences = {arm: settings.differences(config, arm_config(config, arm)) for arm in arms_of(config)}
+    assert list(differences) == [arm for arm in ARMS if arm != "synthetic_full"]
+    assert differences["scratch_deep"] == []
+    for arm, found in differences.items():
+        allowed = ("model.norm", "model.levels", "pretrained.", "transfer.schedule")
+        assert all(line.removeprefix("config.").startswith(allowed) for line in found), (arm, found)
+    assert arm_config(config, "random_frozen").pretrained.path == ""
+    assert arm_config(config, "random_frozen").pretrained.recalibrate_batches > 0
+    assert arm_config(config, "scratch").model.levels == 3
+    assert arm_config(config, "brain_full").pretrained.path == "brain16"
 
 
-def test_jobs_take_patients_before_slices_and_a_seed_before_the_next():
-    jobs = lab_arms.jobs_of(config(lab__arms="scratch_deep,scratch", lab__train_patients="0,2"))
-    assert [(j.split, j.train_patients, j.seed, j.arm) for j in jobs[:3]] == [
-        ("patient", 0, 0, "scratch"),
-        ("patient", 0, 0, "scratch_deep"),
-        ("patient", 0, 1, "scratch"),
+def test_synthetic_full_comes_in_with_its_run_alone():
+    config = configured(lab__synthetic_run="runs/phantoms")
+    assert "synthetic_full" in arms_of(config)
+    own = arm_config(config, "synthetic_full")
+    assert (own.pretrained.path, own.pretrained.load) == ("runs/phantoms", "all")
+    with pytest.raises(UserError, match="lab.synthetic_run"):
+        arms_of(configured(lab__arms="synthetic_full"))
+
+
+def test_every_arm_has_one_seed_before_the_next_begins():
+    jobs = jobs_of(configured(lab__arms="scratch,brain_full", lab__splits="patient", seed="5"))
+    assert [(job.arm, job.seed) for job in jobs] == [
+        ("scratch", 5),
+        ("brain_full", 5),
+        ("scratch", 6),
+        ("brain_full", 6),
     ]
-    assert [(j.split, j.train_patients) for j in jobs[4::4]] == [("patient", 2), ("slice", 0)]
 
 
-def test_folds_leave_out_each_patient_or_each_slice_once(dataset):
-    job = lab_arms.Job("scratch", "patient", 0, 0)
-    assert [[p.id for p in f.dataset.patients_in("test")] for f in lab_arms.folds_of(dataset, job)] == [
-        ["a"],
-        ["b"],
-        ["c"],
-    ]
-    few = lab_arms.folds_of(dataset, job._replace(train_patients=1))
-    assert [len(f.dataset.patients_in("train")) for f in few] == [1, 1, 1]
-    left = []
-    for fold in lab_arms.folds_of(dataset, job._replace(split="slice")):
-        test, train = set(fold.dataset.examples("test")), set(fold.dataset.examples("train"))
-        assert not test & train
-        assert len(test | train) == 18
-        left += sorted(test)
-    assert sorted(left) == [(p, z) for p in range(3) for z in range(6)]
+def test_numbers_of_training_patients_are_no_question_for_a_split_by_slice():
+    jobs = jobs_of(configured(lab__arms="scratch", lab__seeds="1", lab__train_patients="2,0"))
+    assert sorted((job.split, job.train_patients) for job in jobs) == [("patient", 0), ("patient", 2), ("slice", 0)]
 
 
 @pytest.mark.parametrize(
-    ("overrides", "told"),
+    ("changes", "words"),
     [
-        ({"lab__arms": "scratsh"}, "did you mean scratch"),
-        ({"lab__arms": "synthetic_full"}, "lab.synthetic_run"),
-        ({"lab__splits": "voxel"}, "patient, slice"),
+        ({"lab__arms": "brain_ful"}, "brain_full"),
+        ({"lab__splits": "volume"}, "patient, slice"),
         ({"lab__train_patients": "two"}, "whole numbers"),
+        ({"lab__train_patients": "-1"}, "or more"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(overrides, told):
-    with pytest.raises(UserError, match=told):
-        lab_arms.jobs_of(config(**overrides))
+def test_what_cannot_be_meant_is_refused(changes, words):
+    with pytest.raises(UserError, match=words):
+        jobs_of(configured(**changes))
 
 
-def test_the_sign_test_by_hand():
-    assert lab_report.sign_test([0.1] * 5) == pytest.approx(2 / 32)
-    assert lab_report.sign_test([0.1, 0.1, 0.1, 0.1, -0.1]) == pytest.approx(2 * (1 + 5) / 32)
-    assert lab_report.sign_test([0.1, 0.0]) == 1.0
-    assert lab_report.sign_test([0.0]) is None
+# Folds
 
 
-def row(**patients):
-    return {"patients": {p: {str(i): v for i, v in enumerate(values)} for p, values in patients.items()}}
+def test_each_patient_is_left_out_in_turn(dataset):
+    folds = folds_of(dataset, Job("scratch", "patient", 0, 0))
+    assert [fold.name for fold in folds] == PATIENTS
+    for number, fold in enumerate(folds):
+        assert {p for p, _ in fold.dataset.examples("test")} == {number}
+        assert {p for p, _ in fold.dataset.examples("train")} == set(range(3)) - {number}
 
 
-def test_a_direction_is_named_only_where_all_agree_beyond_the_seeds():
-    control = row(a=[0.2, 0.3], b=[0.4, 0.4])
-    assert lab_report.compare(row(a=[0.4, 0.5], b=[0.5, 0.6]), control)["direction"] == "better"
-    assert lab_report.compare(row(a=[0.25, 0.5], b=[0.5, 0.6]), control)["direction"] == "none"
-    assert lab_report.compare(row(a=[0.4, 0.5], b=[0.3, 0.3]), control)["direction"] == "none"
-    found = lab_report.compare(row(a=[0.1, 0.1], b=[0.3, 0.3]), control)
-    assert found["direction"] == "worse"
-    assert found["mean_difference"] == pytest.approx(((0.1 - 0.25) + (0.3 - 0.4)) / 2)
+def test_fewer_training_patients_are_the_same_ones_for_every_arm(dataset):
+    def trained(arm, seed):
+        folds = folds_of(dataset, Job(arm, "patient", 1, seed))
+        return [[p.id for p in fold.dataset.patients_in("train")] for fold in folds]
+
+    drawn = trained("scratch", 0)
+    assert drawn == trained("brain_full", 0)
+    assert all(len(ids) == 1 and ids[0] != left_out for ids, left_out in zip(drawn, PATIENTS, strict=True))
+    assert len({str(trained("scratch", seed)) for seed in range(8)}) > 1
+    with pytest.raises(UserError, match="3 patients"):
+        trained("scratch", 0) and folds_of(dataset, Job("scratch", "patient", 3, 0))
 
 
-def test_a_patients_dice_pools_the_slices_of_all_folds():
-    def result(fold, both, missed):
-        counts = np.zeros((9, 9), int)
-        counts[1, 1], counts[1, 0] = both, missed
-        return {
-            "seed": 0,
-            "fold": fold,
-            "patients": {"a": counts.tolist()},
-            "fit_dice": 0.5,
-            "curve": [[10, 0.5, 0.1], [20, 0.95, 0.2], [30, 1.0, 0.1]],
-            "seconds": 2.0,
-            "stopped": None,
-            "all_background": False,
-            "proofs": [],
-        }
-
-    found = lab_report.arm_row([result("f0", 3, 1), result("f1", 0, 4)])
-    # 2 * 3 / (8 true + 3 predicted)
-    assert found["by_patient"]["a"] == pytest.approx(6 / 11)
-    assert found["steps_to_90"] == 20
+def test_a_split_by_slice_never_tests_on_a_slice_it_trained_on(dataset):
+    tested = []
+    for fold in folds_of(dataset, Job("scratch", "slice", 0, 0)):
+        train, test = (set(fold.dataset.examples(split)) for split in ("train", "test"))
+        assert not train & test
+        assert len(train | test) == 3 * SLICES
+        # As many folds, and as many slices in training, as when patients are left out.
+        assert (len(train), len(test)) == (2 * SLICES, SLICES)
+        assert {p for p, _ in train} & {p for p, _ in test}, "the point of it: the same patients on both sides"
+        tested += sorted(test)
+    assert sorted(tested) == [(p, z) for p in range(3) for z in range(SLICES)]
 
 
-def test_it_trains_writes_and_goes_on(dataset, tmp_path, capsys):
-    words = ["lab", "--config=configs/lab.py", f"--workdir={tmp_path / 'lab'}"]
-    words += flags(SMALL | {"data.path": str(dataset.path)})
-    assert main.main([*words, "--config.lab.budget_only=true"]) == 0
-    assert "18 runs" not in (told := capsys.readouterr()).err
-    assert "12 runs of 3 steps are left" in told.err
-    assert main.main([*words, "--config.lab.splits=patient"]) == 0
-    files = {p: p.stat().st_mtime_ns for p in (tmp_path / "lab" / "results").glob("*.json")}
-    assert len(files) == 6
-    assert main.main(words) == 0
-    assert all(path.stat().st_mtime_ns == time for path, time in files.items())
-    report = json.loads((tmp_path / "lab" / "report.json").read_text())
-    assert [s["split"] for s in report["settings"]] == ["patient", "slice"]
-    assert set(report["settings"][0]["arms"]) == {"scratch_deep", "random_frozen"}
-    assert set(report["settings"][0]["arms"]["random_frozen"]["by_patient"]) == {"a", "b", "c"}
-    assert report["settings"][0]["arms"]["random_frozen"]["frozen_proven"]
-    assert (tmp_path / "lab" / "arms.png").stat().st_size > 10_000
-    capsys.readouterr()
-    assert main.main([*words, "--config.train.learning_rate=0.1"]) == 2
-    assert "train.learning_rate: 0.003 -> 0.1" in capsys.readouterr().err
+def test_the_inner_patient_is_one_that_trained_and_the_outer_one_stays_out(dataset):
+    for number, fold in enumerate(folds_of(dataset, Job("scratch", "patient", 0, 0))):
+        inner = inner_fold(fold).dataset
+        (chosen,) = {p for p, _ in inner.examples("test")}
+        (trains,) = {p for p, _ in inner.examples("train")}
+        assert {chosen, trains, number} == {0, 1, 2}
+
+
+def test_a_choice_by_slices_never_sees_what_the_fold_leaves_out(dataset):
+    for fold in folds_of(dataset, Job("scratch", "slice", 0, 0)):
+        inner = inner_fold(fold).dataset
+        assert not set(fold.dataset.examples("test")) & set(inner.examples("test") + inner.examples("train"))
+
+
+def test_one_training_patient_is_too_few_to_choose_by(dataset):
+    with pytest.raises(UserError, match="lab.train_patients must be 2 or more"):
+        inner_fold(folds_of(dataset, Job("scratch", "patient", 1, 0))[0])
+
+
+# The numbers
+
+
+def counts(dice: float) -> list[list[int]]:
+    """Counts [9, 9] in which structure 1 has this Dice, to a thousandth, and nothing else occurs."""
+    hits = round(1000 * dice)
+    table = np.zeros((9, 9), int)
+    table[1, 1], table[1, 0], table[0, 1] = hits, 1000 - hits, 1000 - hits
+    return table.tolist()
+
+
+def result(arm, seed, patient, dice, **changes):
+    return {
+        **Job(arm, "patient", 0, seed)._asdict(),
+        "fold": patient,
+        "patients": {} if dice is None else {patient: counts(dice)},
+        "fit_dice": 0.9,
+        "curve": [[10, 0.3, 0.1], [20, 0.85, 0.3], [30, 0.9, 0.2]],
+        "seconds": 12.0,
+        "stopped": None,
+        "all_background": False,
+        "proofs": [{"identical": True}],
+    } | changes
+
+
+def row(values: dict[str, list[float]]):
+    """The row of an arm: patient -> the Dice of each seed."""
+    return lab_report.arm_row(
+        [result("arm", seed, patient, dice) for patient, by in values.items() for seed, dice in enumerate(by)]
+    )
+
+
+def test_a_row_by_hand():
+    found = row({"a": [0.2, 0.4], "b": [0.6, 0.8]})
+    assert found["patients"] == {
+        "a": {"0": pytest.approx(0.2), "1": pytest.approx(0.4)},
+        "b": {"0": pytest.approx(0.6), "1": pytest.approx(0.8)},
+    }
+    assert found["by_patient"] == pytest.approx({"a": 0.3, "b": 0.7})
+    assert found["by_seed"] == pytest.approx({"0": 0.4, "1": 0.6})
+    assert found["mean_dice"] == pytest.approx(0.5)
+    assert (found["seconds"], found["fit_dice"], found["runs"]) == (12.0, pytest.approx(0.9), 4)
+    assert found["steps_to_90"] == 20  # 0.9 of 0.9 is 0.81: 0.85 at step 20 is the first beyond it
+
+
+def test_slices_of_a_patient_that_several_folds_left_out_are_pooled():
+    halves = [result("arm", 0, "fold0", None), result("arm", 0, "fold1", None)]
+    halves[0]["patients"], halves[1]["patients"] = {"a": counts(0.2)}, {"a": counts(0.8)}
+    assert lab_report.arm_row(halves)["by_patient"] == pytest.approx({"a": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("differences", "p"),
+    [
+        ([0.1] * 5, 0.0625),  # 2 / 2^5: five that agree
+        ([-0.1] * 5, 0.0625),
+        ([0.1] * 6, 0.03125),
+        ([0.1, 0.1, 0.1, 0.1, -0.1], 0.375),  # 2 * (1 + 5) / 2^5
+        ([0.1, -0.1], 1.0),
+        ([0.1, 0.1, 0.0], 0.5),  # the tie is left out: 2 / 2^2
+    ],
+)
+def test_the_sign_test_by_hand(differences, p):
+    assert lab_report.sign_test(differences) == pytest.approx(p)
+
+
+def test_without_a_difference_there_is_no_sign_test():
+    assert lab_report.sign_test([0.0, 0.0]) is None
+
+
+FIVE = ["1", "2", "3", "4", "5"]
+CONTROL = {patient: [0.30, 0.32] for patient in FIVE}
+
+
+def test_five_that_agree_beyond_their_seeds_have_a_direction():
+    better = lab_report.compare(row({p: [0.33, 0.40] for p in FIVE}), row(CONTROL), FIVE)
+    assert better["direction"] == "better"
+    assert better["sign_test_p"] == pytest.approx(0.0625)
+    assert better["differences"] == pytest.approx(dict.fromkeys(FIVE, 0.055))
+    assert (better["higher"], better["lower"], better["mean_difference"]) == (5, 0, pytest.approx(0.055))
+    worse = lab_report.compare(row(CONTROL), row({p: [0.33, 0.40] for p in FIVE}), FIVE)
+    assert (worse["direction"], worse["higher"], worse["lower"]) == ("worse", 0, 5)
+
+
+def test_seeds_that_overlap_in_one_patient_leave_no_direction():
+    values = {p: [0.33, 0.40] for p in FIVE} | {"3": [0.31, 0.60]}  # 0.31 is below the control's 0.32
+    found = lab_report.compare(row(values), row(CONTROL), FIVE)
+    assert found["higher"] == 5
+    assert found["direction"] == "none"
+
+
+def test_one_patient_that_disagrees_leaves_no_direction():
+    found = lab_report.compare(row({p: [0.33, 0.40] for p in FIVE} | {"3": [0.1, 0.1]}), row(CONTROL), FIVE)
+    assert (found["higher"], found["lower"], found["direction"]) == (4, 1, "none")
+    assert found["sign_test_p"] == pytest.approx(0.375)
+
+
+def test_five_patients_and_two_seeds_are_the_least_that_name_a_direction():
+    four = FIVE[:4]
+    found = lab_report.compare(row({p: [0.5, 0.6] for p in four}), row({p: [0.1, 0.2] for p in four}), four)
+    assert (found["higher"], found["direction"]) == (4, "none")  # p = 0.125
+    found = lab_report.compare(row({p: [0.5] for p in FIVE}), row({p: [0.1] for p in FIVE}), FIVE)
+    assert (found["higher"], found["direction"]) == (5, "none")  # a single seed has no spread
+
+
+def test_a_patient_whose_runs_were_stopped_agrees_with_nobody():
+    six = [*FIVE, "6"]
+    found = lab_report.compare(row({p: [0.5, 0.6] for p in FIVE}), row({p: [0.1, 0.2] for p in six}), six)
+    assert (found["higher"], found["direction"]) == (5, "none")
+
+
+def test_seeds_that_are_no_longer_asked_for_stay_out_of_the_table(dataset):
+    results = [result("scratch", seed, p, 0.2 + 0.2 * seed) for seed in (0, 1) for p in PATIENTS]
+    report = lab_report.build(results, [Job("scratch", "patient", 0, 0)], dataset)
+    assert report["settings"][0]["arms"]["scratch"]["mean_dice"] == pytest.approx(0.2)
+
+
+def test_baselines_are_pooled_by_patient_as_the_arms_are(dataset):
+    """All slices of a tiny patient are alike, so the nearest slice of a split by slice is the very truth."""
+    report = lab_report.build([], [Job("scratch", "slice", 0, 0)], dataset)
+    assert report["settings"][0]["baselines"]["nearest_slice"] == dict.fromkeys(PATIENTS, 1.0)
+
+
+def test_a_collapse_and_a_stop_are_told_in_the_table():
+    results = [
+        result("scratch", 0, "a", 0.5),
+        result("scratch", 0, "b", 0.0, all_background=True),
+        result("scratch", 0, "c", None, stopped="the loss is nan at step 2", fit_dice=None),
+    ]
+    setting = {
+        "split": "patient",
+        "train_patients": 0,
+        "arms": {"scratch": lab_report.arm_row(results)},
+        "baselines": {"nearest_slice": {"a": 0.1, "b": 0.3}},
+        "compared": {},
+    }
+    shown = lab_report.table({"patients": PATIENTS, "settings": [setting]})
+    assert "stopped: c, seed 0: the loss is nan at step 2" in shown
+    assert "all background: b, seed 0" in shown
+    assert "| 0.50 | 0.00 | - | **0.25** | 0.90 | 12 | 20 |" in shown
+    assert "| *nearest slice* | 0.10 | 0.30 | - | 0.20 |" in shown
+
+
+# The verb
+
+RUN = {
+    **{name: value for name, value in OVERRIDES.items() if not name.startswith(("train.epochs", "model.levels"))},
+    "model.width": "4",
+    "model.levels": "2",
+    "train.steps": "2",
+    "lab.arms": "scratch",
+    "lab.seeds": "1",
+    "lab.splits": "patient",
+    "lab.replicas": "one",
+    "lab.workers": "1",
+    "lab.looks": "1",
+}
+
+
+@pytest.fixture(scope="module")
+def done(dataset, tmp_path_factory):
+    """A finished laboratory of one arm on three folds."""
+    path = tmp_path_factory.mktemp("finished") / "lab"
+    lab(settings.load("configs/lab.py", RUN | {"data.path": str(dataset.path)})[1], path, [])
+    return path
+
+
+def results(path):
+    return {file.name: file.stat().st_mtime_ns for file in (path / "results").glob("*.json")}
+
+
+def again(dataset, path, **changes):
+    dotted = {name.replace("__", "."): value for name, value in changes.items()}
+    return settings.load("configs/lab.py", RUN | {"data.path": str(dataset.path)} | dotted)[1], path, []
+
+
+def test_every_run_leaves_its_result_and_the_whole_its_table_and_figure(done):
+    assert sorted(results(done)) == [f"patient-n0-scratch-seed0-{patient}.json" for patient in PATIENTS]
+    record = json.loads((done / "results" / "patient-n0-scratch-seed0-b.json").read_text())
+    assert list(record["patients"]) == ["b"]
+    assert record["steps"] == 2
+    assert np.sum(record["patients"]["b"]) == SLICES * 32 * 32
+    table = (done / "table.md").read_text()
+    assert "| scratch | " in table
+    assert "*position prior*" in table
+    assert (done / "arms.png").stat().st_size > 10_000
+
+
+def test_a_second_start_trains_what_is_missing_alone(dataset, done, capsys):
+    before = results(done)
+    gone = "patient-n0-scratch-seed0-b.json"
+    scored = json.loads((done / "results" / gone).read_text())
+    (done / "results" / gone).unlink()
+    lab(*again(dataset, done))
+    assert "1 runs of 2 steps are left" in capsys.readouterr().err
+    after = results(done)
+    assert {name for name in after if after[name] != before[name]} == {gone}
+    redone = json.loads((done / "results" / gone).read_text())
+    assert redone["patients"] == scored["patients"]
+    assert redone["curve"] == scored["curve"]
+
+
+def test_a_changed_config_is_refused_with_the_difference(dataset, done):
+    before = results(done)
+    with pytest.raises(UserError, match=r"train.learning_rate: 0.01 -> 0.02"):
+        lab(*again(dataset, done, train__learning_rate="2e-2"))
+    assert results(done) == before
+
+
+def test_how_it_is_carried_out_may_change(dataset, done):
+    before = results(done)
+    lab(*again(dataset, done, data__threads="1", lab__replicas="vmap"))
+    assert results(done) == before
+
+
+def test_the_budget_alone_trains_nothing(dataset, tmp_path, capsys):
+    words = flags(RUN | {"data.path": str(dataset.path), "lab.budget_only": "true"})
+    assert main.main(["lab", "--config=configs/lab.py", *words, f"--workdir={tmp_path / 'lab'}"]) == 0
+    shown = capsys.readouterr().err
+    assert "3 runs of 2 steps are left" in shown
+    assert "ms a step" in shown
+    assert "budget: about" in shown
+    assert results(tmp_path / "lab") == {}
+
+
+def test_without_a_number_of_steps_it_is_refused(dataset, tmp_path, capsys):
+    words = flags(RUN | {"data.path": str(dataset.path), "train.steps": "0"})
+    assert main.main(["lab", "--config=configs/lab.py", *words, f"--workdir={tmp_path / 'lab'}"]) == 2
+    assert "--config.train.steps=N" in capsys.readouterr().err
