@@ -30,13 +30,13 @@ def arms(report: Mapping[str, Any], path: str | Path, meanings: Mapping[str, str
     patients = list(report["patients"])
     rows = max(len(setting["arms"]) for setting in shown)
     names = list(dict.fromkeys(arm for setting in shown for arm in setting["arms"]))
-    with drawing.canvas(path, 4.2 * len(shown) + 3.4, 0.52 * rows + 1.9) as figure:
+    with drawing.canvas(path, 3.0 * len(shown) + 1.8, 0.46 * rows + 2.0) as figure:
         panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
         for axes, setting in zip(panels, shown, strict=True):
             by_patient = setting["split"] == "patient"
             trained = f", {setting['train_patients']} patients trained on" if setting["train_patients"] else ""
             title = f"Left-out patients{trained}" if by_patient else "Left-out slices of trained patients"
-            axes.set_title(title, fontsize=10.5, fontweight="bold")
+            axes.set_title(title, fontweight="bold")
             for place, arm in enumerate(names):
                 _row(axes, place, setting["arms"].get(arm), patients)
             for name, style in LINES.items():
@@ -58,7 +58,13 @@ def arms(report: Mapping[str, Any], path: str | Path, meanings: Mapping[str, str
             Line2D([], [], color=drawing.INK, linestyle=style, linewidth=1.1, label=name.replace("_", " "))
             for name, style in LINES.items()
         ]
-        figure.legend(handles=handles, loc="outside right center", frameon=False, title="a dot: patient and seed")
+        figure.legend(
+            handles=handles,
+            loc="outside lower center",
+            ncols=4 if len(shown) > 1 else 2,
+            frameon=False,
+            title="a dot for each patient and seed",
+        )
 
 
 def _row(axes: Any, place: int, row: Mapping[str, Any] | None, patients: list[str]) -> None:
@@ -85,4 +91,4 @@ def _row(axes: Any, place: int, row: Mapping[str, Any] | None, patients: list[st
             clip_on=False,
         )
     if row["mean_dice"] is not None:
-        axes.vlines(row["mean_dice"], place - 0.4, place + 0.4, color=drawing.INK, linewidth=2.2, zorder=4)
+        axes.vlines(row["mean_dice"], place - 0.4, place + 0.4, color=drawing.INK, linewidth=2.2, zorder=1.5)

@@ -38,7 +38,7 @@ def start(
             raise UserError(
                 "the pretrained encoder has BatchNorm and model.norm is 'none'; give --config.model.norm=encoder"
             )
-        found, source = _read(asked, params)
+        found, source = _read(asked, config.data.task, params)
         params, batch_stats = (
             _put(tree, found[kind], f"{kind} of {asked.path}", config.model)
             for tree, kind in ((params, "params"), (batch_stats, "batch_stats"))
@@ -49,12 +49,18 @@ def start(
     return params, batch_stats, record
 
 
-def _read(asked: Any, params: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+def _read(asked: Any, task: str, params: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the arrays to put in, as {'params': tree, 'batch_stats': tree}, and what is known of their source."""
     path = Path(asked.path)
     folder = Workdir(path)
     if folder.config.is_file():
         config = read_config(folder)
+        if asked.load == "all" and config.data.task != task:
+            # The head would fit, and call a tumour an aorta.
+            raise UserError(
+                f"{asked.path} is a run of the task '{config.data.task}', this one's is '{task}': its head marks other "
+                "structures; give --config.pretrained.load=encoder"
+            )
         store = Checkpoints(folder.checkpoints)
         step = store.choose()
         arrays = store.restore_arrays(step)

@@ -150,6 +150,14 @@ def test_data_of_another_task_are_refused(run, brain, hearts, tmp_path, capsys):
     assert "data.task must be one of heart, tumour" in line
 
 
+def test_the_whole_network_of_another_task_is_refused(run, hearts, tmp_path, capsys):
+    words = ["--config=configs/transfer.py", f"--workdir={tmp_path / 'heart'}"]
+    wanted = {"data.path": str(hearts), "pretrained.path": str(run.path), "pretrained.load": "all"}
+    line = refused([*words, *flags(NETWORK | SHORT | wanted)], capsys)
+    assert "is a run of the task 'tumour', this one's is 'heart'" in line
+    assert "--config.pretrained.load=encoder" in line
+
+
 def test_a_dataset_says_its_task_and_one_without_is_of_the_heart(brain, hearts, tmp_path):
     index = hearts / "dataset.json"
     record = json.loads(index.read_text())
