@@ -1,0 +1,258 @@
+"""The original's black mask, made again: each suspected fault in a bare training loop, and what this project answers.
+
+python benchmarks/original_failures.py DATASET runs/original_failures [--steps=600]
+
+The bare loop is what such projects have: the image divided by 255, Adam at 1e-3, the mean cross-entropy of integer
+labels, argmax, accuracy. Nothing in it looks for faults. Then the same fault is given to this project's own command.
+Writes `table.md`, `results.json` and `masks.png`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import main as command
+from heartseg_jax import settings
+from heartseg_jax.anatomy import IGNORED, NUM_LABELS
+from heartseg_jax.data import pipeline
+from heartseg_jax.data.store import Dataset, DatasetWriter, read_dataset
+from heartseg_jax.evaluation import figures, metrics
+from heartseg_jax.interop.encoder import load_encoder
+from heartseg_jax.models.unet import Encoder, UNet
+
+SIZE = 96  # pixels; six times 16, so that the encoder's bottom, 6 x 6 x 256, is an image of 96 x 96 again
+WIDTH = 16
+BATCH = 4
+SPLITS = ("train", "validation", "test")
+GREYS = np.array([0, 255, 76, 29, 226, 150, 53, 179, 172], np.uint8)
+"""What the masks' colours become where a mask is read as a grey picture (0.299 R + 0.587 G + 0.114 B)."""
+
+
+class Slices(NamedTuple):
+    """Slices of one split: `images` [N, 96, 96, 3] float32, as the network gets them, and `labels` [N, 96, 96]."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+class Fault(NamedTuple):
+    """One fault.
+
+    `train` and `predict` change what the loop learns from and what it is asked about afterwards; `targets` makes of
+    labels what its cross-entropy gets. `stored` makes (images, labels) uint8 [N, 96, 96] of a dataset with this fault,
+    or is None where this project has no place for it.
+    """
+
+    name: str
+    train: Callable[[np.ndarray], np.ndarray] = lambda x: x
+    predict: Callable[[np.ndarray], np.ndarray] = lambda x: x
+    targets: Callable[[np.ndarray], np.ndarray] = lambda y: y
+    channels: int = NUM_LABELS
+    one_hot: bool = False
+    stored: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None
+
+
+def features_as_image(images: np.ndarray) -> np.ndarray:
+    """Return the brain encoder's deepest features flattened and cut into rows: [N, 96, 96, 3] of the same shape."""
+    encoder = load_encoder(Path("brain16"))
+    variables = {"params": encoder.params, "batch_stats": encoder.batch_stats}
+    run = jax.jit(lambda x: Encoder(WIDTH, 5, norm=True).apply(variables, x, train=False)[-1])
+    bottom = np.concatenate([np.asarray(run(images[i : i + BATCH])) for i in range(0, len(images), BATCH)])
+    return np.repeat(bottom.reshape(len(images), SIZE, SIZE, 1), 3, axis=-1)
+
+
+def features_in_8_bits(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the same as pictures that a dataset can hold, the brightest pixel 255."""
+    features = features_as_image(np.repeat(images[..., None] / np.float32(255), 3, axis=-1))[..., 0]
+    return np.round(255 * features / features.max()).astype(np.uint8), labels
+
+
+FAULTS = (
+    Fault("none (the loop as it should be)", stored=lambda x, y: (x, y)),
+    Fault(
+        "flattened features for an image",
+        train=features_as_image,
+        predict=features_as_image,
+        stored=features_in_8_bits,
+    ),
+    Fault("label 8 and a head of 8 channels", channels=8, stored=lambda x, y: (x, np.where(y > 0, y + 1, 0))),
+    Fault("label 8 and 8 channels, one-hot", channels=8, one_hot=True),
+    Fault("masks read as grey levels", targets=lambda y: GREYS[y], stored=lambda x, y: (x, GREYS[y])),
+    Fault("masks divided by 255 too", targets=lambda y: y // 255, stored=lambda x, y: (x, y // 255)),
+    Fault(
+        "images divided by 255 twice",
+        train=lambda x: x / 255,
+        predict=lambda x: x / 255,
+        stored=lambda x, y: (x // 255, y),
+    ),
+    Fault("images never divided", train=lambda x: x * 255, predict=lambda x: x * 255),
+    Fault("trained on 0 to 1, asked with 0 to 255", predict=lambda x: x * 255),
+    Fault("trained on 0 to 255, asked with 0 to 1", train=lambda x: x * 255),
+    Fault("trained on 0 to 1, divided twice when asked", predict=lambda x: x / 255),
+)
+
+
+def slices_of(dataset: Dataset) -> dict[str, Slices]:
+    """Return the dataset's slices on the network's grid, images from 0 to 1 by division alone."""
+    _, config = settings.load("configs/scratch.py", {"data.size": str(SIZE), "data.mm_per_pixel": "0"})
+    view = pipeline.view_of(config.data, dataset.intensity)
+    found = {}
+    for split in SPLITS:
+        examples = pipeline.Examples(dataset, split, view)
+        rows = [examples.load(number) for number in range(len(examples))]
+        images = np.stack([row["image"][..., 0] for row in rows]).astype(np.float32) / 255
+        labels = np.stack([np.where(row["label"] == IGNORED, 0, row["label"]) for row in rows])
+        found[split] = Slices(np.repeat(images[..., None], 3, axis=-1), labels)
+    return found
+
+
+def bare_loop(fault: Fault, slices: dict[str, Slices], steps: int) -> dict[str, Any]:
+    """Train as the original did, with one fault, and return the scores and the predicted labels by split."""
+    model = UNet(width=WIDTH, levels=3, num_classes=fault.channels)
+    images, labels = fault.train(slices["train"].images), fault.targets(slices["train"].labels).astype(np.int32)
+    params = jax.jit(model.init, static_argnums=2)(jax.random.key(0), images[:1], False)["params"]
+    tx = optax.adam(1e-3)
+
+    def loss(params: Any, image: jax.Array, label: jax.Array) -> jax.Array:
+        logits = model.apply({"params": params}, image, False)
+        if fault.one_hot:
+            return optax.softmax_cross_entropy(logits, jax.nn.one_hot(label, fault.channels)).mean()
+        return optax.softmax_cross_entropy_with_integer_labels(logits, label).mean()
+
+    @jax.jit
+    def step(params: Any, state: Any, image: jax.Array, label: jax.Array) -> tuple[Any, Any, jax.Array]:
+        value, gradient = jax.value_and_grad(loss)(params, image, label)
+        updates, state = tx.update(gradient, state)
+        return optax.apply_updates(params, updates), state, value
+
+    state, value = tx.init(params), jnp.nan
+    for number in range(steps):
+        chosen = np.random.default_rng([0, number]).choice(len(images), BATCH, replace=False)
+        params, state, value = step(params, state, images[chosen], labels[chosen])
+
+    run = jax.jit(lambda x: model.apply({"params": params}, x, False).argmax(-1))
+    found: dict[str, Any] = {"loss": float(value)}
+    for split in ("train", "test"):
+        asked = fault.predict(slices[split].images)
+        predicted = np.stack([np.asarray(run(image[None]))[0] for image in asked]).astype(np.uint8)
+        truth = slices[split].labels
+        counts = metrics.confusion(truth, predicted)
+        dice = [value for value in metrics.dice_from_counts(counts)[1:] if value is not None]
+        seen = fault.targets(truth)
+        found[split] = {
+            # What such a loop prints: against the labels that it was given.
+            "accuracy_it_prints": float((predicted == seen).mean()),
+            "accuracy": metrics.pixel_accuracy(counts),
+            "dice": sum(dice) / len(dice),
+            "marked": float((predicted > 0).mean()),
+            "truly": float((truth > 0).mean()),
+        }
+        found[f"{split}_labels"] = predicted
+    return found
+
+
+def write(dataset: Dataset, slices: dict[str, Slices], fault: Fault, path: Path) -> None:
+    """Write a dataset with the fault; values that the writer would refuse are put in behind its back."""
+    assert fault.stored is not None
+    with DatasetWriter(path, intensity="uint8", height=SIZE, width=SIZE, source={"kind": "benchmark"}) as writer:
+        for split in SPLITS:
+            images, labels = _stored(fault, slices[split])
+            writer.add(split, images, np.minimum(labels, NUM_LABELS - 1), names=_names(images), split=split)
+    for split in SPLITS:
+        np.save(path / f"{split}.labels.npy", _stored(fault, slices[split])[1])
+
+
+def _stored(fault: Fault, slices: Slices) -> tuple[np.ndarray, np.ndarray]:
+    assert fault.stored is not None
+    images = np.round(slices.images[..., 0] * 255).astype(np.uint8)
+    changed, labels = fault.stored(images, slices.labels)
+    return changed.astype(np.uint8), labels.astype(np.uint8)
+
+
+def _names(images: np.ndarray) -> list[str]:
+    return [f"slice{number}" for number in range(len(images))]
+
+
+def ours(fault: Fault, dataset: Dataset, slices: dict[str, Slices], folder: Path, steps: int) -> str:
+    """Return what this project's own command says of a dataset with the fault: exit status and first line."""
+    if fault.stored is None:
+        return "no such setting"
+    write(dataset, slices, fault, folder / "data")
+    epochs = -(-steps // -(-len(slices["train"].images) // BATCH))
+    words = {
+        "data.path": folder / "data",
+        "data.size": SIZE,
+        "model.width": WIDTH,
+        "train.epochs": epochs,
+        "train.learning_rate": 3e-3,
+        "log.evaluate_every_epochs": max(epochs // 8, 1),
+        "log.figures": "false",
+    }
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+        flags = [f"--config.{field}={value}" for field, value in words.items()]
+        status = command.main(["--config=configs/scratch.py", f"--workdir={folder / 'run'}", *flags])
+    if status == 0:
+        summary = json.loads((folder / "run" / "evaluation" / "summary.json").read_text())
+        return f"trains: test Dice {summary['mean_dice']:.2f}"
+    line = next(row for row in said.getvalue().splitlines() if " guard: " in row or row.startswith("error: "))
+    return f"exit {status}: {line.removeprefix('error: ')}"
+
+
+def main(argv: list[str]) -> None:
+    """Run every fault in the bare loop and in this project, and write table and figure."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("dataset")
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--steps", type=int, default=600)
+    asked = parser.parse_args(argv)
+    dataset = read_dataset(asked.dataset)
+    if dataset.intensity != "uint8":
+        parser.error("the original read 8-bit pictures; give a dataset of such")
+    asked.output.mkdir(parents=True)
+    slices = slices_of(dataset)
+    rows = [
+        "| fault | accuracy it prints | accuracy | Dice, trained slices | Dice, unseen patient | marked / truly | "
+        "this project |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    panels, results = [], {}
+    for number, fault in enumerate(FAULTS):
+        found = bare_loop(fault, slices, asked.steps)
+        answer = ours(fault, dataset, slices, asked.output / f"fault{number}", asked.steps)
+        train, test = found["train"], found["test"]
+        results[fault.name] = {"loss": found["loss"], "train": train, "test": test, "this_project": answer}
+        rows.append(
+            f"| {fault.name} | {train['accuracy_it_prints']:.3f} | {train['accuracy']:.3f} | {train['dice']:.2f} | "
+            f"{test['dice']:.2f} | {100 * train['marked']:.1f} % / {100 * train['truly']:.1f} % | {answer} |"
+        )
+        print(rows[-1], flush=True)
+        at = int(np.argmax((slices["train"].labels > 0).sum(axis=(1, 2))))
+        received = fault.train(slices["train"].images)[at, ..., 0]
+        shown = received / (received.max() if received.max() > 1 else 1)
+        panels.append(figures.Panel(fault.name, shown, slices["train"].labels[at], found["train_labels"][at]))
+    (asked.output / "table.md").write_text("\n".join(rows) + "\n")
+    (asked.output / "results.json").write_text(json.dumps(results, indent=1))
+    figures.predictions(
+        panels,
+        asked.output / "masks.png",
+        title=f"One training slice after {asked.steps} steps of a loop without guards, by fault",
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
