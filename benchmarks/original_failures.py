@@ -1,6 +1,6 @@
 """The original's black mask, made again: each suspected fault in a bare training loop, and what this project answers.
 
-python benchmarks/original_failures.py DATASET runs/original_failures [--steps=600]
+python benchmarks/original_failures.py DATASET runs/original_failures [--steps=1500]
 
 The bare loop is what such projects have: the image divided by 255, Adam at 1e-3, the mean cross-entropy of integer
 labels, argmax, accuracy. Nothing in it looks for faults. Then the same fault is given to this project's own command.
@@ -34,7 +34,7 @@ from heartseg_jax.evaluation import figures, metrics
 from heartseg_jax.interop.encoder import load_encoder
 from heartseg_jax.models.unet import Encoder, UNet
 
-SIZE = 96  # pixels; six times 16, so that the encoder's bottom, 6 x 6 x 256, is an image of 96 x 96 again
+SIZE = 64  # pixels; four times 16, so that the encoder's bottom, 4 x 4 x 256, is an image of 64 x 64 again
 WIDTH = 16
 BATCH = 4
 SPLITS = ("train", "validation", "test")
@@ -43,7 +43,7 @@ GREYS = np.array([0, 255, 76, 29, 226, 150, 53, 179, 172], np.uint8)
 
 
 class Slices(NamedTuple):
-    """Slices of one split: `images` [N, 96, 96, 3] float32, as the network gets them, and `labels` [N, 96, 96]."""
+    """Slices of one split: `images` [N, 64, 64, 3] float32, as the network gets them, and `labels` [N, 64, 64]."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -53,7 +53,7 @@ class Fault(NamedTuple):
     """One fault.
 
     `train` and `predict` change what the loop learns from and what it is asked about afterwards; `targets` makes of
-    labels what its cross-entropy gets. `stored` makes (images, labels) uint8 [N, 96, 96] of a dataset with this fault,
+    labels what its cross-entropy gets. `stored` makes (images, labels) uint8 [N, 64, 64] of a dataset with this fault,
     or is None where this project has no place for it.
     """
 
@@ -67,7 +67,7 @@ class Fault(NamedTuple):
 
 
 def features_as_image(images: np.ndarray) -> np.ndarray:
-    """Return the brain encoder's deepest features flattened and cut into rows: [N, 96, 96, 3] of the same shape."""
+    """Return the brain encoder's deepest features flattened and cut into rows: [N, 64, 64, 3] of the same shape."""
     encoder = load_encoder(Path("brain16"))
     variables = {"params": encoder.params, "batch_stats": encoder.batch_stats}
     run = jax.jit(lambda x: Encoder(WIDTH, 5, norm=True).apply(variables, x, train=False)[-1])
@@ -218,7 +218,7 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("dataset")
     parser.add_argument("output", type=Path)
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=1500)
     asked = parser.parse_args(argv)
     dataset = read_dataset(asked.dataset)
     if dataset.intensity != "uint8":
