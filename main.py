@@ -72,8 +72,14 @@ VERBS: dict[str, Verb] = {
         ("output",),
     ),
     "inspect": Verb(
-        "list a checkpoint's arrays: path, shape, dtype, norm",
-        {"workdir": ("DIR", "the run's folder"), "step": ("N", "of which checkpoint"), "json": ("", "as JSON")},
+        "list a checkpoint's arrays: path, shape, dtype, norm, what is frozen; or compare two",
+        {
+            "workdir": ("DIR", "the run's folder"),
+            "step": ("N", "of which checkpoint (default: the last)"),
+            "against": ("DIR", "another run, or the same: which arrays differ, bit for bit"),
+            "against_step": ("N", "of which of its checkpoints (default: the last)"),
+            "json": ("", "as JSON"),
+        },
         ("workdir",),
     ),
     "lab": Verb(
@@ -187,7 +193,13 @@ def run(call: Call, argv: list[str]) -> None:
     elif call.verb == "inspect":
         from heartseg_jax.tools.inspect import inspect
 
-        inspect(Path(flags["workdir"]), number(flags, "step"), as_json="json" in flags)
+        inspect(
+            Path(flags["workdir"]),
+            number(flags, "step"),
+            against=Path(flags["against"]) if "against" in flags else None,
+            against_step=number(flags, "against_step"),
+            as_json="json" in flags,
+        )
     elif call.verb == "lab":
         from heartseg_jax.tools.lab import lab
 

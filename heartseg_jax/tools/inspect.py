@@ -1,9 +1,9 @@
-"""The verb `inspect`: the arrays of a checkpoint by path, with shape, dtype and norm."""
+"""The verb `inspect`: the arrays of a checkpoint by path, what was frozen, and how two checkpoints differ."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,32 +13,86 @@ from heartseg_jax.training.checkpoints import Checkpoints
 from heartseg_jax.workdir import Workdir, read_config
 
 
-def inspect(path: Path, step: int | None = None, *, as_json: bool = False) -> dict[str, Any]:
+def inspect(
+    path: Path,
+    step: int | None = None,
+    *,
+    against: Path | None = None,
+    against_step: int | None = None,
+    as_json: bool = False,
+) -> dict[str, Any]:
     """Print and return what the checkpoint of `step` (default: the last) of the run in `path` holds.
 
     The keys are `step`, `parameters` {total, trainable, frozen} and `arrays`, each with `path, shape, dtype,
-    group, frozen, mean, std, l2, finite`. The optimizer's arrays are left out.
+    group, frozen, mean, std, l2, finite`; frozen is what the phase that led to this step left alone. The optimizer's
+    arrays are left out. With `against`, another run (or the same) at `against_step`, the keys are instead `changed`,
+    `unchanged`, `only_here` and `only_there`, lists of paths; a changed array differs in a bit, or in shape.
 
     Raises:
       UserError: no run there, no checkpoint, or none of that step.
     """
+    step, arrays, frozen = _read(path, step)
+    if against is not None:
+        there_step, there, _ = _read(against, against_step)
+        compared = compare(arrays, there)
+        names = f"step {step} of {path}", f"step {there_step} of {against}"
+        print(json.dumps(compared) if as_json else differences(compared, *names))
+        return compared
+    rows = [describe(name, array, frozen) for name, array in arrays.items()]
+    total = sum(array.size for array in arrays.values())
+    counted = {True: 0, False: 0}
+    for row, array in zip(rows, arrays.values(), strict=True):
+        counted[row["frozen"]] += array.size if row["path"].startswith("params/") else 0
+    parameters = {"total": total, "trainable": counted[False], "frozen": counted[True]}
+    found = {"step": step, "parameters": parameters, "arrays": rows}
+    print(json.dumps(found, allow_nan=False) if as_json else table(found))
+    return found
+
+
+def _read(path: Path, step: int | None) -> tuple[int, dict[str, np.ndarray], frozenset[str]]:
+    """Return (step, arrays by path, frozen groups) of a checkpoint."""
     folder = Workdir(path)
     read_config(folder)
     checkpoints = Checkpoints(folder.checkpoints)
-    step = checkpoints.choose(step)
-    state = checkpoints.restore_arrays(step)
-    checkpoints.close()
-    arrays = [
-        describe(f"{kind}/{name}", array)
-        for kind in ("params", "batch_stats")
-        for name, array in leaves(state.get(kind) or {})
-    ]
-    total = sum(int(np.prod(row["shape"])) for row in arrays)
-    trainable = sum(int(np.prod(row["shape"])) for row in arrays if row["path"].startswith("params/"))
-    parameters = {"total": total, "trainable": trainable, "frozen": 0}
-    found = {"step": step, "parameters": parameters, "arrays": arrays}
-    print(json.dumps(found, allow_nan=False) if as_json else table(found))
-    return found
+    try:
+        step = checkpoints.choose(step)
+        state = checkpoints.restore_arrays(step)
+        contract = checkpoints.read(step).contract
+    finally:
+        checkpoints.close()
+    arrays = {
+        f"{kind}/{name}": array for kind in ("params", "batch_stats") for name, array in leaves(state.get(kind) or {})
+    }
+    # Runs from before there were phases froze nothing.
+    entered = [phase for phase in contract.get("phases") or [] if phase["first_step"] < max(step, 1)]
+    multipliers = entered[-1]["multipliers"] if entered else {}
+    return step, arrays, frozenset(group for group, multiplier in multipliers.items() if multiplier == 0)
+
+
+def compare(here: Mapping[str, np.ndarray], there: Mapping[str, np.ndarray]) -> dict[str, list[str]]:
+    """Return the paths of two checkpoints' arrays by whether they are the same, bit for bit."""
+    both = [path for path in here if path in there]
+    alike = {path for path in both if _is_same(here[path], there[path])}
+    return {
+        "changed": [path for path in both if path not in alike],
+        "unchanged": [path for path in both if path in alike],
+        "only_here": [path for path in here if path not in there],
+        "only_there": [path for path in there if path not in here],
+    }
+
+
+def _is_same(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()
+
+
+def differences(compared: Mapping[str, list[str]], here: str, there: str) -> str:
+    """Lay a comparison out for the terminal."""
+    lines = [f"{here}, against {there}", ""]
+    words = {"changed": "changed", "unchanged": "bit-identical", "only_here": "only here", "only_there": "only there"}
+    for key, word in words.items():
+        lines += [f"{word:<14} {path}" for path in compared[key]]
+    counts = ", ".join(f"{len(compared[key])} {word}" for key, word in words.items())
+    return "\n".join([*lines, "", f"{counts} (arrays; parameters and statistics, without the optimizer's)"])
 
 
 def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, np.ndarray]]:
@@ -50,9 +104,13 @@ def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, np.
             yield prefix + name, np.asarray(node)
 
 
-def describe(path: str, array: np.ndarray) -> dict[str, Any]:
-    """Return one row: what the array at `path` (such as params/encoder/stage1/conv1/kernel) holds."""
+def describe(path: str, array: np.ndarray, frozen: Collection[str] = ()) -> dict[str, Any]:
+    """Return one row: what the array at `path` (such as params/encoder/stage1/conv1/kernel) holds.
+
+    `frozen` has the groups that the checkpoint's phase leaves alone.
+    """
     parts = path.split("/")
+    group = "/".join(parts[1:3]) if parts[1] == "encoder" else parts[1]
     values = array.astype(np.float64)
     finite = bool(np.isfinite(values).all())
     number = lambda value: float(value) if finite else None  # noqa: E731
@@ -60,8 +118,8 @@ def describe(path: str, array: np.ndarray) -> dict[str, Any]:
         "path": path,
         "shape": list(array.shape),
         "dtype": array.dtype.name,
-        "group": "/".join(parts[1:3]) if parts[1] == "encoder" else parts[1],
-        "frozen": False,
+        "group": group,
+        "frozen": group in frozen,
         "mean": number(values.mean()) if values.size else None,
         "std": number(values.std()) if values.size else None,
         "l2": number(np.sqrt(np.square(values).sum())),
@@ -72,14 +130,17 @@ def describe(path: str, array: np.ndarray) -> dict[str, Any]:
 def table(found: Mapping[str, Any]) -> str:
     """Lay the arrays out for the terminal."""
     width = max(len(row["path"]) for row in found["arrays"])
-    head = f"{'array':<{width}}  {'shape':<18} {'dtype':<9} {'mean':>10} {'std':>10} {'l2':>10}"
+    head = f"{'array':<{width}}  {'shape':<18} {'dtype':<9} {'':<6} {'mean':>10} {'std':>10} {'l2':>10}"
     lines = [f"step {found['step']}", "", head, "-" * len(head)]
     for row in found["arrays"]:
         shape = "x".join(map(str, row["shape"])) or "scalar"
         numbers = " ".join(
             f"{row[key]:>10.4g}" if row[key] is not None else f"{'not finite':>10}" for key in ("mean", "std", "l2")
         )
-        lines.append(f"{row['path']:<{width}}  {shape:<18} {row['dtype']:<9} {numbers}")
+        lines.append(
+            f"{row['path']:<{width}}  {shape:<18} {row['dtype']:<9} {'frozen' if row['frozen'] else '':<6} {numbers}"
+        )
     p = found["parameters"]
-    statistics = p["total"] - p["trainable"]
-    return "\n".join([*lines, "", f"{p['total']:,} numbers: {p['trainable']:,} parameters, {statistics:,} statistics"])
+    statistics = p["total"] - p["trainable"] - p["frozen"]
+    counts = f"{p['trainable']:,} parameters that learn, {p['frozen']:,} frozen ones, {statistics:,} statistics"
+    return "\n".join([*lines, "", f"{p['total']:,} numbers: {counts}"])

@@ -112,3 +112,30 @@ def test_weights_of_a_run_start_another(done, tiny, tmp_path):
     assert log["pretrained"]["loaded"] == ["decoder", "encoder", "head"]
     ended, began = before["phases"][-1]["groups"], log["phases"][0]["groups"]
     assert all(began[group]["sha256_before"] == row["sha256_after"] for group, row in ended.items())
+
+
+def test_inspect_shows_what_is_frozen_and_what_has_changed(done, capsys):
+    control = done / "control_random_frozen"
+    capsys.readouterr()
+    assert main.main(["inspect", f"--workdir={control}", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {row["group"] for row in found["arrays"] if row["frozen"]} == {f"encoder/stage{k}" for k in range(1, 6)}
+    # Width 16: five stages of two convolutions and BatchNorms each; the rest by subtraction from the network's.
+    encoder = 1_178_768 + 3_968 // 2
+    assert found["parameters"]["frozen"] == encoder
+    assert found["parameters"]["total"] - found["parameters"]["trainable"] - encoder == 3_968 // 2
+    # In its second phase the transfer has thawed.
+    assert main.main(["inspect", f"--workdir={done}", "--json"]) == 0
+    assert not any(row["frozen"] for row in json.loads(capsys.readouterr().out)["arrays"])
+
+    # Between two checkpoints of the control the encoder is the same, bit for bit, and nothing else is.
+    words = ["inspect", f"--workdir={control}", f"--against={control}", "--against_step=9"]
+    assert main.main([*words, "--json"]) == 0
+    compared = json.loads(capsys.readouterr().out)
+    assert not compared["only_here"]
+    assert not compared["only_there"]
+    assert all("encoder" in path for path in compared["unchanged"])
+    assert all("encoder" not in path for path in compared["changed"])
+    assert (len(compared["unchanged"]), len(compared["changed"])) == (60, 4 * 6 + 2)
+    assert main.main(words) == 0
+    assert "60 bit-identical" in capsys.readouterr().out
