@@ -208,7 +208,7 @@ def _names(images: np.ndarray) -> list[str]:
 def ours(fault: Fault, dataset: Dataset, slices: dict[str, Slices], folder: Path, steps: int) -> str:
     """Return what this project's own command says of a dataset with the fault: exit status and first line."""
     if fault.stored is None:
-        return "no such setting: the scaling is saved with the network"
+        return "no such setting"
     write(dataset, slices, fault, folder / "data")
     epochs = -(-steps // -(-len(slices["train"].images) // BATCH))
     words = {
