@@ -279,8 +279,7 @@ def _decode(dataset: pydicom.Dataset, header: Header) -> np.ndarray:
     syntax = header.transfer_syntax
     if not syntax:
         raise Unreadable("it does not say its transfer syntax, so nothing tells how its pixels are stored")
-    element = dataset.get(Tag("PixelData"))
-    if element is None:
+    if _guarded(lambda: dataset.get(Tag("PixelData"))) is None:
         raise Unreadable("it has no pixel data")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
