@@ -91,9 +91,14 @@ VERBS: dict[str, Verb] = {
         ("config",),
     ),
     "check": Verb(
-        "show what a config comes to, without data: parameters, receptive field, FLOPs, memory",
-        {**CONFIG, "json": ("", "as JSON")},
-        ("config",),
+        "tell whether a DICOM study is fit for use (--input), or what a config comes to, without data (--config)",
+        {
+            **CONFIG,
+            "input": ("STUDY", "a folder, a zip or a file of DICOM"),
+            "series": ("N", "which of its series, by number in the list or by UID"),
+            "json": ("", "as JSON"),
+        },
+        (),
     ),
 }
 SWITCHES = {"json", "repair", "overwrite", "verify"}
@@ -205,9 +210,16 @@ def run(call: Call, argv: list[str]) -> None:
 
         lab(config, Path(flags.get("workdir", f"runs/{name}")), argv)
     elif call.verb == "check":
-        from heartseg_jax.tools.check import check_config
+        if ("config" in flags) == ("input" in flags):
+            raise UserError("check needs either --config=FILE or --input=STUDY")
+        if "input" in flags:
+            from heartseg_jax.tools.check_study import check_study
 
-        check_config(name, config, as_json="json" in flags)
+            check_study(Path(flags["input"]), flags.get("series", ""), as_json="json" in flags)
+        else:
+            from heartseg_jax.tools.check import check_config
+
+            check_config(name, config, as_json="json" in flags)
 
 
 def number(flags: dict[str, str], name: str) -> Any:

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 AIR_HU = -1000
+
+
+class Frame(NamedTuple):
+    """Where one slice came from: a DICOM instance's UID, and the frame's number in it (1-based; 1 for a single one)."""
+
+    uid: str
+    number: int
 
 
 @dataclass(frozen=True)
@@ -18,18 +26,22 @@ class Volume:
       spacing_mm: `(z, y, x)` distance between voxel centres.
       origin_mm: `(x, y, z)` centre of voxel `[0, 0, 0]` in DICOM's LPS (to the Left, Posterior, Superior).
       direction: `[3, 3]`; column k is the xyz unit vector of voxel axis k of (z, y, x).
+      frames: the source of each slice, for objects that refer to them; empty where the source has no instances.
     """
 
     voxels: np.ndarray
     spacing_mm: tuple[float, float, float]
     origin_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)
     direction: np.ndarray | None = None
+    frames: tuple[Frame, ...] = ()
 
     def __post_init__(self) -> None:
         if self.voxels.ndim != 3:
             raise ValueError(f"a volume has three axes (Z, Y, X), not {self.voxels.ndim}")
         if len(self.spacing_mm) != 3 or min(self.spacing_mm) <= 0:
             raise ValueError(f"spacing_mm must be three positive lengths, not {self.spacing_mm}")
+        if self.frames and len(self.frames) != len(self.voxels):
+            raise ValueError(f"{len(self.frames)} frames for {len(self.voxels)} slices")
         if self.direction is None:
             # Patient-axial: slices towards Superior, rows towards Posterior, columns towards Left.
             object.__setattr__(self, "direction", np.array([[0.0, 0, 1], [0, 1, 0], [1, 0, 0]]))
