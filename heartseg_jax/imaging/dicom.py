@@ -1,14 +1,13 @@
-"""One DICOM file: its header as plain values, its pixels as HU. The only module of imaging that knows pydicom.
+"""One DICOM file: its header as plain values, its stored values. The only module of imaging that knows pydicom.
 
 What names a patient never leaves this module.
 """
 
 from __future__ import annotations
 
-import math
 import re
 import warnings
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import pydicom
@@ -16,26 +15,20 @@ from pydicom.errors import InvalidDicomError
 from pydicom.tag import Tag
 
 from heartseg_jax.imaging.dicom_files import Source
-from heartseg_jax.imaging.volume import AIR_HU
+from heartseg_jax.imaging.dicom_values import Unreadable, Vector, number, text, vector
 
-Vector = tuple[float, ...]
-MOST_BYTES = 2**30
-"""Of one file's decoded pixels: half of what reading may take, since decoding holds them twice."""
-ENHANCED_CT = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
-DEFLATED = "1.2.840.10008.1.2.1.99"
-CT = ("1.2.840.10008.5.1.4.1.1.2", *ENHANCED_CT)
-LOWEST_HU = -1100
-"""Air is -1000; noise reaches somewhat lower, and most scanners cut at -1024."""
+# Odd values are ours to judge, and threads decode: the filter is set once, for pydicom alone.
+warnings.filterwarnings("ignore", module=r"pydicom\b")
+
+NATIVE = (pydicom.uid.ImplicitVRLittleEndian, pydicom.uid.ExplicitVRLittleEndian)
+MOST_FRAMES = 10_000
+"""Of one file; the largest cardiac studies, of all phases, have half as many."""
 PLUGINS = {
     "1.2.840.10008.1.2.4.51": "pylibjpeg-libjpeg",
     "1.2.840.10008.1.2.4.53": "none that is known",
     "1.2.840.10008.1.2.4.55": "none that is known",
 }
 """What would decode a transfer syntax that the required plugins do not (all others: python-gdcm)."""
-
-
-class Unreadable(Exception):
-    """A file that holds no usable image; the message says why, and names no patient."""
 
 
 class Place(NamedTuple):
@@ -51,6 +44,14 @@ class Place(NamedTuple):
     slope: float | None
     intercept: float | None
     phase: str
+
+
+class Plain(NamedTuple):
+    """Where uncompressed little-endian pixels lie in their file, and how: no parser is needed for them."""
+
+    offset: int
+    dtype: str
+    unused_bits: int
 
 
 class Header(NamedTuple):
@@ -70,13 +71,12 @@ class Header(NamedTuple):
     transfer_syntax: str
     syntax_name: str
     image_type: tuple[str, ...]
-    description: str
     contrast_agent: bool | None
-    cardiac_phase: str
     tilt_degrees: float
     thickness_mm: float | None
     padding: tuple[int, int] | None
     has_pixels: bool
+    plain: Plain | None
     places: tuple[Place, ...]
 
 
@@ -95,38 +95,57 @@ def read_header(source: Source) -> Header | None:
         if "DirectoryRecordSequence" in dataset:
             return None
         # The parser stops at the pixels' tag: what follows there, follows or not. A deflated file is unpacked whole.
-        if getattr(dataset, "file_meta", pydicom.Dataset()).get("TransferSyntaxUID") == DEFLATED:
+        if (
+            getattr(dataset, "file_meta", pydicom.Dataset()).get("TransferSyntaxUID")
+            == pydicom.uid.DeflatedExplicitVRLittleEndian
+        ):
             file.seek(0)
-            has_pixels = "PixelData" in _parse(file)
+            has_pixels, plain = "PixelData" in _parse(file), None
         else:
-            has_pixels = file.read(1) != b""
-    return _guarded(lambda: _header(source, dataset, has_pixels))
+            offset = file.tell()
+            head = file.read(12)
+            has_pixels = head != b""
+            plain = _guarded(lambda: _plain(dataset, offset, head))
+    return _guarded(lambda: _header(source, dataset, has_pixels, plain))
+
+
+def _plain(dataset: pydicom.Dataset, offset: int, head: bytes) -> Plain | None:
+    """Return where the pixels lie, `head` being what stands at the pixels' tag; None where a decoder must look."""
+    syntax = getattr(dataset, "file_meta", pydicom.Dataset()).get("TransferSyntaxUID")
+    if syntax not in NATIVE or head[:4] != b"\xe0\x7f\x10\x00" or "NumberOfFrames" in dataset:
+        return None
+    allocated, stored = int(dataset.get("BitsAllocated") or 0), int(dataset.get("BitsStored") or 0)
+    high = dataset.get("HighBit")
+    if allocated not in (8, 16) or not 0 < stored <= allocated or high != stored - 1:
+        return None
+    explicit = syntax != pydicom.uid.ImplicitVRLittleEndian
+    length = int.from_bytes(head[8:12] if explicit else head[4:8], "little")
+    expected = int(dataset.get("Rows") or 0) * int(dataset.get("Columns") or 0) * allocated // 8
+    if length not in (expected, expected + expected % 2):
+        return None
+    sign = "i" if dataset.get("PixelRepresentation") else "u"
+    return Plain(offset + (12 if explicit else 8), f"<{sign}{allocated // 8}", allocated - stored)
 
 
 def _parse(file: Any, **how: Any) -> pydicom.Dataset:
-    """Parse a file; pydicom's warnings on odd values are not the user's."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return pydicom.dcmread(file, force=True, **how)
-        except InvalidDicomError as error:
-            raise Unreadable("it is not a DICOM file") from error
-        except Exception as error:  # a damaged file can break the parser at any point
-            raise Unreadable(f"its header cannot be read ({_short(error)})") from error
+    try:
+        return pydicom.dcmread(file, force=True, **how)
+    except InvalidDicomError as error:
+        raise Unreadable("it is not a DICOM file") from error
+    except Exception as error:  # a damaged file can break the parser at any point
+        raise Unreadable(f"its header cannot be read ({_short(error)})") from error
 
 
 def _guarded(work: Any) -> Any:
     """Do what reads values out of a parsed file: damaged ones raise at the moment they are looked at."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return work()
-        except Unreadable:
-            raise
-        except MemoryError as error:
-            raise Unreadable("it asks for more memory than there is") from error
-        except Exception as error:
-            raise Unreadable(f"a value in its header cannot be read ({_short(error)})") from error
+    try:
+        return work()
+    except Unreadable:
+        raise
+    except MemoryError as error:
+        raise Unreadable("it asks for more memory than there is") from error
+    except Exception as error:
+        raise Unreadable(f"a value in its header cannot be read ({_short(error)})") from error
 
 
 def _short(error: BaseException) -> str:
@@ -134,36 +153,35 @@ def _short(error: BaseException) -> str:
     return type(error).__name__
 
 
-def _header(source: Source, dataset: pydicom.Dataset, has_pixels: bool) -> Header:
+def _header(source: Source, dataset: pydicom.Dataset, has_pixels: bool, plain: Plain | None) -> Header:
     meta = getattr(dataset, "file_meta", pydicom.Dataset())
     syntax = str(meta.get("TransferSyntaxUID", "") or "")
     frames = int(dataset.get("NumberOfFrames") or 1)
-    if not 1 <= frames <= 100_000:
+    if not 1 <= frames <= MOST_FRAMES:
         raise Unreadable(f"it claims {frames} frames")
     padding = dataset.get("PixelPaddingValue")
     limit = dataset.get("PixelPaddingRangeLimit", padding)
     return Header(
         source=source,
-        sop_class=str(dataset.get("SOPClassUID", "") or ""),
-        modality=str(dataset.get("Modality", "") or ""),
-        series_uid=str(dataset.get("SeriesInstanceUID", "") or ""),
-        instance_uid=str(dataset.get("SOPInstanceUID", "") or ""),
-        frame_of_reference=str(dataset.get("FrameOfReferenceUID", "") or ""),
+        sop_class=text(dataset, "SOPClassUID"),
+        modality=text(dataset, "Modality"),
+        series_uid=text(dataset, "SeriesInstanceUID"),
+        instance_uid=text(dataset, "SOPInstanceUID"),
+        frame_of_reference=text(dataset, "FrameOfReferenceUID"),
         rows=int(dataset.get("Rows") or 0),
         columns=int(dataset.get("Columns") or 0),
         samples=int(dataset.get("SamplesPerPixel") or 1),
-        photometric=str(dataset.get("PhotometricInterpretation", "") or ""),
+        photometric=text(dataset, "PhotometricInterpretation"),
         bits_allocated=int(dataset.get("BitsAllocated") or 0),
         transfer_syntax=syntax,
         syntax_name=pydicom.uid.UID(syntax).name if syntax else "",
-        image_type=tuple(str(word).upper() for word in dataset.get("ImageType") or ()),
-        description=_description(dataset),
+        image_type=tuple(word.strip().upper() for word in text(dataset, "ImageType").split("\\")),
         contrast_agent=bool(dataset.get("ContrastBolusAgent")) if "ContrastBolusAgent" in dataset else None,
-        cardiac_phase=_cardiac_phase(dataset),
-        tilt_degrees=_number(dataset, "GantryDetectorTilt") or 0.0,
-        thickness_mm=_number(dataset, "SliceThickness"),
+        tilt_degrees=number(dataset, "GantryDetectorTilt") or 0.0,
+        thickness_mm=number(dataset, "SliceThickness"),
         padding=None if padding is None or limit is None else (min(int(padding), int(limit)), max(padding, limit)),
         has_pixels=has_pixels,
+        plain=plain,
         places=_places(dataset, frames),
     )
 
@@ -173,7 +191,9 @@ def _places(dataset: pydicom.Dataset, frames: int) -> tuple[Place, ...]:
     each = dataset.get("PerFrameFunctionalGroupsSequence") or []
     if each and len(each) != frames:
         raise Unreadable(f"it has {frames} frames and places of {len(each)}")
-    return tuple(_place(dataset, shared, each[k] if each else pydicom.Dataset()) for k in range(frames))
+    if not each:
+        return (_place(dataset, shared, pydicom.Dataset()),) * frames
+    return tuple(_place(dataset, shared, own) for own in each)
 
 
 def _place(dataset: pydicom.Dataset, shared: pydicom.Dataset, own: pydicom.Dataset) -> Place:
@@ -181,7 +201,7 @@ def _place(dataset: pydicom.Dataset, shared: pydicom.Dataset, own: pydicom.Datas
 
     def group(name: str) -> pydicom.Dataset:
         for groups in (own, shared):
-            if groups.get(name):
+            if name in groups and groups[name].value:
                 return groups[name][0]
         return dataset
 
@@ -193,36 +213,31 @@ def _place(dataset: pydicom.Dataset, shared: pydicom.Dataset, own: pydicom.Datas
         dataset.get("TriggerTime"),
     ]
     return Place(
-        position_mm=_vector(group("PlanePositionSequence"), "ImagePositionPatient", 3),
-        orientation=_vector(group("PlaneOrientationSequence"), "ImageOrientationPatient", 6),
-        spacing_mm=_vector(group("PixelMeasuresSequence"), "PixelSpacing", 2),
-        slope=_number(rescale, "RescaleSlope"),
-        intercept=_number(rescale, "RescaleIntercept"),
+        position_mm=vector(group("PlanePositionSequence"), "ImagePositionPatient", 3),
+        orientation=vector(group("PlaneOrientationSequence"), "ImageOrientationPatient", 6),
+        spacing_mm=vector(group("PixelMeasuresSequence"), "PixelSpacing", 2),
+        slope=number(rescale, "RescaleSlope"),
+        intercept=number(rescale, "RescaleIntercept"),
         phase="/".join("" if value is None else str(value) for value in phase).strip("/"),
     )
 
 
-def _vector(dataset: pydicom.Dataset, name: str, length: int) -> Vector | None:
-    value = dataset.get(name)
-    if value is None or value == "":
-        return None
-    try:
-        numbers = tuple(float(part) for part in value)
-    except (TypeError, ValueError):
-        raise Unreadable(f"its {name} is not {length} numbers") from None
-    if len(numbers) != length or not all(map(math.isfinite, numbers)):
-        raise Unreadable(f"its {name} is not {length} numbers")
-    return numbers
+class Words(NamedTuple):
+    """What a series is called, without the patient's name, and the heart's phase where it is told."""
+
+    description: str
+    cardiac_phase: str
 
 
-def _number(dataset: pydicom.Dataset, name: str) -> float | None:
-    value = dataset.get(name)
-    if value is None or value == "":
-        return None
-    number = float(value)
-    if not math.isfinite(number):
-        raise Unreadable(f"its {name} is not a finite number")
-    return number
+def read_words(source: Source) -> Words:
+    """Return a file's own words on its series. They are asked for once a series: reading names is slow.
+
+    Raises:
+      Unreadable: the file is broken.
+    """
+    with source.open() as file:
+        dataset = _parse(file, stop_before_pixels=True)
+    return _guarded(lambda: Words(_description(dataset), _cardiac_phase(dataset)))
 
 
 def _cardiac_phase(dataset: pydicom.Dataset) -> str:
@@ -246,55 +261,29 @@ def _description(dataset: pydicom.Dataset) -> str:
     return re.sub(r"[^\x20-\x7e\xa0-\uffff]", " ", text)[:64]
 
 
-def read_hu(header: Header) -> tuple[np.ndarray, int]:
-    """Return a file's frames as HU, int16 `[F, H, W]`, and how many pixels were padding and are air now.
+def decode(file: BinaryIO, header: Header) -> np.ndarray:
+    """Return the stored values of all frames, as pydicom and its plugins decode them.
 
     Raises:
-      Unreadable: there are no pixels, they cannot be decoded, or they do not fit into HU.
+      Unreadable: they cannot be decoded; it names the transfer syntax, and what would decode it.
     """
-    h, frames = header, len(header.places)
-    if not header.has_pixels or not h.rows or not h.columns:
-        raise Unreadable("it has no pixel data")
-    if h.samples != 1 or h.photometric not in ("MONOCHROME1", "MONOCHROME2"):
-        raise Unreadable(f"its pixels are {h.photometric or 'of no known kind'}, not grey values")
-    needed = h.rows * h.columns * frames * max(h.bits_allocated // 8, 1)
-    if needed > MOST_BYTES:
-        raise Unreadable(f"it claims {frames} frames of {h.rows} x {h.columns}, {needed / 2**30:.1f} GiB")
-    with header.source.open() as file:
-        dataset = _parse(file)
-    raw = _decode(dataset, header).reshape(frames, h.rows, h.columns)
-    hu = np.empty(raw.shape, np.int16)
-    for plane, values, place in zip(hu, raw, header.places, strict=True):
-        exact = values.astype(np.float64) * (1.0 if place.slope is None else place.slope) + (place.intercept or 0.0)
-        plane[:] = np.rint(np.clip(exact, -32768, 32767))
-    # Scanners pad round fields of view with values that no tissue has, and do not always name them.
-    padded = hu < LOWEST_HU if header.modality == "CT" else np.zeros(hu.shape, bool)
-    if header.padding is not None:
-        padded |= (raw >= header.padding[0]) & (raw <= header.padding[1])
-    hu[padded] = AIR_HU
-    return hu, int(padded.sum())
-
-
-def _decode(dataset: pydicom.Dataset, header: Header) -> np.ndarray:
+    dataset = _parse(file)
     syntax = header.transfer_syntax
     if not syntax:
         raise Unreadable("it does not say its transfer syntax, so nothing tells how its pixels are stored")
     if _guarded(lambda: dataset.get(Tag("PixelData"))) is None:
         raise Unreadable("it has no pixel data")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return np.asarray(dataset.pixel_array)
-        except MemoryError as error:
-            raise Unreadable("its pixels ask for more memory than there is") from error
-        except NotImplementedError as error:
+    try:
+        return np.asarray(dataset.pixel_array)
+    except MemoryError as error:
+        raise Unreadable("its pixels ask for more memory than there is") from error
+    except NotImplementedError as error:
+        raise Unreadable(_no_decoder(header)) from error
+    except Exception as error:  # the decoders' own errors are of many kinds
+        if syntax in PLUGINS:
             raise Unreadable(_no_decoder(header)) from error
-        except Exception as error:  # the decoders' own errors are of many kinds
-            if syntax in PLUGINS:
-                raise Unreadable(_no_decoder(header)) from error
-            raise Unreadable(
-                f"its pixels ({header.syntax_name}) cannot be decoded: they are damaged or end too soon"
-            ) from error
+        text = f"its pixels ({header.syntax_name}) cannot be decoded: they are damaged or end too soon"
+        raise Unreadable(text) from error
 
 
 def _no_decoder(header: Header) -> str:

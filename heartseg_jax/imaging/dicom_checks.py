@@ -7,9 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from heartseg_jax.imaging.dicom import CT, ENHANCED_CT, Header
+from heartseg_jax.imaging.dicom import Header, Words
 from heartseg_jax.imaging.findings import NOTE, REFUSE, WARN, Finding
 
+ENHANCED_CT = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
+CT = ("1.2.840.10008.5.1.4.1.1.2", *ENHANCED_CT)
 FEW_SLICES = 20
 SMALL_FIELD_MM, SHORT_MM = 130.0, 80.0
 """A heart with its great vessels needs about so much: across, and from top to bottom."""
@@ -29,23 +31,23 @@ def is_localizer(header: Header) -> bool:
     return "LOCALIZER" in header.image_type
 
 
-def of_header(header: Header) -> list[Finding]:
-    """Return what one file's header tells of its whole series."""
+def of_header(header: Header, words: Words) -> list[Finding]:
+    """Return what one file's header, and its words, tell of its whole series."""
     found = []
     if header.modality != "CT" or (header.sop_class and header.sop_class not in CT):
         kind = header.modality or "of no known modality"
         found.append(Finding(REFUSE, "not_ct", f"the series is {kind}, not CT", "choose a CT series"))
-    words = " ".join([*header.image_type, header.description]).upper()
-    if MAPS.search(words):
-        text = f"the series is a map ({MAPS.search(words)[0].lower()}), not HU"  # type: ignore[index]
+    said = " ".join([*header.image_type, words.description]).upper()
+    if MAPS.search(said):
+        text = f"the series is a map ({MAPS.search(said)[0].lower()}), not HU"  # type: ignore[index]
         found.append(Finding(REFUSE, "not_hu_map", text, "choose the conventional reconstruction"))
-    elif MONOENERGETIC.search(words):
+    elif MONOENERGETIC.search(said):
         text = "the series is a monoenergetic reconstruction: contrast is brighter or darker than usual"
         found.append(Finding(WARN, "monoenergetic", text, "prefer the conventional reconstruction"))
-    if DERIVED.search(words):
-        text = f"the series is a projection or rendering ({DERIVED.search(words)[0].lower()})"  # type: ignore[index]
+    if DERIVED.search(said):
+        text = f"the series is a projection or rendering ({DERIVED.search(said)[0].lower()})"  # type: ignore[index]
         found.append(Finding(REFUSE, "projection", text, "choose the original slices"))
-    elif REFORMATTED.search(words):
+    elif REFORMATTED.search(said):
         text = "the series is a reformation (MPR) of another"
         found.append(Finding(WARN, "reformatted", text, "prefer the original axial slices"))
     if header.photometric == "MONOCHROME1":
@@ -56,8 +58,8 @@ def of_header(header: Header) -> list[Finding]:
     if any(place.slope is None or place.intercept is None for place in header.places) and header.modality == "CT":
         text = "RescaleSlope or RescaleIntercept is missing: values are taken as HU as they are"
         found.append(Finding(WARN, "missing_rescale", text, "look at the values: air is -1000 HU, blood 30 to 500"))
-    if header.cardiac_phase:
-        found.append(Finding(NOTE, "cardiac_phase", f"the heart's phase is told: {header.cardiac_phase}"))
+    if words.cardiac_phase:
+        found.append(Finding(NOTE, "cardiac_phase", f"the heart's phase is told: {words.cardiac_phase}"))
     return found
 
 

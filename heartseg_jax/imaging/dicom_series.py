@@ -12,9 +12,11 @@ import numpy as np
 
 from heartseg_jax.errors import UserError
 from heartseg_jax.imaging import dicom_checks, findings
-from heartseg_jax.imaging.dicom import Header, Unreadable, read_header, read_hu
+from heartseg_jax.imaging.dicom import Header, Words, read_header, read_words
 from heartseg_jax.imaging.dicom_files import Source, sources_of
 from heartseg_jax.imaging.dicom_geometry import Block, Member, along_normal, arrange, normal_of
+from heartseg_jax.imaging.dicom_pixels import read_hu
+from heartseg_jax.imaging.dicom_values import Unreadable
 from heartseg_jax.imaging.findings import NOTE, REFUSE, WARN, Finding
 from heartseg_jax.imaging.volume import AIR_HU, Frame, Volume
 
@@ -130,7 +132,11 @@ def _overlap(members: Sequence[Member]) -> bool:
 def _candidate(name: str, phase: str, members: Sequence[Member], more: tuple[Finding, ...] = ()) -> Candidate:
     first = members[0].header
     block, geometry = arrange(members)
-    found = [*more, *dicom_checks.of_header(first), *geometry]
+    try:
+        words = read_words(first.source)
+    except (Unreadable, OSError):
+        words = Words("", "")
+    found = [*more, *dicom_checks.of_header(first, words), *geometry]
     uids = [(member.header.instance_uid, member.number) for member in members]
     if len(set(uids)) < len(uids) or "" in {uid for uid, _ in uids}:
         text = "instances lack a UID of their own: nothing written later can refer to them"
@@ -140,7 +146,7 @@ def _candidate(name: str, phase: str, members: Sequence[Member], more: tuple[Fin
         if 2 * len(members) * first.rows * first.columns > MOST_BYTES:
             text = f"{len(members)} slices of {first.rows} x {first.columns} are more than memory is kept for"
             found.append(Finding(REFUSE, "too_large", text, "give the heart's part of the series"))
-    return Candidate(name, first.description, phase, tuple(members), block, tuple(findings.in_order(found)))
+    return Candidate(name, words.description, phase, tuple(members), block, tuple(findings.in_order(found)))
 
 
 def _fitness(candidate: Candidate) -> tuple[int, int, int, str]:

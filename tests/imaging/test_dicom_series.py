@@ -285,6 +285,19 @@ def test_localizers_and_objects_without_pixels_are_left_out(hu, tmp_path):
     assert {"localizers": "note", "no_pixels": "note"}.items() <= checks(study.findings).items()
 
 
+def test_bits_above_the_stored_ones_are_dropped(hu, tmp_path):
+    """Twelve of sixteen bits hold the value; the others may hold an overlay, and the sign is the twelfth's."""
+
+    def signed(dataset, z):
+        dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 12, 11, 1
+        dataset.RescaleIntercept = "0"
+
+    cut = np.clip(hu, -1000, 2000)
+    twelve = (cut.astype(np.int32) & 0x0FFF) | 0x5000
+    write_series(tmp_path / "study", twelve - 1024, edit=signed)
+    same(read_study(tmp_path / "study"), cut)
+
+
 def test_a_damaged_slice_is_named(hu, tmp_path):
     paths = write_series(tmp_path / "study", hu, syntax=uid.JPEG2000Lossless)
     content = paths[5].read_bytes()

@@ -1,0 +1,50 @@
+"""Single values out of a parsed DICOM header. The parser itself is `dicom`'s."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+Vector = tuple[float, ...]
+
+
+class Unreadable(Exception):
+    """A file that holds no usable image; the message says why, and names no patient."""
+
+
+def text(dataset: Any, name: str) -> str:
+    """Return an element of plain text as it stands, '' where absent: pydicom's own conversion is slow."""
+    if name not in dataset:
+        return ""
+    value = dataset.get_item(name).value
+    if isinstance(value, bytes):
+        return value.decode("latin-1").strip(" \0")
+    if isinstance(value, str) or value is None:
+        return value or ""
+    return "\\".join(map(str, value)) if isinstance(value, Iterable) else str(value)
+
+
+def vector(dataset: Any, name: str, length: int) -> Vector | None:
+    """Return an element of `length` finite numbers, or None where it is absent; raise Unreadable for another thing."""
+    value = text(dataset, name)
+    if not value:
+        return None
+    try:
+        numbers = tuple(float(part) for part in value.split("\\"))
+    except ValueError:
+        raise Unreadable(f"its {name} is not {length} numbers") from None
+    if len(numbers) != length or not all(map(math.isfinite, numbers)):
+        raise Unreadable(f"its {name} is not {length} numbers")
+    return numbers
+
+
+def number(dataset: Any, name: str) -> float | None:
+    """Return an element of one finite number, or None where it is absent; raise Unreadable for another thing."""
+    value = text(dataset, name)
+    if not value:
+        return None
+    found = float(value)
+    if not math.isfinite(found):
+        raise Unreadable(f"its {name} is not a finite number")
+    return found
