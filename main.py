@@ -40,12 +40,13 @@ VERBS: dict[str, Verb] = {
     "prepare": Verb(
         "make a dataset folder from a source",
         {
-            "source": ("KIND", "png_pairs (images/ and masks/ of colour PNGs), image_mask_zip or phantom"),
-            "input": ("PATH", "the source: a folder (png_pairs), a zip or a folder (image_mask_zip)"),
+            "source": ("KIND", "png_pairs (images/ and masks/ of colour PNGs), nifti_pairs, image_mask_zip or phantom"),
+            "input": ("PATH", "the source: a folder, or a zip of images and masks (image_mask_zip)"),
             "block": ("N", "slices that stand in for a patient (image_mask_zip; default 64)"),
             "output": ("DATASET", "the dataset folder to make"),
             "patients": ("CSV", "a table `file,patient`; default: the file name's part before _"),
             "colours": ("JSON", "the masks' palette, if it is not the project's own"),
+            "labels": ("JSON", "what values of label maps stand for, {value: structure} (nifti_pairs)"),
             "orientation": ("HOW", "how slices lie, such as standard, flip-rows or rot90"),
             "max_off_palette": ("SHARE", "share of a mask's pixels that may be off the palette (default 0)"),
             "repair": ("", "mend masks damaged by JPEG or antialiasing"),

@@ -90,6 +90,7 @@ ALONE = {
     "grain": [f"{PACKAGE}.data.pipeline"],
     "pydicom": [f"{PACKAGE}.imaging.dicom", f"{PACKAGE}.export"],
     "highdicom": [f"{PACKAGE}.export"],
+    "nibabel": [f"{PACKAGE}.imaging.nifti"],
     "h5py": [f"{PACKAGE}.interop.keras"],
 }
 

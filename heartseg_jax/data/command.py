@@ -12,12 +12,13 @@ from heartseg_jax import settings
 from heartseg_jax.anatomy import ALL_KNOWN, check_merge
 from heartseg_jax.data.prepare import describe, prepare_phantom
 from heartseg_jax.data.sources_mask import BLOCK, prepare_image_mask
+from heartseg_jax.data.sources_nifti import prepare_nifti_pairs
 from heartseg_jax.data.sources_png import prepare_png_pairs
 from heartseg_jax.data.store import Dataset
 from heartseg_jax.errors import UserError
 from heartseg_jax.imaging.phantom import PhantomSpec
 
-SOURCES = ("png_pairs", "image_mask_zip", "phantom")
+SOURCES = ("png_pairs", "nifti_pairs", "image_mask_zip", "phantom")
 
 
 def prepare(flags: Mapping[str, str], config: Any | None = None) -> Dataset:
@@ -34,14 +35,14 @@ def prepare(flags: Mapping[str, str], config: Any | None = None) -> Dataset:
         raise UserError(f"--seed must be at least 0, not {seed}")
     overwrite = "overwrite" in flags
     shares = settings.parse_value("--splits", flags.get("splits", "0.7,0.15,0.15"), (0.7, 0.15, 0.15))
+    merge = settings.parse_value("--merge", flags["merge"], ALL_KNOWN) if "merge" in flags else ALL_KNOWN
+    try:
+        check_merge(merge)
+    except ValueError as error:
+        raise UserError(f"--merge: {error}") from None
     if kind == "png_pairs":
         if "input" not in flags:
             raise UserError("prepare --source=png_pairs needs --input=DIR, a folder with images/ and masks/")
-        merge = settings.parse_value("--merge", flags["merge"], ALL_KNOWN) if "merge" in flags else ALL_KNOWN
-        try:
-            check_merge(merge)
-        except ValueError as error:
-            raise UserError(f"--merge: {error}") from None
         dataset = prepare_png_pairs(
             Path(flags["input"]),
             output,
@@ -55,6 +56,19 @@ def prepare(flags: Mapping[str, str], config: Any | None = None) -> Dataset:
             merge=merge,
             overwrite=overwrite,
             progress=progress_bar("slices"),
+        )
+    elif kind == "nifti_pairs":
+        if "input" not in flags:
+            raise UserError("prepare --source=nifti_pairs needs --input=DIR, a folder with images/ and labels/")
+        dataset = prepare_nifti_pairs(
+            Path(flags["input"]),
+            output,
+            label_map=flags.get("labels"),
+            fractions=shares,
+            seed=seed,
+            merge=merge,
+            overwrite=overwrite,
+            progress=progress_bar("patients"),
         )
     elif kind == "image_mask_zip":
         if "input" not in flags:

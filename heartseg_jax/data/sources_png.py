@@ -15,6 +15,7 @@ from heartseg_jax.data.splits import assign_splits, block_splits
 from heartseg_jax.data.store import Dataset, DatasetWriter, check_output, read_dataset, verify
 from heartseg_jax.errors import UserError
 from heartseg_jax.imaging import palette as colour_masks
+from heartseg_jax.imaging.volume import put_in_middle
 
 ORIENTATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "standard": lambda a: a,
@@ -137,8 +138,8 @@ def prepare_png_pairs(
                 if repair:
                     plane = colour_masks.repair_mask(pair.mask.name, mask, palette)
                     mended.append((int(mask.off.sum()), int((plane[mask.off] == IGNORED).sum())))
-                _place(images[index], turn(image))
-                _place(labels[index], turn(plane))
+                put_in_middle(images[index], turn(image))
+                put_in_middle(labels[index], turn(plane))
                 done += 1
                 if progress:
                     progress(done, len(pairs))
@@ -171,11 +172,6 @@ def _orientation(name: str) -> Callable[[np.ndarray], np.ndarray]:
     if name not in ORIENTATIONS:
         raise UserError(f"no orientation {name!r}: choose {', '.join(ORIENTATIONS)}")
     return ORIENTATIONS[name]
-
-
-def _place(canvas: np.ndarray, plane: np.ndarray) -> None:
-    top, left = (canvas.shape[0] - plane.shape[0]) // 2, (canvas.shape[1] - plane.shape[1]) // 2
-    canvas[top : top + plane.shape[0], left : left + plane.shape[1]] = plane
 
 
 def find_pairs(folder: Path, warnings: list[str]) -> list[Pair]:

@@ -52,6 +52,12 @@ class Volume:
         return float(np.prod(self.spacing_mm)) / 1000.0
 
 
+def put_in_middle(canvas: np.ndarray, plane: np.ndarray) -> None:
+    """Put `plane [h, w]` into the middle of `canvas [H, W]`, which is at least as large, in place."""
+    top, left = (canvas.shape[0] - plane.shape[0]) // 2, (canvas.shape[1] - plane.shape[1]) // 2
+    canvas[top : top + plane.shape[0], left : left + plane.shape[1]] = plane
+
+
 def step_for(
     height: int,
     width: int,

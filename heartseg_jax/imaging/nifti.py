@@ -1,0 +1,117 @@
+"""NIfTI files: into a Volume and back, with the geometry exact. The only module that knows nibabel."""
+
+from __future__ import annotations
+
+import os
+import warnings
+import zlib
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
+
+from heartseg_jax.errors import UserError
+from heartseg_jax.imaging.volume import Volume
+
+MOST_BYTES = 2**30
+ORTHOGONAL = 1e-3
+LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""NIfTI's axes run to Right, Anterior, Superior; DICOM's, and a Volume's, to Left, Posterior, Superior."""
+BROKEN = (ImageFileError, HeaderDataError, WrapStructError, OSError, EOFError, ValueError, zlib.error)
+
+
+def read_nifti(path: str | Path) -> Volume:
+    """Return the volume in a `.nii` or `.nii.gz` file, scaled as its header says; whole numbers stay whole.
+
+    A fourth axis of length one is dropped. The geometry is the sform where it is set, else the qform.
+
+    Raises:
+      UserError: the file is damaged, has no geometry or a sheared one, or holds no single grey volume.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"there is no file {path}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            image: Any = nibabel.Nifti1Image.from_filename(path)
+        except BROKEN as error:
+            raise UserError(f"{path} is no NIfTI file, or a damaged one; export it again") from error
+    shape = image.shape
+    if len(shape) == 4 and shape[3] == 1:
+        shape = shape[:3]
+    if len(shape) != 3 or min(shape) < 1:
+        raise UserError(f"{path} has the shape {' x '.join(map(str, image.shape))}; a volume of three axes is needed")
+    kind = image.get_data_dtype()
+    if kind.fields or kind.kind not in "iuf":
+        raise UserError(f"{path} holds values of the kind {kind}, not numbers; export it as a grey volume")
+    if int(np.prod(shape, dtype=np.int64)) * kind.itemsize > MOST_BYTES:
+        raise UserError(f"{path} claims {' x '.join(map(str, shape))} voxels, more than memory is kept for; crop it")
+    affine = _affine(image, path)
+    try:
+        values = np.asarray(image.dataobj).reshape(shape)
+    except (*BROKEN, MemoryError) as error:
+        raise UserError(f"{path} ends too soon or is damaged; export it again") from error
+    if not np.isfinite(values).all():
+        raise UserError(f"{path} has values that are not finite; set them to air (-1000) or background (0)")
+    columns = (LPS @ affine)[:3, [2, 1, 0]]
+    spacing = np.linalg.norm(columns, axis=0)
+    return Volume(
+        np.ascontiguousarray(values.transpose(2, 1, 0)),
+        (float(spacing[0]), float(spacing[1]), float(spacing[2])),
+        tuple(float(part) for part in (LPS @ affine)[:3, 3]),  # type: ignore[arg-type]
+        columns / spacing,
+    )
+
+
+def _affine(image: Any, path: Path) -> np.ndarray:
+    """Return the matrix from voxels (i, j, k) to mm in NIfTI's axes."""
+    header = image.header
+    codes = int(header["sform_code"]), int(header["qform_code"])
+    if codes == (0, 0):
+        raise UserError(f"{path} has neither an sform nor a qform: nothing tells which side is left; export it again")
+    affine = np.asarray(image.affine, np.float64)
+    columns = affine[:3, :3]
+    lengths = np.linalg.norm(columns, axis=0)
+    if not np.isfinite(affine).all() or lengths.min() <= 0:
+        raise UserError(f"{path} has a geometry that is not finite, or a voxel without extent; export it again")
+    unit = columns / lengths
+    if np.abs(unit.T @ unit - np.eye(3)).max() > ORTHOGONAL:
+        raise UserError(f"{path} has axes that are no right angles; resample it to a block of right angles first")
+    return affine
+
+
+def read_labels(path: str | Path) -> Volume:
+    """Return a label map as of `read_nifti`, int32; values that are whole count, however they are stored.
+
+    Raises:
+      UserError: as there, or a value is no whole number.
+    """
+    volume = read_nifti(path)
+    whole = np.rint(volume.voxels.astype(np.float64))
+    if not np.array_equal(whole, volume.voxels) or np.abs(whole).max(initial=0) >= 2**31:
+        raise UserError(f"{path} has values that are no whole numbers: is it a label map, or was it interpolated?")
+    return Volume(whole.astype(np.int32), volume.spacing_mm, volume.origin_mm, volume.direction)
+
+
+def write_nifti(volume: Volume, path: str | Path) -> None:
+    """Write a volume, `.nii` or `.nii.gz`; reading it gives the same voxels and geometry. It appears whole."""
+    assert volume.direction is not None
+    affine = np.eye(4)
+    affine[:3, [2, 1, 0]] = volume.direction * np.array(volume.spacing_mm)
+    affine[:3, 3] = volume.origin_mm
+    image = nibabel.Nifti1Image(volume.voxels.transpose(2, 1, 0), LPS @ affine)
+    image.set_sform(LPS @ affine, code=1)
+    image.set_qform(LPS @ affine, code=1)
+    image.header.set_xyzt_units("mm")
+    path = Path(path)
+    half = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        image.to_filename(half)
+        os.replace(half, path)
+    finally:
+        half.unlink(missing_ok=True)

@@ -1,0 +1,167 @@
+"""NIfTI against nibabel's own idea of where voxels lie, in every order of axes; and files that are none."""
+
+import gzip
+import itertools
+
+import nibabel
+import numpy as np
+import pytest
+from nibabel.orientations import apply_orientation, inv_ornt_aff
+
+from heartseg_jax.errors import UserError
+from heartseg_jax.imaging.nifti import read_labels, read_nifti, write_nifti
+from heartseg_jax.imaging.orient import patient_axial
+from heartseg_jax.imaging.volume import Volume
+from tests.dicom_writer import axes, write_series
+
+ORDERS = list(itertools.product(itertools.permutations(range(3)), itertools.product((1, -1), repeat=3)))
+
+
+def placed(volume, index):
+    """Where a voxel (z, y, x) lies, in LPS mm."""
+    return np.array(volume.origin_mm) + volume.direction @ (np.array(index) * volume.spacing_mm)
+
+
+def image(degrees=0.0):
+    """An image [i, j, k] whose values are all different, i to Left, j to Posterior, k to Superior, turned about x."""
+    values = np.arange(4 * 5 * 6, dtype=np.int16).reshape(4, 5, 6)
+    angle = np.radians(degrees)
+    affine = np.diag([-1.5, -2.0, 3.0, 1.0])
+    turn = np.array([[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]])
+    affine[:3, :3] = turn @ affine[:3, :3]
+    affine[:3, 3] = (10, -20, 30)
+    return nibabel.Nifti1Image(values, affine)
+
+
+@pytest.mark.parametrize("degrees", [0.0, 20.0])
+def test_all_48_orders_of_axes_are_one_patient(tmp_path, degrees):
+    straight = image(degrees)
+    values = np.asarray(straight.dataobj)
+    assert len(ORDERS) == 48
+    for permutation, flips in ORDERS:
+        turned = np.column_stack([permutation, flips])
+        affine = straight.affine @ inv_ornt_aff(turned, values.shape)
+        nibabel.Nifti1Image(apply_orientation(values, turned), affine).to_filename(tmp_path / "a.nii")
+        source = read_nifti(tmp_path / "a.nii")
+        volume, turn = patient_axial(source)
+        np.testing.assert_array_equal(volume.voxels, values.transpose(2, 1, 0))
+        np.testing.assert_allclose(volume.spacing_mm, (3, 2, 1.5), atol=1e-5)
+        assert turn.oblique_degrees == pytest.approx(degrees, abs=1e-2)
+        for z, y, x in ((0, 0, 0), (5, 4, 3), (2, 1, 3)):
+            world = nibabel.affines.apply_affine(straight.affine, (x, y, z)) * (-1, -1, 1)
+            np.testing.assert_allclose(placed(volume, (z, y, x)), world, atol=1e-4)
+        np.testing.assert_array_equal(turn.back(volume.voxels), source.voxels)
+
+
+def test_a_real_volume_as_nifti_and_as_dicom_is_the_same(shared, tmp_path):
+    from heartseg_jax.imaging.dicom_series import candidates_of, read_block
+
+    path = shared / "data" / "heart_cta_volume" / "ct.nii.gz"
+    volume, _ = patient_axial(read_nifti(path))
+    loaded = nibabel.load(path)
+    assert volume.voxels.shape == tuple(loaded.shape[axis] for axis in (2, 1, 0))
+    np.testing.assert_array_equal(np.sort(volume.voxels.ravel()), np.sort(np.asarray(loaded.dataobj).ravel()))
+
+    def deeper(dataset, z):
+        # Noise in air reaches below -1024: the values are stored 2000 higher, and said to be.
+        dataset.RescaleIntercept = str(-1024 - 2000)
+
+    place = (volume.spacing_mm, volume.origin_mm, volume.direction)
+    write_series(tmp_path / "study", volume.voxels + np.int16(2000), *place, edit=deeper)
+    (candidate,), _ = candidates_of(tmp_path / "study")
+    again, _ = read_block(candidate)
+    np.testing.assert_array_equal(again.voxels, volume.voxels)
+    np.testing.assert_allclose(again.spacing_mm, volume.spacing_mm, atol=1e-5)
+    np.testing.assert_allclose(again.origin_mm, volume.origin_mm, atol=1e-5)
+    np.testing.assert_allclose(again.direction, volume.direction, atol=1e-9)
+
+
+def test_what_is_written_is_read_again_and_nibabel_agrees(tmp_path):
+    labels = np.random.default_rng(0).integers(0, 9, (6, 5, 4)).astype(np.uint8)
+    volume = Volume(labels, (3.0, 2.0, 1.5), (-10.0, 20.0, 30.0), axes(25))
+    write_nifti(volume, tmp_path / "labels.nii.gz")
+    again = read_labels(tmp_path / "labels.nii.gz")
+    np.testing.assert_array_equal(again.voxels, labels)
+    np.testing.assert_allclose(again.spacing_mm, volume.spacing_mm, rtol=1e-6)
+    np.testing.assert_allclose(again.direction, volume.direction, atol=1e-6)
+    loaded = nibabel.load(tmp_path / "labels.nii.gz")
+    assert loaded.get_data_dtype() == np.uint8
+    world = nibabel.affines.apply_affine(loaded.affine, (3, 2, 1)) * (-1, -1, 1)
+    np.testing.assert_allclose(placed(volume, (1, 2, 3)), world, atol=1e-4)
+    assert [path.name for path in tmp_path.iterdir()] == ["labels.nii.gz"]
+
+
+def test_scaled_values_and_a_fourth_axis_of_one(tmp_path):
+    loaded = nibabel.Nifti1Image(np.arange(24, dtype=np.int16).reshape(2, 3, 4, 1), np.diag([1.0, 1, 1, 1]))
+    loaded.to_filename(tmp_path / "a.nii")
+    content = (tmp_path / "a.nii").read_bytes()
+    # Bytes 112 to 120 of the header are scl_slope and scl_inter, says the standard.
+    scale = np.array([2, -1024], "<f4").tobytes()
+    (tmp_path / "a.nii").write_bytes(content[:112] + scale + content[120:])
+    voxels = read_nifti(tmp_path / "a.nii").voxels
+    assert voxels.shape == (4, 3, 2)
+    assert voxels[3, 2, 1] == 2 * 23 - 1024
+
+
+def broken(kind, path):
+    ramp = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
+    made = nibabel.Nifti1Image(ramp, np.eye(4))
+    if kind == "no geometry":
+        made.set_sform(None, code=0)
+        made.set_qform(None, code=0)
+    elif kind == "sheared":
+        made = nibabel.Nifti1Image(ramp, np.array([[1.0, 0.5, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]))
+    elif kind == "four axes":
+        made = nibabel.Nifti1Image(np.zeros((3, 4, 5, 2), np.float32), np.eye(4))
+    elif kind == "not finite":
+        ramp[0, 0, 0] = np.nan
+    elif kind == "colour":
+        made = nibabel.Nifti1Image(np.zeros((3, 4, 5), [("R", "u1"), ("G", "u1"), ("B", "u1")]), np.eye(4))
+    made.to_filename(path)
+    content = path.read_bytes()
+    if kind == "cut off":
+        path.write_bytes(content[:-100])
+    elif kind == "text":
+        path.write_text("hello")
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "absurd size":
+        path.write_bytes(content[:42] + np.array([30000, 30000, 30000], "<i2").tobytes() + content[48:])
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("no geometry", "neither an sform nor a qform"),
+        ("sheared", "no right angles"),
+        ("four axes", "3 x 4 x 5 x 2"),
+        ("not finite", "not finite"),
+        ("colour", "not numbers"),
+        ("cut off", "ends too soon"),
+        ("text", "no NIfTI file"),
+        ("empty", "no NIfTI file"),
+        ("absurd size", "30000 x 30000 x 30000"),
+    ],
+)
+def test_what_is_no_volume_is_refused(tmp_path, kind, told):
+    broken(kind, tmp_path / "a.nii")
+    with pytest.raises(UserError, match=told):
+        read_nifti(tmp_path / "a.nii")
+
+
+def test_damaged_gzip_and_no_file(tmp_path):
+    image().to_filename(tmp_path / "a.nii")
+    packed = gzip.compress((tmp_path / "a.nii").read_bytes())
+    (tmp_path / "b.nii.gz").write_bytes(packed[: len(packed) // 2])
+    with pytest.raises(UserError):
+        read_nifti(tmp_path / "b.nii.gz")
+    with pytest.raises(UserError, match="there is no file"):
+        read_nifti(tmp_path / "c.nii")
+
+
+def test_a_label_map_that_was_interpolated_is_refused(tmp_path):
+    nibabel.Nifti1Image(np.full((3, 3, 3), 1.5, np.float32), np.eye(4)).to_filename(tmp_path / "a.nii")
+    with pytest.raises(UserError, match="no whole numbers"):
+        read_labels(tmp_path / "a.nii")
+    nibabel.Nifti1Image(np.full((3, 3, 3), 7.0, np.float32), np.eye(4)).to_filename(tmp_path / "b.nii")
+    assert read_labels(tmp_path / "b.nii").voxels.dtype == np.int32
