@@ -96,7 +96,6 @@ def prepare_image_mask(
         )
         source = {
             "kind": "image_mask_zip",
-            "input": str(Path(input).resolve()),
             "block": block,
             "fractions": list(fractions),
             "left_out": left_out,

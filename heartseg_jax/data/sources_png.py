@@ -105,7 +105,6 @@ def prepare_png_pairs(
     splits = assign_splits(list(patients), fractions, seed)
     source = {
         "kind": "png_pairs",
-        "input": str(Path(input).resolve()),
         "orientation": orientation,
         "palette": {_hex(colour): label for colour, label in (palette or colour_masks.STANDARD).items()},
         "repair": repair,

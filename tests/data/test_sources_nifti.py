@@ -141,3 +141,11 @@ def test_an_input_that_is_missing(tmp_path, capsys):
     assert "holds `images` and `labels`" in capsys.readouterr().err
     assert main.main(["prepare", "--source=nifti_pairs", f"--output={tmp_path / 'data'}"]) == 2
     assert "needs --input=DIR" in capsys.readouterr().err
+
+
+def test_the_dataset_does_not_hold_the_path_it_came_from(tmp_path, source):
+    """Folders are often called after the patient."""
+    place = tmp_path / "Zwicknagl_Leopoldine"
+    source.rename(place)
+    assert prepare(tmp_path, place) == 0
+    assert "Zwicknagl" not in (tmp_path / "data" / "dataset.json").read_text()
