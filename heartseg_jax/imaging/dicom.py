@@ -1,13 +1,13 @@
 """One DICOM file: its header as plain values, its stored values. The only module of imaging that knows pydicom.
 
-What names a patient never leaves this module.
+What names a patient is read in `dicom_words`, and nowhere else.
 """
 
 from __future__ import annotations
 
-import re
 import warnings
-from typing import Any, BinaryIO, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 import pydicom
@@ -20,6 +20,7 @@ from heartseg_jax.imaging.dicom_values import Unreadable, Vector, number, text, 
 # Odd values are ours to judge, and threads decode: the filter is set once, for pydicom alone.
 warnings.filterwarnings("ignore", module=r"pydicom\b")
 
+T = TypeVar("T")
 NATIVE = (pydicom.uid.ImplicitVRLittleEndian, pydicom.uid.ExplicitVRLittleEndian)
 MOST_FRAMES = 10_000
 """Of one file; the largest cardiac studies, of all phases, have half as many."""
@@ -91,7 +92,7 @@ def read_header(source: Source) -> Header | None:
         if start[128:132] != b"DICM" and start[:2] not in (b"\x08\x00", b"\x02\x00", b"\x00\x08"):
             return None
         file.seek(0)
-        dataset = _parse(file, stop_before_pixels=True)
+        dataset = parse(file, stop_before_pixels=True)
         if "DirectoryRecordSequence" in dataset:
             return None
         # The parser stops at the pixels' tag: what follows there, follows or not. A deflated file is unpacked whole.
@@ -100,13 +101,13 @@ def read_header(source: Source) -> Header | None:
             == pydicom.uid.DeflatedExplicitVRLittleEndian
         ):
             file.seek(0)
-            has_pixels, plain = "PixelData" in _parse(file), None
+            has_pixels, plain = "PixelData" in parse(file), None
         else:
             offset = file.tell()
             head = file.read(12)
             has_pixels = head != b""
-            plain = _guarded(lambda: _plain(dataset, offset, head))
-    return _guarded(lambda: _header(source, dataset, has_pixels, plain))
+            plain = guarded(lambda: _plain(dataset, offset, head))
+    return guarded(lambda: _header(source, dataset, has_pixels, plain))
 
 
 def _plain(dataset: pydicom.Dataset, offset: int, head: bytes) -> Plain | None:
@@ -127,7 +128,8 @@ def _plain(dataset: pydicom.Dataset, offset: int, head: bytes) -> Plain | None:
     return Plain(offset + (12 if explicit else 8), f"<{sign}{allocated // 8}", allocated - stored)
 
 
-def _parse(file: Any, **how: Any) -> pydicom.Dataset:
+def parse(file: Any, **how: Any) -> pydicom.Dataset:
+    """Return a file's elements; `how` is for `pydicom.dcmread`. Raises Unreadable for a file that is none, or broken."""
     try:
         return pydicom.dcmread(file, force=True, **how)
     except InvalidDicomError as error:
@@ -136,7 +138,7 @@ def _parse(file: Any, **how: Any) -> pydicom.Dataset:
         raise Unreadable(f"its header cannot be read ({_short(error)})") from error
 
 
-def _guarded(work: Any) -> Any:
+def guarded(work: Callable[[], T]) -> T:
     """Do what reads values out of a parsed file: damaged ones raise at the moment they are looked at."""
     try:
         return work()
@@ -222,64 +224,42 @@ def _place(dataset: pydicom.Dataset, shared: pydicom.Dataset, own: pydicom.Datas
     )
 
 
-class Words(NamedTuple):
-    """What a series is called, without the patient's name, and the heart's phase where it is told."""
-
-    description: str
-    cardiac_phase: str
-
-
-def read_words(source: Source) -> Words:
-    """Return a file's own words on its series. They are asked for once a series: reading names is slow.
-
-    Raises:
-      Unreadable: the file is broken.
-    """
-    with source.open() as file:
-        dataset = _parse(file, stop_before_pixels=True)
-    return _guarded(lambda: Words(_description(dataset), _cardiac_phase(dataset)))
-
-
-def _cardiac_phase(dataset: pydicom.Dataset) -> str:
-    """Return the heart's phase where the file tells it: percent of the cycle, or ms after the R wave."""
-    percent = dataset.get("NominalPercentageOfCardiacPhase")
-    if percent is not None:
-        return f"{float(percent):g} %"
-    if dataset.get("TriggerTime") is not None:
-        return f"{float(dataset.TriggerTime):g} ms"
-    found = re.search(r"(?<!\d)(\d{1,3})(?:\.\d+)?\s?%", str(dataset.get("SeriesDescription", "") or ""))
-    return f"{found[1]} %" if found and int(found[1]) <= 100 else ""
-
-
-def _description(dataset: pydicom.Dataset) -> str:
-    """Return the series' description, unless it has a part of the patient's name or id in it."""
-    text = str(dataset.get("SeriesDescription", "") or "")
-    secret = f"{dataset.get('PatientName', '')} {dataset.get('PatientID', '')} {dataset.get('AccessionNumber', '')}"
-    parts = {part.casefold() for part in re.split(r"[\W_]+", secret) if len(part) >= 3}
-    if any(part in text.casefold() for part in parts):
-        return "(not shown: it names the patient)"
-    return re.sub(r"[^\x20-\x7e\xa0-\uffff]", " ", text)[:64]
-
-
 def decode(file: BinaryIO, header: Header) -> np.ndarray:
     """Return the stored values of all frames, as pydicom and its plugins decode them.
 
     Raises:
       Unreadable: they cannot be decoded; it names the transfer syntax, and what would decode it.
     """
-    dataset = _parse(file)
+    return _decoded(header, parse(file), lambda dataset: np.asarray(dataset.pixel_array))
+
+
+def decode_frames(header: Header) -> Iterator[np.ndarray]:
+    """Yield the stored values of one frame after another, `[H, W]`: all at once may be more than memory holds.
+
+    Raises:
+      Unreadable: as `decode`.
+    """
+    with header.source.open() as file:
+        dataset = parse(file)
+        frames = _decoded(header, dataset, lambda dataset: pydicom.pixels.iter_pixels(dataset, raw=True))
+        for _ in header.places:
+            yield _decoded(header, dataset, lambda _: next(frames))
+
+
+def _decoded(header: Header, dataset: pydicom.Dataset, work: Callable[[pydicom.Dataset], T]) -> T:
+    """Do what decodes pixels; decoders' own errors are of many kinds."""
     syntax = header.transfer_syntax
     if not syntax:
         raise Unreadable("it does not say its transfer syntax, so nothing tells how its pixels are stored")
-    if _guarded(lambda: dataset.get(Tag("PixelData"))) is None:
+    if guarded(lambda: dataset.get(Tag("PixelData"))) is None:
         raise Unreadable("it has no pixel data")
     try:
-        return np.asarray(dataset.pixel_array)
+        return work(dataset)
     except MemoryError as error:
         raise Unreadable("its pixels ask for more memory than there is") from error
     except NotImplementedError as error:
         raise Unreadable(_no_decoder(header)) from error
-    except Exception as error:  # the decoders' own errors are of many kinds
+    except Exception as error:
         if syntax in PLUGINS:
             raise Unreadable(_no_decoder(header)) from error
         text = f"its pixels ({header.syntax_name}) cannot be decoded: they are damaged or end too soon"

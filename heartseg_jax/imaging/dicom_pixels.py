@@ -6,14 +6,13 @@ from typing import BinaryIO
 
 import numpy as np
 
+from heartseg_jax.imaging.ct_checks import LOWEST_HU
 from heartseg_jax.imaging.dicom import Header, decode
 from heartseg_jax.imaging.dicom_values import Unreadable
 from heartseg_jax.imaging.volume import AIR_HU
 
 MOST_BYTES = 2**30
 """Of one file's decoded pixels: half of what reading may take, since decoding holds them twice."""
-LOWEST_HU = -1100
-"""Air is -1000; noise reaches somewhat lower, and most scanners cut at -1024."""
 
 
 def read_hu(header: Header) -> tuple[np.ndarray, int]:

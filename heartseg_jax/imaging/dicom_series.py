@@ -11,12 +11,13 @@ from typing import NamedTuple
 import numpy as np
 
 from heartseg_jax.errors import UserError
-from heartseg_jax.imaging import dicom_checks, findings
-from heartseg_jax.imaging.dicom import Header, Words, read_header, read_words
+from heartseg_jax.imaging import ct_checks, dicom_checks, findings
+from heartseg_jax.imaging.dicom import Header, read_header
 from heartseg_jax.imaging.dicom_files import Source, sources_of
 from heartseg_jax.imaging.dicom_geometry import Block, Member, along_normal, arrange, normal_of
 from heartseg_jax.imaging.dicom_pixels import read_hu
 from heartseg_jax.imaging.dicom_values import Unreadable
+from heartseg_jax.imaging.dicom_words import Words, read_words
 from heartseg_jax.imaging.findings import NOTE, REFUSE, WARN, Finding
 from heartseg_jax.imaging.volume import AIR_HU, Frame, Volume
 
@@ -142,7 +143,7 @@ def _candidate(name: str, phase: str, members: Sequence[Member], more: tuple[Fin
         text = "instances lack a UID of their own: nothing written later can refer to them"
         found.append(Finding(WARN, "same_instance", text, "send the study again"))
     if block is not None:
-        found += dicom_checks.of_extent(len(members), (first.rows, first.columns), block.spacing_mm)
+        found += ct_checks.of_extent(len(members), (first.rows, first.columns), block.spacing_mm)
         if 2 * len(members) * first.rows * first.columns > MOST_BYTES:
             text = f"{len(members)} slices of {first.rows} x {first.columns} are more than memory is kept for"
             found.append(Finding(REFUSE, "too_large", text, "give the heart's part of the series"))
@@ -238,6 +239,6 @@ def read_block(candidate: Candidate, progress: Progress | None = None) -> tuple[
                 raise UserError(f"{source.name}: {error}; send the study again") from None
             if progress:
                 progress(done, len(files))
-    values = dicom_checks.of_values(hu, padded, first.contrast_agent)
+    values = ct_checks.of_values(hu, padded, first.contrast_agent)
     frames = tuple(Frame(member.header.instance_uid, member.number + 1) for member in block.members)
     return Volume(hu, block.spacing_mm, block.origin_mm, block.direction, frames), values

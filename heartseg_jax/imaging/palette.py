@@ -17,6 +17,7 @@ from PIL import Image
 
 from heartseg_jax.anatomy import IGNORED, NAMES, NUM_LABELS, STRUCTURES
 from heartseg_jax.errors import UserError
+from heartseg_jax.imaging.meanings import WORDS, meaning_of
 from heartseg_jax.imaging.repair import repair
 
 Colour = tuple[int, int, int]
@@ -223,9 +224,9 @@ def repair_mask(name: str, mask: Mask, palette: Palette | None = None) -> np.nda
 def read_palette(path: str | Path) -> dict[Colour, int]:
     """Read a palette of the user's: JSON `{colour: structure}`.
 
-    A colour is "#rrggbb", "r,g,b" or "[r, g, b]"; a structure is a name, a short name, a label 0..8, or
-    255 or "ignored". A list of `[[r, g, b], structure]` serves as well. Black is background unless the map
-    says otherwise.
+    A colour is "#rrggbb", "r,g,b" or "[r, g, b]"; a structure is a name of `meanings.WORDS`, a label 0..8, or
+    255; "aorta" stands for both its halves (`meanings.AORTA`). A list of `[[r, g, b], structure]` serves as well.
+    Black is background unless the map says otherwise.
 
     Raises:
       UserError: for anything else, naming the entry.
@@ -262,13 +263,11 @@ def _parse_colour(key: Any, path: str | Path) -> Colour:
 def _parse_label(value: Any, path: str | Path) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and (0 <= value < NUM_LABELS or value == IGNORED):
         return value
-    names = {**{s.name: s.label for s in STRUCTURES}, **{s.short.lower(): s.label for s in STRUCTURES}}
-    names["ignored"] = IGNORED
     if isinstance(value, str):
-        name = value.strip().lower().replace(" ", "_").replace("-", "_")
-        if name in names:
-            return names[name]
-        close = difflib.get_close_matches(name, names, 1)
+        meaning = meaning_of(value)
+        if meaning is not None:
+            return meaning
+        close = difflib.get_close_matches(value.strip().lower().replace(" ", "_"), WORDS, 1)
         hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(NAMES)} and ignored"
         raise UserError(f"the colour map {path}: no structure {value!r}; {hint}")
     raise UserError(f"the colour map {path}: {value!r} is no label; use 0 to {NUM_LABELS - 1}, {IGNORED} or a name")
