@@ -40,23 +40,35 @@ VERBS: dict[str, Verb] = {
     "prepare": Verb(
         "make a dataset folder from a source",
         {
-            "source": ("KIND", "png_pairs (images/ and masks/ of colour PNGs), nifti_pairs, image_mask_zip or phantom"),
+            "source": (
+                "KIND",
+                "dicom, png_pairs, nifti_pairs, mmwhs, totalsegmentator, image_mask_zip or phantom (docs/data.md)",
+            ),
             "input": ("PATH", "the source: a folder, or a zip of images and masks (image_mask_zip)"),
-            "block": ("N", "slices that stand in for a patient (image_mask_zip; default 64)"),
             "output": ("DATASET", "the dataset folder to make"),
-            "patients": ("CSV", "a table `file,patient`; default: the file name's part before _"),
-            "colours": ("JSON", "the masks' palette, if it is not the project's own"),
-            "labels": ("JSON", "what values of label maps stand for, {value: structure} (nifti_pairs)"),
-            "orientation": ("HOW", "how slices lie, such as standard, flip-rows or rot90"),
+            "masks": (
+                "PATH",
+                "of one study alone: PNGs, a label NIfTI or a segmentation; or painted pictures of --export_png",
+            ),
+            "series": ("N", "which series, by number in the list or by UID; or best (dicom)"),
+            "export_png": ("DIR", "write the slices as PNGs there instead, to be painted on (dicom)"),
+            "join": ("DIR,...", "more folders of the same subjects: another task's results (totalsegmentator)"),
+            "labels": ("JSON", "what values of label maps stand for, {value: structure} (dicom, nifti_pairs)"),
+            "colours": ("JSON", "the masks' palette, if it is not the project's own (dicom, png_pairs)"),
+            "repair": ("", "mend masks damaged by JPEG or antialiasing (dicom, png_pairs)"),
             "max_off_palette": ("SHARE", "share of a mask's pixels that may be off the palette (default 0)"),
-            "repair": ("", "mend masks damaged by JPEG or antialiasing"),
+            "orientation": ("HOW", "how slices lie, such as standard, flip-rows or rot90 (png_pairs)"),
             "merge": ("0,1,...", "nine labels: what each counts as where masks lack some (docs/data.md)"),
+            "patients": ("CSV", "a table `file,patient`; default: the header, or the file name's part before _"),
+            "names": ("HOW", "auto, keep or key: what patients are called (docs/data.md)"),
+            "keep_table": ("", "keep a table of who is who in your own configuration folder"),
+            "block": ("N", "slices that stand in for a patient (image_mask_zip; default 64)"),
             "splits": ("A,B,C", "shares of patients for training, validation, test (default 0.7,0.15,0.15)"),
             "seed": ("N", "of the split (default 0)"),
             "overwrite": ("", "replace a dataset that is there"),
-            "config": ("FILE[:VARIANT]", "whose data.phantom to make (phantom)"),
+            "config": ("FILE[:VARIANT]", "whose data.phantom to make (phantom), or data.window_hu (--export_png)"),
         },
-        ("source", "output"),
+        ("source", "output|export_png"),
     ),
     "convert": Verb(
         "carry a Keras encoder over, every layer listed; or a run's network back to Keras",
@@ -102,7 +114,7 @@ VERBS: dict[str, Verb] = {
         (),
     ),
 }
-SWITCHES = {"json", "repair", "overwrite", "verify"}
+SWITCHES = {"json", "repair", "overwrite", "verify", "keep_table"}
 EXAMPLES = """\
 examples:
   python main.py --config=configs/quickstart.py
@@ -149,8 +161,9 @@ def parse(argv: list[str]) -> Call:
     for name in SWITCHES & set(flags):
         if flags[name] == "false":
             del flags[name]
-    for name in VERBS[verb].needs:
-        if not flags.get(name):
+    for need in VERBS[verb].needs:
+        name, *others = need.split("|")
+        if not any(flags.get(one) for one in (name, *others)):
             raise UserError(f"{verb} needs --{name}={VERBS[verb].flags[name][0]}")
     for name in sorted(set(flags) - SWITCHES):
         if not flags[name]:

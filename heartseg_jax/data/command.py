@@ -10,87 +10,169 @@ from tqdm import tqdm
 
 from heartseg_jax import settings
 from heartseg_jax.anatomy import ALL_KNOWN, check_merge
+from heartseg_jax.data.export_png import export_png
+from heartseg_jax.data.identities import Naming
 from heartseg_jax.data.prepare import describe, prepare_phantom
+from heartseg_jax.data.sources_collections import prepare_mmwhs, prepare_totalsegmentator
+from heartseg_jax.data.sources_dicom import choose_all, find_places, prepare_dicom
 from heartseg_jax.data.sources_mask import BLOCK, prepare_image_mask
 from heartseg_jax.data.sources_nifti import prepare_nifti_pairs
 from heartseg_jax.data.sources_png import prepare_png_pairs
 from heartseg_jax.data.store import Dataset
+from heartseg_jax.data.study_masks import Reading
 from heartseg_jax.errors import UserError
+from heartseg_jax.imaging.meanings import read_label_map
+from heartseg_jax.imaging.palette import read_palette
 from heartseg_jax.imaging.phantom import PhantomSpec
+from heartseg_jax.privacy import keep_table
 
-SOURCES = ("png_pairs", "nifti_pairs", "image_mask_zip", "phantom")
+INPUTS = {
+    "dicom": "DIR, a folder with images/ (a study each) and masks/, or one study",
+    "png_pairs": "DIR, a folder with images/ and masks/",
+    "nifti_pairs": "DIR, a folder with images/ and labels/",
+    "mmwhs": "DIR, the folder of NAME_image.nii.gz and NAME_label.nii.gz",
+    "totalsegmentator": "DIR, the folder of SUBJECT/ct.nii.gz",
+    "image_mask_zip": "FILE.zip, or a folder with images/ and masks/",
+}
+SOURCES = (*INPUTS, "phantom")
+TAKEN: dict[str, tuple[str, ...]] = {
+    "dicom": ("masks", "series", "colours", "labels", "repair", "max_off_palette", "patients", "merge", "keep_table"),
+    "png_pairs": (
+        *("colours", "repair", "max_off_palette", "patients", "merge", "orientation"),
+        *("names", "keep_table"),
+    ),
+    "nifti_pairs": ("labels", "merge", "names", "keep_table"),
+    "mmwhs": ("names", "keep_table"),
+    "totalsegmentator": ("join", "names", "keep_table"),
+    "image_mask_zip": ("block",),
+    "phantom": (),
+}
+"""The flags that only some sources read: given to another, they are refused, not passed over in silence."""
+ONLY_SOME = frozenset(flag for flags in TAKEN.values() for flag in flags)
 
 
-def prepare(flags: Mapping[str, str], config: Any | None = None) -> Dataset:
+def prepare(flags: Mapping[str, str], config: Any | None = None) -> Dataset | None:
     """Make the dataset that `flags` (the verb's, as typed) ask for, print what is in it, and return it.
 
-    `config` is the one whose `data.phantom` describes the patients of the source `phantom`.
+    `config` is the one whose `data.phantom` describes the patients of the source `phantom`, or whose
+    `data.window_hu` is that of `--export_png`, which writes pictures and returns None.
 
     Raises:
       UserError: an unknown source, a missing flag, a value that cannot be meant, or a source that is not fit.
     """
-    kind, output = flags["source"], Path(flags["output"])
+    kind = flags["source"]
+    if kind not in SOURCES:
+        raise UserError(f"there is no source '{kind}'{settings.suggestion(kind, list(SOURCES))}")
+    if kind in INPUTS and "input" not in flags:
+        raise UserError(f"prepare --source={kind} needs --input={INPUTS[kind]}")
+    strange = sorted(ONLY_SOME & set(flags) - set(TAKEN[kind]))
+    if strange:
+        raise UserError(f"--source={kind} has no use for --{strange[0]}: leave it out")
+    if "export_png" in flags:
+        _export(flags, config)
+        return None
+    naming = Naming(flags.get("names", "auto"))
+    dataset = _make(kind, flags, config, naming)
+    _tell(naming, "keep_table" in flags, Path(flags["output"]).name)
+    print(describe(dataset))
+    return dataset
+
+
+def _make(kind: str, flags: Mapping[str, str], config: Any | None, naming: Naming) -> Dataset:
+    output = Path(flags["output"])
     seed = settings.parse_value("--seed", flags.get("seed", "0"), 0)
     if seed < 0:
         raise UserError(f"--seed must be at least 0, not {seed}")
-    overwrite = "overwrite" in flags
     shares = settings.parse_value("--splits", flags.get("splits", "0.7,0.15,0.15"), (0.7, 0.15, 0.15))
-    merge = settings.parse_value("--merge", flags["merge"], ALL_KNOWN) if "merge" in flags else ALL_KNOWN
-    try:
-        check_merge(merge)
-    except ValueError as error:
-        raise UserError(f"--merge: {error}") from None
+    common: dict[str, Any] = {"fractions": shares, "overwrite": "overwrite" in flags}
+    if kind == "phantom":
+        if config is None:
+            raise UserError("prepare --source=phantom needs --config=FILE, whose data.phantom says which patients")
+        return make_phantoms(config.data.phantom, output, overwrite="overwrite" in flags)
+    source = Path(flags["input"])
+    if kind == "image_mask_zip":
+        block = settings.parse_value("--block", flags.get("block", str(BLOCK)), BLOCK)
+        return prepare_image_mask(source, output, block=block, progress=progress_bar("slices"), **common)
+    common |= {"seed": seed, "naming": naming}
     if kind == "png_pairs":
-        if "input" not in flags:
-            raise UserError("prepare --source=png_pairs needs --input=DIR, a folder with images/ and masks/")
-        dataset = prepare_png_pairs(
-            Path(flags["input"]),
+        return prepare_png_pairs(
+            source,
             output,
             patients_table=flags.get("patients"),
             colours=flags.get("colours"),
             orientation=flags.get("orientation", "standard"),
             repair="repair" in flags,
-            max_off_palette=settings.parse_value("--max_off_palette", flags.get("max_off_palette", "0"), 0.0),
-            fractions=shares,
-            seed=seed,
-            merge=merge,
-            overwrite=overwrite,
+            max_off_palette=_max_off_palette(flags),
+            merge=_merge(flags),
             progress=progress_bar("slices"),
+            **common,
         )
-    elif kind == "nifti_pairs":
-        if "input" not in flags:
-            raise UserError("prepare --source=nifti_pairs needs --input=DIR, a folder with images/ and labels/")
-        dataset = prepare_nifti_pairs(
-            Path(flags["input"]),
+    common["progress"] = progress_bar("patients")
+    if kind == "dicom":
+        return prepare_dicom(
+            source,
             output,
-            label_map=flags.get("labels"),
-            fractions=shares,
-            seed=seed,
-            merge=merge,
-            overwrite=overwrite,
-            progress=progress_bar("patients"),
+            masks=flags.get("masks"),
+            series=flags.get("series", ""),
+            how=_reading(flags),
+            patients_table=flags.get("patients"),
+            merge=_merge(flags),
+            reading=progress_bars("files"),
+            **common,
         )
-    elif kind == "image_mask_zip":
-        if "input" not in flags:
-            raise UserError(
-                "prepare --source=image_mask_zip needs --input=FILE.zip, or a folder with images/ and masks/"
-            )
-        dataset = prepare_image_mask(
-            Path(flags["input"]),
-            output,
-            block=settings.parse_value("--block", flags.get("block", str(BLOCK)), BLOCK),
-            fractions=shares,
-            overwrite=overwrite,
-            progress=progress_bar("slices"),
-        )
-    elif kind == "phantom":
-        if config is None:
-            raise UserError("prepare --source=phantom needs --config=FILE, whose data.phantom says which patients")
-        dataset = make_phantoms(config.data.phantom, output, overwrite=overwrite)
-    else:
-        raise UserError(f"there is no source '{kind}'{settings.suggestion(kind, list(SOURCES))}")
-    print(describe(dataset))
-    return dataset
+    if kind == "nifti_pairs":
+        return prepare_nifti_pairs(source, output, label_map=flags.get("labels"), merge=_merge(flags), **common)
+    if kind == "mmwhs":
+        return prepare_mmwhs(source, output, **common)
+    join = [word for word in flags.get("join", "").split(",") if word]
+    return prepare_totalsegmentator(source, output, join=join, **common)
+
+
+def _merge(flags: Mapping[str, str]) -> tuple[int, ...] | None:
+    if "merge" not in flags:
+        return None
+    try:
+        return check_merge(settings.parse_value("--merge", flags["merge"], ALL_KNOWN))
+    except ValueError as error:
+        raise UserError(f"--merge: {error}") from None
+
+
+def _max_off_palette(flags: Mapping[str, str]) -> float:
+    return settings.parse_value("--max_off_palette", flags.get("max_off_palette", "0"), 0.0)
+
+
+def _reading(flags: Mapping[str, str]) -> Reading:
+    return Reading(
+        read_palette(flags["colours"]) if "colours" in flags else None,
+        read_label_map(flags["labels"]) if "labels" in flags else None,
+        "repair" in flags,
+        _max_off_palette(flags),
+    )
+
+
+def _export(flags: Mapping[str, str], config: Any | None) -> None:
+    """Write the pictures of DICOM studies, and say what to do with them."""
+    if flags["source"] != "dicom":
+        raise UserError("--export_png makes pictures of DICOM studies: give --source=dicom")
+    naming, folder = Naming(), Path(flags["export_png"])
+    places = find_places(Path(flags["input"]))
+    chosen = choose_all(places, flags.get("series", ""), naming, flags.get("patients"), progress_bars("files"))
+    window = tuple((settings.base() if config is None else config).data.window_hu)
+    told = export_png(chosen, folder, window, progress_bar("studies"))
+    _tell(naming, "keep_table" in flags, folder.name)
+    print(f"pictures   {folder / 'images'}, HU {window[0]:g} to {window[1]:g} as 0 to 255")
+    for study in told:
+        how = study["orientation"]
+        stand = "axial in the project's standing" if how == "standard" else f"for png_pairs: --orientation={how}"
+        print(f"{study['first']} and on: {study['slices']} slices, {stand if how else 'not axial'}")
+
+
+def _tell(naming: Naming, keep: bool, name: str) -> None:
+    """Print what was decided about names, and keep the table of who is who where that was asked for."""
+    for note in naming.notes:
+        print(f"note       {note}")
+    if keep and naming.table:
+        print(f"who is who {keep_table(name, naming.table)}: keep it to yourself")
 
 
 def make_phantoms(group: Any, output: Path, *, overwrite: bool = False) -> Dataset:
@@ -115,5 +197,19 @@ def progress_bar(unit: str) -> Callable[[int, int], None]:
         bar[0].update(done - bar[0].n)
         if done == total:
             bar[0].close()
+
+    return progress
+
+
+def progress_bars(unit: str) -> Callable[[int, int], None]:
+    """Return a `progress(done, total)` that draws a bar for each of several long looks, one after another."""
+    bars: list[Callable[[int, int], None]] = []
+
+    def progress(done: int, total: int) -> None:
+        if not bars:
+            bars.append(progress_bar(unit))
+        bars[0](done, total)
+        if done == total:
+            bars.clear()
 
     return progress

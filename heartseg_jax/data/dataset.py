@@ -32,6 +32,7 @@ class Patient:
       names: for each slice the name of the file or slice that it came from.
       splits: for each slice its split; all equal unless the dataset is split by block.
       sha256: digests of the arrays' contents, by "images" and "labels".
+      person: the same for all volumes of one human being, who are never parted by a split; '' where there is one.
     """
 
     id: str
@@ -42,6 +43,12 @@ class Patient:
     names: tuple[str, ...]
     splits: tuple[str, ...]
     sha256: dict[str, str]
+    person: str = ""
+
+    @property
+    def who(self) -> str:
+        """The human being."""
+        return self.person or self.id
 
     @property
     def num_slices(self) -> int:
@@ -154,6 +161,15 @@ def with_test_patients(dataset: Dataset, test: Sequence[str], validation: Sequen
     twice = set(test) & set(validation)
     if twice:
         raise UserError(f"patient {', '.join(sorted(twice))} cannot both test and validate")
+    parts = {**dict.fromkeys(test, "test"), **dict.fromkeys(validation, "validation")}
+    for patient in dataset.patients:
+        others = [other for other in dataset.patients if other.who == patient.who]
+        apart = [other.id for other in others if parts.get(other.id) != parts.get(patient.id)]
+        if apart:
+            raise UserError(
+                f"{patient.id} and {', '.join(apart)} in {dataset.path} are of one person: test or validate on all of "
+                "them, or on none"
+            )
     if not set(known) - set(test) - set(validation):
         raise UserError(f"no patient of {dataset.path} is left to train on: test or validate on fewer")
 
@@ -170,6 +186,11 @@ def check_leaks(dataset: Dataset) -> list[str]:
     Constant images are passed over: air is the same in everybody.
     """
     findings = []
+    splits_of: dict[str, set[str]] = {}
+    for patient in dataset.patients:
+        if patient.person:
+            splits_of.setdefault(patient.person, set()).update(set(patient.splits) - {GAP})
+    findings += [f"person {who} is in {' and '.join(sorted(ins))}" for who, ins in splits_of.items() if len(ins) > 1]
     seen: dict[bytes, tuple[str, str]] = {}
     for patient in dataset.patients:
         inside = sorted(set(patient.splits) - {GAP})

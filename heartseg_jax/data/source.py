@@ -66,4 +66,7 @@ def phantom_dataset(group: Any, parent: Path) -> Path:
 def dataset_identity(dataset: Dataset) -> str:
     """Return a digest of what a run learns from: every array, merge and split, wherever the folder lies."""
     record = [dataclasses.asdict(patient) for patient in dataset.patients]
+    for patient in record:
+        if not patient["person"]:
+            del patient["person"]  # so that runs from before there was such a field know their datasets
     return hashlib.sha256(json.dumps([dataset.intensity, record], sort_keys=True).encode()).hexdigest()

@@ -11,10 +11,12 @@ from typing import NamedTuple
 import numpy as np
 
 from heartseg_jax.anatomy import ALL_KNOWN, IGNORED, check_merge
+from heartseg_jax.data.identities import Naming
 from heartseg_jax.data.splits import assign_splits, block_splits
 from heartseg_jax.data.store import Dataset, DatasetWriter, check_output, read_dataset, verify
 from heartseg_jax.errors import UserError
 from heartseg_jax.imaging import palette as colour_masks
+from heartseg_jax.imaging.meanings import merge_for, settle
 from heartseg_jax.imaging.volume import put_in_middle
 
 ORIENTATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -50,7 +52,8 @@ def prepare_png_pairs(
     max_off_palette: float = 0.0,
     fractions: Sequence[float] = (0.7, 0.15, 0.15),
     seed: int = 0,
-    merge: Sequence[int] = ALL_KNOWN,
+    merge: Sequence[int] | None = None,
+    naming: Naming | None = None,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
@@ -68,7 +71,8 @@ def prepare_png_pairs(
         colour without a meaning; they become 255 (ignored).
       fractions: shares of patients (train, validation, test), or numbers of them.
       seed: of the split.
-      merge: for a source that does not know every structure, see `anatomy.check_merge`.
+      merge: see `anatomy.check_merge`; by default what a palette of the user's does not name is unknown.
+      naming: what patients are called in the dataset.
       overwrite: replace an existing dataset.
       progress: called with (slices done, slices in all).
 
@@ -79,13 +83,12 @@ def prepare_png_pairs(
     """
     check_output(output, overwrite)
     turn = _orientation(orientation)
-    try:
-        merge = check_merge(tuple(merge))
-    except ValueError as error:
-        raise UserError(str(error)) from error
     if not 0 <= max_off_palette < 1:
         raise UserError(f"the share of colours off the palette must lie from 0 to below 1, not {max_off_palette}")
     palette = colour_masks.read_palette(colours) if colours else None
+    if merge is None:
+        merge = ALL_KNOWN if palette is None else merge_for(set(palette.values()))
+    merge = checked_merge(merge)
     warnings: list[str] = []
     pairs = find_pairs(Path(input), warnings)
     patients = group_by_patient(pairs, patients_table)
@@ -101,8 +104,16 @@ def prepare_png_pairs(
     if len(set(turned)) > 1:
         warnings.append(f"slices of {len(set(turned))} sizes were padded to {height} x {width}")
 
+    naming = naming or Naming()
+    called = naming.called(list(patients), [pair.image.stem for pair in pairs])
+    # Where patients are called by keys, their slices' files are likely to be called after them.
+    shown = {
+        pair: pair.image.name if called[identity] == identity else f"{called[identity]}_{index:04d}"
+        for identity, members in patients.items()
+        for index, pair in enumerate(members)
+    }
     alone = len(patients) == 1
-    splits = assign_splits(list(patients), fractions, seed)
+    splits = assign_splits(list(called.values()), fractions, seed)
     source = {
         "kind": "png_pairs",
         "orientation": orientation,
@@ -111,7 +122,7 @@ def prepare_png_pairs(
         "max_off_palette": max_off_palette,
         "seed": seed,
         "fractions": list(fractions),
-        "sizes": {p.image.name: list(sizes[p]) for p in pairs} if len(set(turned)) > 1 else {},
+        "sizes": {shown[p]: list(sizes[p]) for p in pairs} if len(set(turned)) > 1 else {},
         "warnings": warnings,
     }
     mended: list[tuple[int, int]] = []
@@ -131,7 +142,7 @@ def prepare_png_pairs(
             labels = np.zeros((len(members), height, width), np.uint8)
             for index, pair in enumerate(members):
                 image, was_coloured = read_grey(pair.image)
-                coloured += [pair.image.name] * was_coloured
+                coloured += [shown[pair]] * was_coloured
                 mask = colour_masks.read_mask(pair.mask, palette)
                 plane = mask.labels
                 if repair:
@@ -142,17 +153,18 @@ def prepare_png_pairs(
                 done += 1
                 if progress:
                     progress(done, len(pairs))
+            whole = settle(labels, None, merge)
             writer.add(
-                identity,
+                called[identity],
                 images,
-                labels,
-                names=[pair.image.name for pair in members],
-                split=block_splits(len(members), fractions) if alone else splits[identity],
-                merge=merge,
+                whole.labels,
+                names=[shown[pair] for pair in members],
+                split=block_splits(len(members), fractions) if alone else splits[called[identity]],
+                merge=whole.merge,
             )
         if coloured:
-            shown = ", ".join(coloured[:3]) + (" ..." if len(coloured) > 3 else "")
-            warnings.append(f"{len(coloured)} images are coloured, their brightness was taken: {shown}")
+            some = ", ".join(coloured[:3]) + (" ..." if len(coloured) > 3 else "")
+            warnings.append(f"{len(coloured)} images are coloured, their brightness was taken: {some}")
         if sum(off for off, _ in mended):
             warnings.append(
                 f"{sum(off for off, _ in mended)} mask pixels in {sum(off > 0 for off, _ in mended)} files were"
@@ -161,6 +173,14 @@ def prepare_png_pairs(
     dataset = read_dataset(output)
     verify(dataset)
     return dataset
+
+
+def checked_merge(merge: Sequence[int]) -> tuple[int, ...]:
+    """Return a `merge` that can be meant, or raise a UserError."""
+    try:
+        return check_merge(tuple(merge))
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def _hex(colour: Sequence[int]) -> str:
@@ -185,14 +205,17 @@ def find_pairs(folder: Path, warnings: list[str]) -> list[Pair]:
         if not place.is_dir():
             raise UserError(f"no folder {place}: the input of png_pairs holds `images` and `masks`")
         files: dict[str, Path] = {}
+        strange = 0
         for path in sorted(p for p in place.iterdir() if p.is_file() and not p.name.startswith(".")):
             if path.suffix.lower() not in SUFFIXES:
-                warnings.append(f"{kind}/{path.name} is not an image and was passed over")
+                strange += 1
             elif path.stem in files:
                 raise UserError(f"{files[path.stem]} and {path} have the same name: remove one")
             else:
                 files[path.stem] = path
         found.append(files)
+        if strange:
+            warnings.append(f"{strange} files of {kind}/ are no images and were passed over")
     images, masks = found
     for lacking, mate in (
         ([p for stem, p in images.items() if stem not in masks], "mask"),
@@ -225,7 +248,7 @@ def group_by_patient(pairs: Sequence[Pair], table: str | Path | None) -> dict[st
                 )
             owners[pair.image.stem] = owner
     else:
-        owners = _read_table(Path(table))
+        owners = read_table(Path(table))
         stems = {pair.image.stem for pair in pairs}
         for names, wrong in ((stems - set(owners), "misses"), (set(owners) - stems, "names without an image")):
             if names:
@@ -237,7 +260,8 @@ def group_by_patient(pairs: Sequence[Pair], table: str | Path | None) -> dict[st
     return {patient: grouped[patient] for patient in sorted(grouped, key=natural_key)}
 
 
-def _read_table(path: Path) -> dict[str, str]:
+def read_table(path: Path) -> dict[str, str]:
+    """Return `{name of a file without its suffix: patient}` of a CSV that begins with `file,patient`, or UserError."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             rows = [[cell.strip() for cell in row] for row in csv.reader(file) if any(row)]

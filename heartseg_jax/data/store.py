@@ -122,11 +122,13 @@ class DatasetWriter:
         spacing_mm: tuple[float, float, float] | None = None,
         contiguous: bool = False,
         merge: Sequence[int] = ALL_KNOWN,
+        person: str = "",
     ) -> Patient:
         """Write one patient: `images [N, H, W]` of the dataset's dtype, `labels [N, H, W]` uint8.
 
-        `split` is one name for all slices, or one a slice. Raises UserError for label values out of
-        range and for an id that cannot be a file's name; ValueError for shapes and dtypes.
+        `split` is one name for all slices, or one a slice; `person` is needed where one has several volumes.
+        Raises UserError for label values out of range and for an id that cannot be a file's name; ValueError
+        for shapes and dtypes.
         """
         if not IDENTITY.fullmatch(identity):
             raise UserError(f"patient {identity!r}: use letters, digits and - _ . in a name")
@@ -146,6 +148,7 @@ class DatasetWriter:
             names=tuple(names),
             splits=(split,) * len(names) if isinstance(split, str) else tuple(split),
             sha256={"images": digest(images), "labels": digest(labels)},
+            person=person,
         )
         for kind, array in (("images", images), ("labels", labels)):
             with open(self._partial / f"{identity}.{kind}.npy", "wb") as file:
@@ -257,6 +260,7 @@ def _patient_from_json(entry: dict[str, Any]) -> Patient:
         names=tuple(_field(entry, "names", list, str)),
         splits=tuple(_field(entry, "splits", list, str)),
         sha256=digests,
+        person=_field({"person": "", **entry}, "person", str),  # datasets from before there were several lack it
     )
 
 

@@ -129,7 +129,7 @@ def _plain(dataset: pydicom.Dataset, offset: int, head: bytes) -> Plain | None:
 
 
 def parse(file: Any, **how: Any) -> pydicom.Dataset:
-    """Return a file's elements; `how` is for `pydicom.dcmread`. Raises Unreadable for a file that is none, or broken."""
+    """Return a file's elements; `how` is for `pydicom.dcmread`. Raises Unreadable for one that is none, or broken."""
     try:
         return pydicom.dcmread(file, force=True, **how)
     except InvalidDicomError as error:

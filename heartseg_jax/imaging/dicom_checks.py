@@ -18,9 +18,22 @@ DERIVED = re.compile(r"\b(MIP|MINIP|AVERAGE|PROJECTION IMAGE|VRT|VOLREN\w*)\b")
 REFORMATTED = re.compile(r"\b(MPR|CURVED|REFORMATTED|RESAMPLED)\b")
 
 
+SEGMENTATION = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
+
+
 def is_localizer(header: Header) -> bool:
     """Tell whether a file is a scout view, which is part of most series' folders and of no volume."""
     return "LOCALIZER" in header.image_type
+
+
+def is_segmentation(header: Header) -> bool:
+    """Tell whether a file holds labels instead of an image."""
+    return header.sop_class in SEGMENTATION
+
+
+def is_apart(header: Header) -> bool:
+    """Tell whether a file belongs to no series of slices, although it has pixels."""
+    return is_localizer(header) or is_segmentation(header)
 
 
 def of_header(header: Header, words: Words) -> list[Finding]:

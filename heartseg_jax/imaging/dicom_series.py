@@ -44,6 +44,14 @@ class Candidate(NamedTuple):
         return f"{len(self.members)} x {header.rows} x {header.columns}"
 
 
+class Look(NamedTuple):
+    """What a study holds: its series, the fittest first, findings of no single one of them, and segmentations."""
+
+    candidates: list[Candidate]
+    findings: list[Finding]
+    segmentations: list[Header]
+
+
 class Study(NamedTuple):
     """What was read: the volume in HU, int16, and all that was found on the way."""
 
@@ -53,18 +61,26 @@ class Study(NamedTuple):
 
 
 def candidates_of(path: Path, progress: Progress | None = None) -> tuple[list[Candidate], list[Finding]]:
-    """Return a study's series, the fittest first, and the findings that concern no single one of them.
+    """Return a study's series, the fittest first, and the findings that concern no single one of them: see `look`."""
+    return look(path, progress)[:2]
+
+
+def look(path: Path, progress: Progress | None = None) -> Look:
+    """Read all headers of a study, and sort them into series.
 
     Raises:
-      UserError: there is no such path, or no DICOM image in it.
+      UserError: there is no such path, or nothing in it.
     """
     sources = sources_of(path)
     headers, found, others = _headers(sources, progress)
     localizers = [header for header in headers if dicom_checks.is_localizer(header)]
     if localizers:
         found.append(Finding(NOTE, "localizers", f"{len(localizers)} localizers were left out"))
-    images = [h for h in headers if (h.has_pixels or h.rows) and not dicom_checks.is_localizer(h)]
-    objects = len(headers) - len(localizers) - len(images)
+    masks = [header for header in headers if dicom_checks.is_segmentation(header)]
+    if masks:
+        found.append(Finding(NOTE, "segmentations", f"{len(masks)} segmentation objects: labels, no images"))
+    images = [h for h in headers if (h.has_pixels or h.rows) and not dicom_checks.is_apart(h)]
+    objects = sum(not dicom_checks.is_apart(header) for header in headers) - len(images)
     images, copies = _without_copies(images)
     if copies:
         found.append(Finding(WARN, "copies", f"{copies} files are copies of others and were left out"))
@@ -76,7 +92,7 @@ def candidates_of(path: Path, progress: Progress | None = None) -> tuple[list[Ca
     for header in images:
         series.setdefault(header.series_uid, []).append(header)
     candidates = [one for uid, members in series.items() for one in _phases(uid, members)]
-    return sorted(candidates, key=_fitness), found
+    return Look(sorted(candidates, key=_fitness), found, masks)
 
 
 def _without_copies(headers: Sequence[Header]) -> tuple[list[Header], int]:

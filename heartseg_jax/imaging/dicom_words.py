@@ -31,7 +31,7 @@ def read_words(source: Source) -> Words:
     return guarded(lambda: Words(_description(dataset), _cardiac_phase(dataset)))
 
 
-def _cardiac_phase(dataset: pydicom.Dataset) -> str:
+def _cardiac_phase(dataset: Any) -> str:
     """Return the heart's phase where the file tells it: percent of the cycle, or ms after the R wave."""
     percent = dataset.get("NominalPercentageOfCardiacPhase")
     if percent is not None:
@@ -42,7 +42,7 @@ def _cardiac_phase(dataset: pydicom.Dataset) -> str:
     return f"{found[1]} %" if found and int(found[1]) <= 100 else ""
 
 
-def _description(dataset: pydicom.Dataset) -> str:
+def _description(dataset: Any) -> str:
     """Return the series' description, unless it has a part of the patient's name or id in it."""
     text = str(dataset.get("SeriesDescription", "") or "")
     secret = f"{dataset.get('PatientName', '')} {dataset.get('PatientID', '')} {dataset.get('AccessionNumber', '')}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,26 @@ def read_nifti(path: str | Path) -> Volume:
       UserError: the file is damaged, has no geometry or a sheared one, or holds no single grey volume.
     """
     path = Path(path)
+    image, grid = _opened(path)
+    try:
+        values = np.asarray(image.dataobj).reshape(grid.voxels.shape[::-1])
+    except (*BROKEN, MemoryError) as error:
+        raise UserError(f"{path} ends too soon or is damaged; export it again") from error
+    if not np.isfinite(values).all():
+        raise UserError(f"{path} has values that are not finite; set them to air (-1000) or background (0)")
+    return replace(grid, voxels=np.ascontiguousarray(values.transpose(2, 1, 0)))
+
+
+def read_grid(path: str | Path) -> Volume:
+    """Return the volume of a file with its geometry and zeros for voxels: the head alone is read.
+
+    Raises:
+      UserError: as `read_nifti`, for what the head tells.
+    """
+    return _opened(Path(path))[1]
+
+
+def _opened(path: Path) -> tuple[Any, Volume]:
     if not path.is_file():
         raise UserError(f"there is no file {path}")
     with warnings.catch_warnings():
@@ -52,20 +73,15 @@ def read_nifti(path: str | Path) -> Volume:
     if int(np.prod(shape, dtype=np.int64)) * kind.itemsize > MOST_BYTES:
         raise UserError(f"{path} claims {' x '.join(map(str, shape))} voxels, more than memory is kept for; crop it")
     affine = _affine(image, path)
-    try:
-        values = np.asarray(image.dataobj).reshape(shape)
-    except (*BROKEN, MemoryError) as error:
-        raise UserError(f"{path} ends too soon or is damaged; export it again") from error
-    if not np.isfinite(values).all():
-        raise UserError(f"{path} has values that are not finite; set them to air (-1000) or background (0)")
     columns = (LPS @ affine)[:3, [2, 1, 0]]
     spacing = np.linalg.norm(columns, axis=0)
-    return Volume(
-        np.ascontiguousarray(values.transpose(2, 1, 0)),
+    grid = Volume(
+        np.broadcast_to(np.int8(0), shape[::-1]),
         (float(spacing[0]), float(spacing[1]), float(spacing[2])),
         tuple(float(part) for part in (LPS @ affine)[:3, 3]),  # type: ignore[arg-type]
         columns / spacing,
     )
+    return image, grid
 
 
 def _affine(image: Any, path: Path) -> np.ndarray:

@@ -1,0 +1,244 @@
+"""Two public collections of labelled CT in NIfTI -> a dataset folder: MM-WHS, and TotalSegmentator of any version."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from scipy import ndimage
+
+from heartseg_jax.anatomy import IGNORED
+from heartseg_jax.data.identities import Naming
+from heartseg_jax.data.sources_nifti import Pair, axial_size, read_pair
+from heartseg_jax.data.sources_png import natural_key
+from heartseg_jax.data.store import Dataset
+from heartseg_jax.data.volumes import Case, Labelled, check_same_grid, oblique, write_volumes
+from heartseg_jax.errors import UserError
+from heartseg_jax.imaging.ct_checks import in_hu
+from heartseg_jax.imaging.findings import WARN, Finding
+from heartseg_jax.imaging.meanings import AORTA, DESCENDING, merge_for, settle
+from heartseg_jax.imaging.nifti import read_grid, read_labels, read_nifti
+from heartseg_jax.imaging.orient import patient_axial
+
+MMWHS = {0: 0, 205: 0, 420: 2, 421: 2, 500: 3, 550: 4, 600: 5, 820: AORTA, 850: 7}
+"""What the values of MM-WHS stand for; 205 is myocardium, and 421 a slip for 420 in one of the patients."""
+MMWHS_MERGE = (*merge_for({2, 3, 4, 5, 7, AORTA})[:8], 4)
+"""The right atrium of MM-WHS holds the venae cavae."""
+AT_THE_VALVE_MM = 4.0
+
+LEFT_ATRIUM, LEFT_VENTRICLE, CAVA = 2, 3, 8
+FILES: dict[str, int] = {
+    "pulmonary_vein": IGNORED,  # no artery; where it ends and the atrium begins is a matter of taste
+    "heart_atrium_left": LEFT_ATRIUM,
+    "atrial_appendage_left": LEFT_ATRIUM,
+    "heart_ventricle_left": LEFT_VENTRICLE,
+    "heart_atrium_right": 4,
+    "heart_ventricle_right": 5,
+    "pulmonary_artery": 7,
+    "aorta": AORTA,
+    "superior_vena_cava": CAVA,
+    "inferior_vena_cava": CAVA,
+}
+"""What TotalSegmentator calls its files, in versions 1 and 2 and in the task heartchambers_highres."""
+
+
+def prepare_mmwhs(
+    input: str | Path,
+    output: str | Path,
+    *,
+    naming: Naming | None = None,
+    fractions: Sequence[float] = (0.7, 0.15, 0.15),
+    seed: int = 0,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Dataset:
+    """Make a dataset of MM-WHS: `NAME_image.nii.gz` with `NAME_label.nii.gz`, at any depth of `input`.
+
+    Magnetic resonance (`mr_...`) and images without labels are left out, and counted. The right atrium holds the venae
+    cavae (`merge` 8 -> 4). The aorta is divided where both limbs are labelled; one limb that rises from the left
+    ventricle is the ascending one, and the descending aorta is then not labelled at all (6 -> 0).
+
+    Raises:
+      UserError: for whatever is missing, unreadable or contradictory, naming the file and the mend.
+    """
+    images = sorted(Path(input).rglob("*_image.nii*"), key=lambda path: natural_key(path.name))
+    if not images:
+        raise UserError(f"{input} holds no NAME_image.nii.gz: give the folder of MM-WHS")
+    mr = [path for path in images if path.name.lower().startswith("mr_")]
+    pairs = []
+    for path in images:
+        labels = path.with_name(path.name.replace("_image.nii", "_label.nii"))
+        if path not in mr and labels.is_file():
+            pairs.append(Pair(path.name.partition("_image.nii")[0], path, labels))
+    if not pairs:
+        raise UserError(f"none of the {len(images)} images of {input} is CT with a NAME_label.nii.gz beside it")
+    called = (naming or Naming()).called([pair.identity for pair in pairs])
+    left_out = len(images) - len(mr) - len(pairs)
+    warnings = [f"{len(mr)} images of magnetic resonance were left out"] if mr else []
+    warnings += [f"{left_out} images without labels were left out"] if left_out else []
+
+    def case(pair: Pair) -> Case:
+        name = called[pair.identity]
+        return Case(name, name, lambda: axial_size(pair.image), lambda: _read_mmwhs(pair))
+
+    return write_volumes(
+        output,
+        [case(pair) for pair in pairs],
+        {"kind": "mmwhs", "warnings": warnings},
+        fractions=fractions,
+        seed=seed,
+        overwrite=overwrite,
+        progress=progress,
+    )
+
+
+def _read_mmwhs(pair: Pair) -> Labelled:
+    one = read_pair(pair, MMWHS, MMWHS_MERGE)
+    whole = settle(one.labels, one.volume.spacing_mm, one.merge)
+    merge, aorta = whole.merge, whole.aorta
+    if merge[DESCENDING] != DESCENDING and _near(
+        one.labels == AORTA, one.labels == LEFT_VENTRICLE, one.volume.spacing_mm
+    ):
+        aorta = "one limb, from the left ventricle: the ascending aorta; the descending one is not labelled"
+        merge = (*merge[:DESCENDING], 0, *merge[DESCENDING + 1 :])
+    return one._replace(labels=whole.labels, merge=merge, facts={"aorta": aorta} if aorta else {})
+
+
+def _near(one: np.ndarray, other: np.ndarray, spacing_mm: tuple[float, float, float]) -> bool:
+    """Tell whether two structures come closer than a valve is thick."""
+    if not one.any() or not other.any():
+        return False
+    box = ndimage.find_objects(one.astype(np.uint8))[0]
+    around = tuple(
+        slice(max(0, part.start - reach), part.stop + reach)
+        for part, reach in zip(box, [int(np.ceil(AT_THE_VALVE_MM / mm)) for mm in spacing_mm], strict=True)
+    )
+    if not other[around].any():
+        return False
+    away_mm = ndimage.distance_transform_edt(~other[around], sampling=spacing_mm)
+    return bool(away_mm[one[around]].min() <= AT_THE_VALVE_MM)
+
+
+class Subject(NamedTuple):
+    """A subject of TotalSegmentator: its CT, and the files of its structures by name."""
+
+    identity: str
+    image: Path
+    files: dict[str, Path]
+
+
+def prepare_totalsegmentator(
+    input: str | Path,
+    output: str | Path,
+    *,
+    join: Sequence[str | Path] = (),
+    naming: Naming | None = None,
+    fractions: Sequence[float] = (0.7, 0.15, 0.15),
+    seed: int = 0,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Dataset:
+    """Make a dataset of TotalSegmentator: `input/SUBJECT/ct.nii.gz`, and a file a structure anywhere below it.
+
+    `join` names more folders of the same subjects (another task's results, such as heartchambers_highres). Of two files
+    of one structure the one in `input` counts, else the one in the first folder of `join`. What no file is about is
+    unknown, not background; the vena cava is known only where both are there (version 1 has no superior one). The aorta
+    is divided by its shape. Subjects without any voxel of the heart, and those whose CT is refused, are left out.
+
+    Raises:
+      UserError: for whatever is missing, unreadable or contradictory, naming the file and the mend.
+    """
+    subjects, warnings = find_subjects(Path(input), [Path(folder) for folder in join])
+    called = (naming or Naming()).called([subject.identity for subject in subjects])
+
+    def case(subject: Subject) -> Case:
+        name = called[subject.identity]
+        return Case(name, name, lambda: _size_of(subject), lambda: _read_subject(subject))
+
+    return write_volumes(
+        output,
+        [case(subject) for subject in subjects],
+        {"kind": "totalsegmentator", "warnings": warnings},
+        fractions=fractions,
+        seed=seed,
+        overwrite=overwrite,
+        leave_out_refused=True,
+        progress=progress,
+    )
+
+
+def find_subjects(folder: Path, join: Sequence[Path]) -> tuple[list[Subject], list[str]]:
+    """Return the subjects in natural order, and what is to be told of files that stand in two folders.
+
+    Raises:
+      UserError: there is no subject, a joined folder shares none, or nobody has a file of the heart.
+    """
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}")
+    places = {path.parent.name: path.parent for path in sorted(folder.glob("*/ct.nii.gz"))}
+    if not places:
+        raise UserError(f"{folder} holds no SUBJECT/ct.nii.gz: give the folder of TotalSegmentator's subjects")
+    subjects, twice = [], 0
+    for name in sorted(places, key=natural_key):
+        files: dict[str, Path] = {}
+        for root in (places[name], *(other / name for other in join)):
+            for path in sorted(root.rglob("*.nii.gz")) if root.is_dir() else []:
+                structure = path.name.removesuffix(".nii.gz")
+                if structure in FILES:
+                    twice += structure in files
+                    files.setdefault(structure, path)
+        subjects.append(Subject(name, places[name] / "ct.nii.gz", files))
+    for other in join:
+        if not any((other / name).is_dir() for name in places):
+            raise UserError(f"{other} has no folder of any of the {len(places)} subjects of {folder}; correct --join")
+    if not any(_known(subject.files) for subject in subjects):
+        raise UserError(
+            f"no file in {folder} is a structure of the heart, such as heart_ventricle_left.nii.gz or aorta.nii.gz; "
+            "results in one file (--ml) are not read: run it without"
+        )
+    return subjects, [f"{twice} files stand in two folders: the first counts"] if twice else []
+
+
+def _known(files: Mapping[str, Path]) -> set[int]:
+    """Return the labels that a subject's files tell all about."""
+    known = {FILES[name] for name in files} - {0, IGNORED}
+    if "heart_atrium_left" not in files:
+        known.discard(LEFT_ATRIUM)  # the appendage alone is no atrium
+    if not {"superior_vena_cava", "inferior_vena_cava"} <= set(files):
+        known.discard(CAVA)
+    return known
+
+
+def _size_of(subject: Subject) -> tuple[int, int] | None:
+    """Return the size of a subject's axial slices, or None where no voxel of the heart is labelled."""
+    known = _known(subject.files)
+    if not any(FILES[name] in known and read_labels(path).voxels.any() for name, path in subject.files.items()):
+        return None
+    return axial_size(subject.image)
+
+
+def _read_subject(subject: Subject) -> Labelled:
+    volume, turn = patient_axial(read_nifti(subject.image))
+    image, found = in_hu(volume)
+    known = _known(subject.files)
+    labels = np.zeros(image.voxels.shape, np.uint8)
+    claimed_twice = np.zeros(labels.shape, bool)
+    for name, label in FILES.items():
+        if name not in subject.files or (label != IGNORED and label not in known):
+            continue
+        path = subject.files[name]
+        check_same_grid(patient_axial(read_grid(path))[0], image, path)
+        inside = patient_axial(read_labels(path))[0].voxels != 0
+        claimed_twice |= inside & (labels != 0) & (labels != IGNORED) & (labels != label)
+        labels[inside] = label
+    labels[claimed_twice] = IGNORED
+    found += oblique(turn.oblique_degrees)
+    if claimed_twice.any():
+        text = f"{int(claimed_twice.sum())} voxels belong to two structures: they are ignored (255)"
+        found.append(Finding(WARN, "overlapping_structures", text, "look at the tasks that were joined"))
+    if CAVA not in known and {"superior_vena_cava", "inferior_vena_cava"} & set(subject.files):
+        text = "one vena cava alone has a file: the structure counts as unknown"
+        found.append(Finding(WARN, "half_a_cava", text, "join a task that has both"))
+    return Labelled(image, labels, merge_for(known), found=tuple(found))
