@@ -104,10 +104,11 @@ VERBS: dict[str, Verb] = {
         ("config",),
     ),
     "check": Verb(
-        "tell whether a DICOM study is fit for use (--input), or what a config comes to, without data (--config)",
+        "tell whether a study or a dataset is fit for use (--input), or what a config comes to (--config)",
         {
             **CONFIG,
-            "input": ("STUDY", "a folder, a zip or a file of DICOM"),
+            "input": ("PATH", "a folder, a zip or a file of DICOM; or a dataset folder"),
+            "output": ("PNG", "where a dataset's picture goes (default: audit.png in the dataset)"),
             "series": ("N", "which of its series, by number in the list or by UID"),
             "json": ("", "as JSON"),
         },
@@ -225,15 +226,31 @@ def run(call: Call, argv: list[str]) -> None:
         lab(config, Path(flags.get("workdir", f"runs/{name}")), argv)
     elif call.verb == "check":
         if ("config" in flags) == ("input" in flags):
-            raise UserError("check needs either --config=FILE or --input=STUDY")
-        if "input" in flags:
-            from heartseg_jax.tools.check_study import check_study
+            raise UserError("check needs either --config=FILE or --input=STUDY, a study or a dataset")
+        check(flags, name, config)
 
-            check_study(Path(flags["input"]), flags.get("series", ""), as_json="json" in flags)
-        else:
-            from heartseg_jax.tools.check import check_config
 
-            check_config(name, config, as_json="json" in flags)
+def check(flags: dict[str, str], name: str, config: Any) -> None:
+    """Carry out the verb `check`: of a dataset, a study or a config, whichever is named."""
+    path, as_json = Path(flags.get("input", "")), "json" in flags
+    is_dataset = "input" in flags and (path / "dataset.json").is_file()
+    for flag, of in {"output": is_dataset, "series": "input" in flags and not is_dataset}.items():
+        if flag in flags and not of:
+            raise UserError(
+                f"check --{flag} is for {'a dataset' if flag == 'output' else 'a study'} alone: leave it out"
+            )
+    if is_dataset:
+        from heartseg_jax.tools.check_dataset import check_dataset
+
+        check_dataset(path, Path(flags["output"]) if "output" in flags else None, as_json=as_json)
+    elif "input" in flags:
+        from heartseg_jax.tools.check_study import check_study
+
+        check_study(path, flags.get("series", ""), as_json=as_json)
+    else:
+        from heartseg_jax.tools.check import check_config
+
+        check_config(name, config, as_json=as_json)
 
 
 def number(flags: dict[str, str], name: str) -> Any:

@@ -14,7 +14,6 @@ SLIP_PIXELS, SLIP_SHARE = 12, 0.01
 """An island is a slip up to so many voxels, and this share of the structure's largest part."""
 CLEARLY = 0.02
 """A structure lies clearly beside another by this share of the picture's side."""
-MOST_ISLANDS = 20
 LEFT_ATRIUM, LEFT_VENTRICLE, RIGHT_ATRIUM, RIGHT_VENTRICLE = 2, 3, 4, 5
 ASCENDING, DESCENDING, PULMONARY = 1, 6, 7
 
@@ -22,7 +21,7 @@ ASCENDING, DESCENDING, PULMONARY = 1, 6, 7
 class Island(NamedTuple):
     """A few voxels of a structure, apart from the rest of it: on which slice, and where (row, column)."""
 
-    structure: str
+    label: int
     slice: int
     row: int
     column: int
@@ -53,7 +52,7 @@ def islands(labels: np.ndarray, contiguous: bool) -> list[Island]:
                 at_the_end = whole and (z.start == 0 or z.stop == len(labels))
                 if sizes[number - 1] <= most and not at_the_end:
                     voxels = int(sizes[number - 1])
-                    found.append(Island(structure.name, first + z.start, y.start, x.start, voxels))
+                    found.append(Island(structure.label, first + z.start, y.start, x.start, voxels))
     return sorted(found, key=lambda island: island.voxels)
 
 

@@ -10,13 +10,14 @@ from tqdm import tqdm
 
 from heartseg_jax import settings
 from heartseg_jax.anatomy import ALL_KNOWN, check_merge
+from heartseg_jax.data.describe import describe
 from heartseg_jax.data.export_png import export_png
 from heartseg_jax.data.identities import Naming
-from heartseg_jax.data.prepare import describe, prepare_phantom
 from heartseg_jax.data.sources_collections import prepare_mmwhs, prepare_totalsegmentator
 from heartseg_jax.data.sources_dicom import choose_all, find_places, prepare_dicom
 from heartseg_jax.data.sources_mask import BLOCK, prepare_image_mask
 from heartseg_jax.data.sources_nifti import prepare_nifti_pairs
+from heartseg_jax.data.sources_phantom import prepare_phantom
 from heartseg_jax.data.sources_png import prepare_png_pairs
 from heartseg_jax.data.store import Dataset
 from heartseg_jax.data.study_masks import Reading

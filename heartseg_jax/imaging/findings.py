@@ -40,6 +40,14 @@ def refused(findings: Sequence[Finding]) -> bool:
     return any(finding.level == REFUSE for finding in findings)
 
 
+def verdict(findings: Sequence[Finding]) -> str:
+    """Return 'fit for use', 'fit for use, with 2 warnings', or 'not fit for use'."""
+    if refused(findings):
+        return "not fit for use"
+    warnings = sum(finding.level == WARN for finding in findings)
+    return "fit for use" + (f", with {warnings} warning{'s' if warnings > 1 else ''}" if warnings else "")
+
+
 def raise_refused(where: str, findings: Sequence[Finding]) -> None:
     """Raise a UserError of one line with the first refusal; the others are counted."""
     grave = [finding for finding in findings if finding.level == REFUSE]

@@ -37,10 +37,7 @@ def check_study(path: Path, series: str = "", *, as_json: bool = False) -> dict[
             findings.raise_refused(str(path), found)
         except UserError as error:
             problem = error
-    verdict = "not fit for use" if problem else "fit for use"
-    warnings = sum(finding.level == findings.WARN for finding in found)
-    if not problem and warnings:
-        verdict += f", with {warnings} warning{'s' if warnings > 1 else ''}"
+    verdict = "not fit for use" if problem else findings.verdict(found)
     record = {
         "fit": problem is None,
         "verdict": verdict,

@@ -13,7 +13,7 @@ from PIL import Image
 
 import main
 from heartseg_jax.data import sources_mask
-from heartseg_jax.data.prepare import describe
+from heartseg_jax.data.describe import describe
 from heartseg_jax.data.sources_mask import ONE_STRUCTURE, into_blocks, prepare_image_mask, runs_of_blocks
 from heartseg_jax.data.store import check_leaks, read_dataset
 from heartseg_jax.errors import UserError

@@ -1,4 +1,4 @@
-"""Prepare: phantoms, and folders of images with masks, the real one among them."""
+"""Folders of images with colour masks, the real one among them."""
 
 import json
 
@@ -6,13 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from heartseg_jax.data import command, prepare, store
-from heartseg_jax.data.sources_png import natural_key
+from heartseg_jax.data import command, store
+from heartseg_jax.data.describe import describe
+from heartseg_jax.data.sources_png import natural_key, prepare_png_pairs
 from heartseg_jax.errors import UserError
 from heartseg_jax.imaging.palette import labels_to_rgb
-from heartseg_jax.imaging.phantom import PhantomSpec, generate
-
-SPEC = PhantomSpec((4, 20, 24), (30.0, 12.0, 12.0))
 
 
 def put(folder, name, image, labels):
@@ -34,7 +32,7 @@ def pairs(tmp_path):
 
 
 def run(folder, **options):
-    return prepare.prepare_png_pairs(folder, folder.parent / "ds", **options)
+    return prepare_png_pairs(folder, folder.parent / "ds", **options)
 
 
 def test_pairs_become_a_dataset(pairs):
@@ -89,7 +87,7 @@ def test_padding_with_air_around_the_middle(pairs):
     assert (dataset.labels(2)[1] == 3).sum() == 8
     assert dataset.patients[2].class_counts[1] == (40, 0, 0, 8, 0, 0, 0, 0, 0, 0)
     assert dataset.source["sizes"]["C_2.png"] == [2, 4]
-    assert "padded to 6 x 8" in prepare.describe(dataset)
+    assert "padded to 6 x 8" in describe(dataset)
 
 
 def test_table_of_patients(pairs, tmp_path):
@@ -180,7 +178,7 @@ def test_palette_of_the_users(pairs, tmp_path):
         run(pairs)
     dataset = run(pairs, colours=tmp_path / "map.json", merge=(0, 0, 0, 3, 0, 0, 0, 0, 0))
     assert dataset.patients[0].class_counts[0] == (24, 0, 0, 24, 0, 0, 0, 0, 0, 0)
-    report = prepare.describe(dataset)
+    report = describe(dataset)
     assert "left_atrium counts as background" in report
     assert "not one training pixel" not in report  # What is not known need not be seen.
 
@@ -213,12 +211,12 @@ def test_one_patient_alone_is_split_by_block(tmp_path):
     assert dataset.split_kind == "block"
     # 20 slices, gaps of 1: 18 left, 2 validate, 2 test.
     assert [len(dataset.examples(s)) for s in store.SPLITS] == [14, 2, 2]
-    assert "memorisation, not generalisation" in prepare.describe(dataset)
+    assert "memorisation, not generalisation" in describe(dataset)
 
 
 def test_the_same_image_in_two_patients_is_reported(pairs):
     put(pairs, "B_1.png", *image_and_labels(seed=0))
-    assert "the same image is A/A_2.png" in prepare.describe(run(pairs))
+    assert "the same image is A/A_2.png" in describe(run(pairs))
 
 
 def test_existing_outputs(pairs):
@@ -228,30 +226,8 @@ def test_existing_outputs(pairs):
     run(pairs, overwrite=True)
 
 
-def test_phantoms(tmp_path):
-    seen = []
-    one = prepare.prepare_phantom(
-        tmp_path / "one", counts=(3, 1, 1), seed=5, spec=SPEC, threads=1, progress=lambda *a: seen.append(a)
-    )
-    many = prepare.prepare_phantom(tmp_path / "many", patients=5, seed=5, spec=SPEC, threads=4)
-    assert seen == [(k, 5) for k in range(1, 6)]
-    assert [p.sha256 for p in one.patients] == [p.sha256 for p in many.patients]
-    assert [p.splits[0] for p in one.patients] == ["train"] * 3 + ["validation", "test"]
-    phantom = generate(5, 2, SPEC)
-    np.testing.assert_array_equal(one.images(2), phantom.volume.voxels)
-    np.testing.assert_array_equal(one.labels(2), phantom.labels)
-    assert one.patients[2].spacing_mm == (30.0, 12.0, 12.0)
-    assert one.patients[2].contiguous
-    annulus = one.source["mitral_annuli"]["phantom_0002"]
-    np.testing.assert_allclose(annulus["centre_mm"], phantom.annulus.centre_mm, atol=1e-3)
-    with pytest.raises(UserError, match="either"):
-        prepare.prepare_phantom(tmp_path / "x")
-    with pytest.raises(UserError, match="at least one"):
-        prepare.prepare_phantom(tmp_path / "x", patients=0)
-
-
 def test_the_real_slices(shared, tmp_path):
-    dataset = prepare.prepare_png_pairs(shared / "data" / "heart_ct", tmp_path / "ds")
+    dataset = prepare_png_pairs(shared / "data" / "heart_ct", tmp_path / "ds")
     assert {p.id: p.num_slices for p in dataset.patients} == {
         "1001": 3,
         "1002": 4,
@@ -268,6 +244,6 @@ def test_the_real_slices(shared, tmp_path):
             path = shared / "data" / "heart_ct" / "labels" / name
             np.testing.assert_array_equal(plane, np.asarray(Image.open(path)))
     assert store.check_leaks(dataset) == []
-    report = prepare.describe(dataset)
+    report = describe(dataset)
     assert "3 patients" in report
     assert "ascending_aorta" in report
