@@ -14,7 +14,7 @@ WORDS = (
     "anon|cases?|ct|cta|chest|frame|heart|images?|img|masks?|pat|patients?|ph|phantom|pt|scan|series|slices?|study|"
     "subj?|subject|test|train|training|val|valid|validation|vol|volume"
 )
-CODE = re.compile(rf"(?:{WORDS})\d{{0,5}}|[a-z]|[a-z]{{0,3}}\d{{1,5}}[a-z]?|p[0-9a-f]{{12}}", re.IGNORECASE)
+CODE = re.compile(rf"(?:{WORDS})\d{{0,5}}[a-z]?|[a-z]|[a-z]{{0,3}}\d{{1,5}}[a-z]?|p[0-9a-f]{{12}}", re.IGNORECASE)
 """A part of a code: a word of the trade, one letter, up to five digits with up to three letters before, or a key."""
 
 

@@ -1,0 +1,50 @@
+"""Which names of files are codes, and what patients are called."""
+
+import pytest
+
+from heartseg_jax.data.identities import Naming, is_code
+from heartseg_jax.errors import UserError
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["1001", "case_012", "case12", "ct_train_1001", "s0011", "p0", "A_2", "sub-03", "1001_63", "phantom_0001"]
+    + ["p0123456789ab", "p0123456789ab_0007", "img001", "patient7b"],
+)
+def test_codes(name):
+    assert is_code(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Meier", "Zwicknagl_Leopoldine", "ID7741903", "7741903", "19310417", "DOE^JOHN", "Ng_12", "case_Lee", "", "_", "Ä"]
+    + ["p0123456789xyz", "ct_meier_1"],
+)
+def test_what_may_be_a_human_being(name):
+    assert not is_code(name)
+
+
+def test_codes_are_kept_and_names_are_keyed():
+    naming = Naming()
+    assert naming.called(["1001", "1002"]) == {"1001": "1001", "1002": "1002"}
+    assert naming.table == naming.notes == []
+    called = naming.called(["1001", "Meier"])
+    assert set(called) == {"1001", "Meier"}
+    assert all(is_code(key) and len(key) == 13 for key in called.values())
+    assert called["1001"] != called["Meier"]
+    assert naming.table == [(called["1001"], "1001", ""), (called["Meier"], "Meier", "")]
+    assert "called by keys" in naming.notes[0]
+    assert Naming().called(["Meier"])["Meier"] == called["Meier"], "the same patient has the same key in every dataset"
+
+
+def test_files_named_after_people_key_their_patients_too():
+    assert Naming().called(["1"], files=["Meier_3"])["1"] != "1"
+
+
+def test_keep_and_key():
+    assert Naming("keep").called(["Meier"]) == {"Meier": "Meier"}
+    naming = Naming("key")
+    assert naming.called(["1001"])["1001"] != "1001"
+    assert naming.notes == []
+    with pytest.raises(UserError, match="--names must be one of auto, keep, key, not 'hash'"):
+        Naming("hash")
