@@ -93,10 +93,8 @@ def from_pictures(folder: Path, block: Block, turn: Turn, how: Reading) -> Masks
     audits, mended = [], 0
     for path, z in slices.items():
         mask = colour_masks.read_mask(path, how.colours)
-        if mask.labels.shape != size:
-            raise UserError(
-                f"{path} is {mask.labels.shape[0]} x {mask.labels.shape[1]}, its slice {size[0]} x {size[1]}"
-            )
+        if (got := mask.labels.shape) != size:
+            raise UserError(f"{path} is {got[0]} x {got[1]} pixels, its slice {size[0]} x {size[1]}")
         audits.append(colour_masks.audit(path.name, mask))
         labels[z] = colour_masks.repair_mask(path.name, mask, how.colours) if how.repair else mask.labels
         mended += int(mask.off.sum())

@@ -1,4 +1,4 @@
-"""The aorta's halves, against those of phantoms: whole, cropped in every way, arches to the right, and undecided ones."""
+"""The aorta's halves against those of phantoms: whole, cropped, with an arch to the right, and undecided ones."""
 
 import numpy as np
 import pytest
@@ -53,7 +53,8 @@ def test_a_coarse_and_a_fine_grid(labels):
 def test_specks_go_where_their_neighbours_go(labels):
     aorta = labels > 0
     for value in (1, 6):
-        z, y, x = (int(v) for v in np.argwhere(labels == value)[len(np.argwhere(labels == value)) // 4])
+        places = np.argwhere(labels == value)
+        z, _, x = (int(v) for v in places[len(places) // 4])
         rows = np.flatnonzero(labels[z, :, x] == value)
         assert rows.size
         aorta[z, rows[0] - 3, x] = True

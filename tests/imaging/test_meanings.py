@@ -57,7 +57,9 @@ def test_a_label_map(tmp_path):
         translated(np.array([501, 0]), meanings, "a.nii")
 
 
-@pytest.mark.parametrize("text", ["nothing", "[1, 2]", '{"x": "left_ventricle"}', '{"5": "left_ventrikel"}', "[" * 9999])
+@pytest.mark.parametrize(
+    "text", ["nothing", "[1, 2]", '{"x": "left_ventricle"}', '{"5": "left_ventrikel"}', "[" * 9999]
+)
 def test_label_maps_that_are_none(tmp_path, text):
     path = tmp_path / "map.json"
     path.write_text(text)
