@@ -71,7 +71,7 @@ def reachable(name):
 
 
 NO_JAX = [
-    f"{PACKAGE}.{part}" for part in ("anatomy", "errors", "limits", "settings", "workdir", "imaging")
+    f"{PACKAGE}.{part}" for part in ("anatomy", "errors", "limits", "privacy", "settings", "workdir", "imaging")
 ]  # fmt: skip
 NO_FILES = [
     f"{PACKAGE}.{part}"
