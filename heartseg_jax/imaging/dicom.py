@@ -5,6 +5,7 @@ What names a patient is read in `dicom_words`, and nowhere else.
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, NamedTuple, TypeVar
@@ -15,12 +16,13 @@ from pydicom.errors import InvalidDicomError
 from pydicom.tag import Tag
 
 from heartseg_jax.imaging.dicom_files import Source
-from heartseg_jax.imaging.dicom_values import Unreadable, Vector, number, text, vector
+from heartseg_jax.imaging.dicom_values import Unreadable, Vector, number, text, vector, whole
 
 # Odd values are ours to judge, and threads decode: the filter is set once, for pydicom alone.
 warnings.filterwarnings("ignore", module=r"pydicom\b")
 
 T = TypeVar("T")
+EMPTY = pydicom.Dataset()
 NATIVE = (pydicom.uid.ImplicitVRLittleEndian, pydicom.uid.ExplicitVRLittleEndian)
 MOST_FRAMES = 10_000
 """Of one file; the largest cardiac studies, of all phases, have half as many."""
@@ -93,38 +95,34 @@ def read_header(source: Source) -> Header | None:
             return None
         file.seek(0)
         dataset = parse(file, stop_before_pixels=True)
-        if "DirectoryRecordSequence" in dataset:
+        if dataset.get_item("DirectoryRecordSequence") is not None:
             return None
+        syntax = guarded(lambda: text(getattr(dataset, "file_meta", EMPTY), "TransferSyntaxUID"))
         # The parser stops at the pixels' tag: what follows there, follows or not. A deflated file is unpacked whole.
-        if (
-            getattr(dataset, "file_meta", pydicom.Dataset()).get("TransferSyntaxUID")
-            == pydicom.uid.DeflatedExplicitVRLittleEndian
-        ):
+        if syntax == pydicom.uid.DeflatedExplicitVRLittleEndian:
             file.seek(0)
             has_pixels, plain = "PixelData" in parse(file), None
         else:
             offset = file.tell()
             head = file.read(12)
             has_pixels = head != b""
-            plain = guarded(lambda: _plain(dataset, offset, head))
-    return guarded(lambda: _header(source, dataset, has_pixels, plain))
+            plain = guarded(lambda: _plain(dataset, syntax, offset, head))
+    return guarded(lambda: _header(source, dataset, syntax, has_pixels, plain))
 
 
-def _plain(dataset: pydicom.Dataset, offset: int, head: bytes) -> Plain | None:
+def _plain(dataset: pydicom.Dataset, syntax: str, offset: int, head: bytes) -> Plain | None:
     """Return where the pixels lie, `head` being what stands at the pixels' tag; None where a decoder must look."""
-    syntax = getattr(dataset, "file_meta", pydicom.Dataset()).get("TransferSyntaxUID")
-    if syntax not in NATIVE or head[:4] != b"\xe0\x7f\x10\x00" or "NumberOfFrames" in dataset:
+    if syntax not in NATIVE or head[:4] != b"\xe0\x7f\x10\x00" or dataset.get_item("NumberOfFrames") is not None:
         return None
-    allocated, stored = int(dataset.get("BitsAllocated") or 0), int(dataset.get("BitsStored") or 0)
-    high = dataset.get("HighBit")
-    if allocated not in (8, 16) or not 0 < stored <= allocated or high != stored - 1:
+    allocated, stored = whole(dataset, "BitsAllocated") or 0, whole(dataset, "BitsStored") or 0
+    if allocated not in (8, 16) or not 0 < stored <= allocated or whole(dataset, "HighBit") != stored - 1:
         return None
     explicit = syntax != pydicom.uid.ImplicitVRLittleEndian
     length = int.from_bytes(head[8:12] if explicit else head[4:8], "little")
-    expected = int(dataset.get("Rows") or 0) * int(dataset.get("Columns") or 0) * allocated // 8
+    expected = (whole(dataset, "Rows") or 0) * (whole(dataset, "Columns") or 0) * allocated // 8
     if length not in (expected, expected + expected % 2):
         return None
-    sign = "i" if dataset.get("PixelRepresentation") else "u"
+    sign = "i" if whole(dataset, "PixelRepresentation") else "u"
     return Plain(offset + (12 if explicit else 8), f"<{sign}{allocated // 8}", allocated - stored)
 
 
@@ -155,14 +153,14 @@ def _short(error: BaseException) -> str:
     return type(error).__name__
 
 
-def _header(source: Source, dataset: pydicom.Dataset, has_pixels: bool, plain: Plain | None) -> Header:
-    meta = getattr(dataset, "file_meta", pydicom.Dataset())
-    syntax = str(meta.get("TransferSyntaxUID", "") or "")
-    frames = int(dataset.get("NumberOfFrames") or 1)
+def _header(source: Source, dataset: pydicom.Dataset, syntax: str, has_pixels: bool, plain: Plain | None) -> Header:
+    frames = int(number(dataset, "NumberOfFrames") or 1)
     if not 1 <= frames <= MOST_FRAMES:
         raise Unreadable(f"it claims {frames} frames")
-    padding = dataset.get("PixelPaddingValue")
-    limit = dataset.get("PixelPaddingRangeLimit", padding)
+    padding = limit = None
+    if dataset.get_item("PixelPaddingValue") is not None:
+        padding = dataset.get("PixelPaddingValue")
+        limit = dataset.get("PixelPaddingRangeLimit", padding)
     return Header(
         source=source,
         sop_class=text(dataset, "SOPClassUID"),
@@ -170,15 +168,15 @@ def _header(source: Source, dataset: pydicom.Dataset, has_pixels: bool, plain: P
         series_uid=text(dataset, "SeriesInstanceUID"),
         instance_uid=text(dataset, "SOPInstanceUID"),
         frame_of_reference=text(dataset, "FrameOfReferenceUID"),
-        rows=int(dataset.get("Rows") or 0),
-        columns=int(dataset.get("Columns") or 0),
-        samples=int(dataset.get("SamplesPerPixel") or 1),
+        rows=whole(dataset, "Rows") or 0,
+        columns=whole(dataset, "Columns") or 0,
+        samples=whole(dataset, "SamplesPerPixel") or 1,
         photometric=text(dataset, "PhotometricInterpretation"),
-        bits_allocated=int(dataset.get("BitsAllocated") or 0),
+        bits_allocated=whole(dataset, "BitsAllocated") or 0,
         transfer_syntax=syntax,
-        syntax_name=pydicom.uid.UID(syntax).name if syntax else "",
+        syntax_name=_syntax_name(syntax),
         image_type=tuple(word.strip().upper() for word in text(dataset, "ImageType").split("\\")),
-        contrast_agent=bool(dataset.get("ContrastBolusAgent")) if "ContrastBolusAgent" in dataset else None,
+        contrast_agent=bool(text(dataset, "ContrastBolusAgent")) if "ContrastBolusAgent" in dataset else None,
         tilt_degrees=number(dataset, "GantryDetectorTilt") or 0.0,
         thickness_mm=number(dataset, "SliceThickness"),
         padding=None if padding is None or limit is None else (min(int(padding), int(limit)), max(padding, limit)),
@@ -188,31 +186,39 @@ def _header(source: Source, dataset: pydicom.Dataset, has_pixels: bool, plain: P
     )
 
 
+@functools.cache
+def _syntax_name(syntax: str) -> str:
+    return pydicom.uid.UID(syntax).name if syntax else ""
+
+
 def _places(dataset: pydicom.Dataset, frames: int) -> tuple[Place, ...]:
-    shared = (dataset.get("SharedFunctionalGroupsSequence") or [pydicom.Dataset()])[0]
-    each = dataset.get("PerFrameFunctionalGroupsSequence") or []
+    shared, each = (
+        dataset.get(name) if dataset.get_item(name) is not None else None
+        for name in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+    )
     if each and len(each) != frames:
         raise Unreadable(f"it has {frames} frames and places of {len(each)}")
+    groups = (shared[0],) if shared else ()
     if not each:
-        return (_place(dataset, shared, pydicom.Dataset()),) * frames
-    return tuple(_place(dataset, shared, own) for own in each)
+        return (_place(dataset, groups),) * frames
+    return tuple(_place(dataset, (own, *groups)) for own in each)
 
 
-def _place(dataset: pydicom.Dataset, shared: pydicom.Dataset, own: pydicom.Dataset) -> Place:
-    """Return a frame's place: from its own functional groups, else the shared ones, else the file itself."""
+def _place(dataset: pydicom.Dataset, groups: tuple[pydicom.Dataset, ...]) -> Place:
+    """Return a frame's place: from the functional groups, its own first, else from the file itself."""
 
     def group(name: str) -> pydicom.Dataset:
-        for groups in (own, shared):
-            if name in groups and groups[name].value:
-                return groups[name][0]
+        for one in groups:
+            if name in one and one[name].value:
+                return one[name][0]
         return dataset
 
     rescale = group("PixelValueTransformationSequence")
-    content, cardiac = group("FrameContentSequence"), group("CardiacSynchronizationSequence")
+    index = _told(group("FrameContentSequence"), "TemporalPositionIndex")
     phase = [
-        content.get("TemporalPositionIndex") or dataset.get("TemporalPositionIdentifier"),
-        cardiac.get("NominalPercentageOfCardiacPhase"),
-        dataset.get("TriggerTime"),
+        index or _told(dataset, "TemporalPositionIdentifier"),
+        _told(group("CardiacSynchronizationSequence"), "NominalPercentageOfCardiacPhase"),
+        _told(dataset, "TriggerTime"),
     ]
     return Place(
         position_mm=vector(group("PlanePositionSequence"), "ImagePositionPatient", 3),
@@ -220,8 +226,16 @@ def _place(dataset: pydicom.Dataset, shared: pydicom.Dataset, own: pydicom.Datas
         spacing_mm=vector(group("PixelMeasuresSequence"), "PixelSpacing", 2),
         slope=number(rescale, "RescaleSlope"),
         intercept=number(rescale, "RescaleIntercept"),
-        phase="/".join("" if value is None else str(value) for value in phase).strip("/"),
+        phase="/".join(phase).strip("/"),
     )
+
+
+def _told(dataset: pydicom.Dataset, name: str) -> str:
+    """Return an element's value in words, '' where it is absent, which is told without converting anything."""
+    if dataset.get_item(name) is None:
+        return ""
+    value = dataset.get(name)
+    return "" if value is None else str(value)
 
 
 def decode(file: BinaryIO, header: Header) -> np.ndarray:

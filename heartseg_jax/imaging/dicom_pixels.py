@@ -34,9 +34,12 @@ def read_hu(header: Header) -> tuple[np.ndarray, int]:
     raw = raw.reshape(frames, h.rows, h.columns)
     hu = np.empty(raw.shape, np.int16)
     for plane, values, place in zip(hu, raw, header.places, strict=True):
-        plane[:] = _rescaled(values, 1.0 if place.slope is None else place.slope, place.intercept or 0.0)
+        _rescale(values, 1.0 if place.slope is None else place.slope, place.intercept or 0.0, plane)
     # Scanners pad round fields of view with values that no tissue has, and do not always name them.
-    padded = hu < LOWEST_HU if header.modality == "CT" else np.zeros(hu.shape, bool)
+    low = header.modality == "CT" and hu.min() < LOWEST_HU
+    if not low and header.padding is None:
+        return hu, 0
+    padded = hu < LOWEST_HU if low else np.zeros(hu.shape, bool)
     if header.padding is not None:
         padded |= (raw >= header.padding[0]) & (raw <= header.padding[1])
     hu[padded] = AIR_HU
@@ -55,9 +58,12 @@ def _read_plain(file: BinaryIO, header: Header) -> np.ndarray:
     return np.right_shift(np.left_shift(raw, unused), unused) if unused else raw
 
 
-def _rescaled(values: np.ndarray, slope: float, intercept: float) -> np.ndarray:
-    """Return `slope * values + intercept`, rounded and kept within int16; in whole numbers where all are whole."""
-    if slope == 1 and intercept == int(intercept) and values.dtype.itemsize <= 2 and abs(intercept) < 2**30:
-        hu = np.add(values, int(intercept), dtype=np.int32)
-        return np.clip(hu, -32768, 32767, out=hu)
-    return np.rint(np.clip(values.astype(np.float64) * slope + intercept, -32768, 32767))
+def _rescale(values: np.ndarray, slope: float, intercept: float, hu: np.ndarray) -> None:
+    """Write `slope * values + intercept` to `hu`, int16, rounded and kept within its range."""
+    narrow = slope == 1 and intercept == int(intercept) and values.dtype.itemsize <= 2 and abs(intercept) < 2**15
+    if narrow and int(values.min()) + intercept >= -32768 and int(values.max()) + intercept <= 32767:
+        # Nothing is lost modulo 2^16, so that one pass over the pixels does: they are most of what reading takes.
+        same = values.view(np.int16) if values.dtype == np.uint16 else values
+        np.add(same, np.int16(intercept), out=hu, dtype=np.int16, casting="unsafe")
+        return
+    np.rint(np.clip(values.astype(np.float64) * slope + intercept, -32768, 32767), out=hu, casting="unsafe")

@@ -15,9 +15,10 @@ class Unreadable(Exception):
 
 def text(dataset: Any, name: str) -> str:
     """Return an element of plain text as it stands, '' where absent: pydicom's own conversion is slow."""
-    if name not in dataset:
+    element = dataset.get_item(name)
+    if element is None:
         return ""
-    value = dataset.get_item(name).value
+    value = element.value
     if isinstance(value, bytes):
         return value.decode("latin-1").strip(" \0")
     if isinstance(value, str) or value is None:
@@ -48,3 +49,15 @@ def number(dataset: Any, name: str) -> float | None:
     if not math.isfinite(found):
         raise Unreadable(f"its {name} is not a finite number")
     return found
+
+
+def whole(dataset: Any, name: str) -> int | None:
+    """Return an element of VR US, one unsigned number of 16 bits, or None where it is absent or empty."""
+    element = dataset.get_item(name)
+    if element is None:
+        return None
+    value = element.value
+    if isinstance(value, bytes) and len(value) == 2 and element.VR in (None, "US"):
+        return int.from_bytes(value, "little" if element.is_little_endian else "big")
+    value = dataset.get(name)
+    return None if value is None or value == "" else int(value)
