@@ -77,6 +77,7 @@ class Header(NamedTuple):
     contrast_agent: bool | None
     tilt_degrees: float
     thickness_mm: float | None
+    between_mm: float | None
     padding: tuple[int, int] | None
     has_pixels: bool
     plain: Plain | None
@@ -179,6 +180,7 @@ def _header(source: Source, dataset: pydicom.Dataset, syntax: str, has_pixels: b
         contrast_agent=bool(text(dataset, "ContrastBolusAgent")) if "ContrastBolusAgent" in dataset else None,
         tilt_degrees=number(dataset, "GantryDetectorTilt") or 0.0,
         thickness_mm=number(dataset, "SliceThickness"),
+        between_mm=number(dataset, "SpacingBetweenSlices"),
         padding=None if padding is None or limit is None else (min(int(padding), int(limit)), max(padding, limit)),
         has_pixels=has_pixels,
         plain=plain,

@@ -16,6 +16,8 @@ PARALLEL = 1e-3
 UNEVEN_WARN, UNEVEN_REFUSE, GAP = 0.01, 0.1, 1.5
 """Shares of the usual distance: rounding stays below the first; a gap is a distance so many times the usual."""
 TILT_DEGREES = 0.5
+CONTRADICTION = 0.05
+"""So far apart, as a share, must two statements of the distance between slices be before it is said."""
 
 
 class Member(NamedTuple):
@@ -172,6 +174,10 @@ def _step(members: Sequence[Member], distances: np.ndarray) -> tuple[float | Non
     if uneven > UNEVEN_WARN:
         text = f"slices lie {steps.min():.4g} to {steps.max():.4g} mm apart; their mean is taken"
         found.append(Finding(WARN, "uneven_spacing", text, "prefer a series of even spacing"))
+    told = members[0].header.between_mm
+    if told is not None and told != 0 and abs(abs(told) / usual - 1) > CONTRADICTION:
+        text = f"SpacingBetweenSlices says {abs(told):.4g} mm, the positions {usual:.4g} mm; the positions count"
+        found.append(Finding(WARN, "contradictory_spacing", text, "compare with the scan's report"))
     tilt = _tilt_degrees(members)
     if tilt > TILT_DEGREES:
         text = f"the slices are shifted sideways against each other: a gantry tilt of {tilt:.1f} degrees"

@@ -244,6 +244,16 @@ def test_a_lost_slice_a_tilt_and_uneven_steps(hu, tmp_path):
     assert study.volume.spacing_mm[0] == pytest.approx(3)
 
 
+def test_a_distance_that_is_told_otherwise_is_said_and_the_positions_count(hu, tmp_path):
+    write_series(tmp_path / "study", hu, edit=put(SpacingBetweenSlices="1.5"))
+    study = read_study(tmp_path / "study")
+    same(study, hu)
+    said = next(f.seen for f in study.findings if f.check == "contradictory_spacing")
+    assert said == "SpacingBetweenSlices says 1.5 mm, the positions 3 mm; the positions count"
+    write_series(tmp_path / "fine", hu, edit=put(SpacingBetweenSlices="-3"))  # nuclear medicine's sign
+    assert "contradictory_spacing" not in checks(read_study(tmp_path / "fine").findings)
+
+
 def test_values_that_are_no_hu(hu, tmp_path):
     write_series(tmp_path / "flat", np.zeros_like(hu))
     with pytest.raises(UserError, match="24 of 24 slices are constant"):
