@@ -13,14 +13,15 @@ from heartseg_jax.anatomy import ALL_KNOWN, check_merge
 from heartseg_jax.data.describe import describe
 from heartseg_jax.data.export_png import export_png
 from heartseg_jax.data.identities import Naming
-from heartseg_jax.data.sources_collections import prepare_mmwhs, prepare_totalsegmentator
-from heartseg_jax.data.sources_dicom import choose_all, find_places, prepare_dicom
+from heartseg_jax.data.sources_collections import mmwhs, totalsegmentator
+from heartseg_jax.data.sources_dicom import choose_all, dicom_studies, find_places
 from heartseg_jax.data.sources_mask import BLOCK, prepare_image_mask
-from heartseg_jax.data.sources_nifti import prepare_nifti_pairs
+from heartseg_jax.data.sources_nifti import nifti_pairs
 from heartseg_jax.data.sources_phantom import prepare_phantom
 from heartseg_jax.data.sources_png import prepare_png_pairs
-from heartseg_jax.data.store import Dataset
+from heartseg_jax.data.store import Dataset, check_output
 from heartseg_jax.data.study_masks import Reading
+from heartseg_jax.data.volumes import Source, write_volumes
 from heartseg_jax.errors import UserError
 from heartseg_jax.imaging.meanings import read_label_map
 from heartseg_jax.imaging.palette import read_palette
@@ -94,11 +95,12 @@ def _make(kind: str, flags: Mapping[str, str], config: Any | None, naming: Namin
     if kind == "image_mask_zip":
         block = settings.parse_value("--block", flags.get("block", str(BLOCK)), BLOCK)
         return prepare_image_mask(source, output, block=block, progress=progress_bar("slices"), **common)
-    common |= {"seed": seed, "naming": naming}
+    common["seed"] = seed
     if kind == "png_pairs":
         return prepare_png_pairs(
             source,
             output,
+            naming=naming,
             patients_table=flags.get("patients"),
             colours=flags.get("colours"),
             orientation=flags.get("orientation", "standard"),
@@ -108,25 +110,28 @@ def _make(kind: str, flags: Mapping[str, str], config: Any | None, naming: Namin
             progress=progress_bar("slices"),
             **common,
         )
-    common["progress"] = progress_bar("patients")
+    check_output(output, common["overwrite"])  # before anything long is read
+    volumes = _volumes(kind, source, flags, naming)
+    return write_volumes(output, volumes, progress=progress_bar("patients"), **common)
+
+
+def _volumes(kind: str, source: Path, flags: Mapping[str, str], naming: Naming) -> Source:
     if kind == "dicom":
-        return prepare_dicom(
+        return dicom_studies(
             source,
-            output,
             masks=flags.get("masks"),
             series=flags.get("series", ""),
             how=_reading(flags),
             patients_table=flags.get("patients"),
             merge=_merge(flags),
-            reading=progress_bars("files"),
-            **common,
+            naming=naming,
+            progress=progress_bars("files"),
         )
     if kind == "nifti_pairs":
-        return prepare_nifti_pairs(source, output, label_map=flags.get("labels"), merge=_merge(flags), **common)
+        return nifti_pairs(source, flags.get("labels"), _merge(flags), naming)
     if kind == "mmwhs":
-        return prepare_mmwhs(source, output, **common)
-    join = [word for word in flags.get("join", "").split(",") if word]
-    return prepare_totalsegmentator(source, output, join=join, **common)
+        return mmwhs(source, naming)
+    return totalsegmentator(source, [Path(word) for word in flags.get("join", "").split(",") if word], naming)
 
 
 def _merge(flags: Mapping[str, str]) -> tuple[int, ...] | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,10 +12,9 @@ from scipy import ndimage
 
 from heartseg_jax.anatomy import IGNORED
 from heartseg_jax.data.identities import Naming
-from heartseg_jax.data.sources_nifti import Pair, axial_size, read_pair
-from heartseg_jax.data.sources_png import natural_key
-from heartseg_jax.data.store import Dataset
-from heartseg_jax.data.volumes import Case, Labelled, check_same_grid, oblique, write_volumes
+from heartseg_jax.data.owners import natural_key
+from heartseg_jax.data.sources_nifti import Pair, axial_size, case_of, read_pair
+from heartseg_jax.data.volumes import Case, Labelled, Source, check_same_grid, oblique
 from heartseg_jax.errors import UserError
 from heartseg_jax.imaging.ct_checks import in_hu
 from heartseg_jax.imaging.findings import WARN, Finding
@@ -44,28 +44,19 @@ FILES: dict[str, int] = {
 """What TotalSegmentator calls its files, in versions 1 and 2 and in the task heartchambers_highres."""
 
 
-def prepare_mmwhs(
-    input: str | Path,
-    output: str | Path,
-    *,
-    naming: Naming | None = None,
-    fractions: Sequence[float] = (0.7, 0.15, 0.15),
-    seed: int = 0,
-    overwrite: bool = False,
-    progress: Callable[[int, int], None] | None = None,
-) -> Dataset:
-    """Make a dataset of MM-WHS: `NAME_image.nii.gz` with `NAME_label.nii.gz`, at any depth of `input`.
+def mmwhs(folder: Path, naming: Naming | None = None) -> Source:
+    """Return the patients of MM-WHS: `NAME_image.nii.gz` with `NAME_label.nii.gz`, at any depth of `folder`.
 
     Magnetic resonance (`mr_...`) and images without labels are left out, and counted. The right atrium holds the venae
     cavae (`merge` 8 -> 4). The aorta is divided where both limbs are labelled; one limb that rises from the left
     ventricle is the ascending one, and the descending aorta is then not labelled at all (6 -> 0).
 
     Raises:
-      UserError: for whatever is missing, unreadable or contradictory, naming the file and the mend.
+      UserError: there is none.
     """
-    images = sorted(Path(input).rglob("*_image.nii*"), key=lambda path: natural_key(path.name))
+    images = sorted(folder.rglob("*_image.nii*"), key=lambda path: natural_key(path.name))
     if not images:
-        raise UserError(f"{input} holds no NAME_image.nii.gz: give the folder of MM-WHS")
+        raise UserError(f"{folder} holds no NAME_image.nii.gz: give the folder of MM-WHS")
     mr = [path for path in images if path.name.lower().startswith("mr_")]
     pairs = []
     for path in images:
@@ -73,25 +64,13 @@ def prepare_mmwhs(
         if path not in mr and labels.is_file():
             pairs.append(Pair(path.name.partition("_image.nii")[0], path, labels))
     if not pairs:
-        raise UserError(f"none of the {len(images)} images of {input} is CT with a NAME_label.nii.gz beside it")
+        raise UserError(f"none of the {len(images)} images of {folder} is CT with a NAME_label.nii.gz beside it")
     called = (naming or Naming()).called([pair.identity for pair in pairs])
     left_out = len(images) - len(mr) - len(pairs)
     warnings = [f"{len(mr)} images of magnetic resonance were left out"] if mr else []
     warnings += [f"{left_out} images without labels were left out"] if left_out else []
-
-    def case(pair: Pair) -> Case:
-        name = called[pair.identity]
-        return Case(name, name, lambda: axial_size(pair.image), lambda: _read_mmwhs(pair))
-
-    return write_volumes(
-        output,
-        [case(pair) for pair in pairs],
-        {"kind": "mmwhs", "warnings": warnings},
-        fractions=fractions,
-        seed=seed,
-        overwrite=overwrite,
-        progress=progress,
-    )
+    cases = [case_of(pair, called[pair.identity], partial(_read_mmwhs, pair)) for pair in pairs]
+    return Source(cases, {"kind": "mmwhs", "warnings": warnings})
 
 
 def _read_mmwhs(pair: Pair) -> Labelled:
@@ -129,44 +108,25 @@ class Subject(NamedTuple):
     files: dict[str, Path]
 
 
-def prepare_totalsegmentator(
-    input: str | Path,
-    output: str | Path,
-    *,
-    join: Sequence[str | Path] = (),
-    naming: Naming | None = None,
-    fractions: Sequence[float] = (0.7, 0.15, 0.15),
-    seed: int = 0,
-    overwrite: bool = False,
-    progress: Callable[[int, int], None] | None = None,
-) -> Dataset:
-    """Make a dataset of TotalSegmentator: `input/SUBJECT/ct.nii.gz`, and a file a structure anywhere below it.
+def totalsegmentator(folder: Path, join: Sequence[Path] = (), naming: Naming | None = None) -> Source:
+    """Return the patients of TotalSegmentator: `folder/SUBJECT/ct.nii.gz`, and a file a structure anywhere below it.
 
     `join` names more folders of the same subjects (another task's results, such as heartchambers_highres). Of two files
-    of one structure the one in `input` counts, else the one in the first folder of `join`. What no file is about is
+    of one structure the one in `folder` counts, else the one in the first folder of `join`. What no file is about is
     unknown, not background; the vena cava is known only where both are there (version 1 has no superior one). The aorta
     is divided by its shape. Subjects without any voxel of the heart, and those whose CT is refused, are left out.
 
     Raises:
-      UserError: for whatever is missing, unreadable or contradictory, naming the file and the mend.
+      UserError: for whatever is missing or contradictory, naming the folder and the mend.
     """
-    subjects, warnings = find_subjects(Path(input), [Path(folder) for folder in join])
+    subjects, warnings = find_subjects(folder, join)
     called = (naming or Naming()).called([subject.identity for subject in subjects])
-
-    def case(subject: Subject) -> Case:
-        name = called[subject.identity]
-        return Case(name, name, lambda: _size_of(subject), lambda: _read_subject(subject))
-
-    return write_volumes(
-        output,
-        [case(subject) for subject in subjects],
-        {"kind": "totalsegmentator", "warnings": warnings},
-        fractions=fractions,
-        seed=seed,
-        overwrite=overwrite,
-        leave_out_refused=True,
-        progress=progress,
-    )
+    names = [called[subject.identity] for subject in subjects]
+    cases = [
+        Case(name, name, partial(_size_of, subject), partial(_read_subject, subject))
+        for name, subject in zip(names, subjects, strict=True)
+    ]
+    return Source(cases, {"kind": "totalsegmentator", "warnings": warnings}, leave_out_refused=True)
 
 
 def find_subjects(folder: Path, join: Sequence[Path]) -> tuple[list[Subject], list[str]]:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from heartseg_jax.data.identities import Naming
-from heartseg_jax.data.sources_png import natural_key, read_table
-from heartseg_jax.data.store import Dataset
+from heartseg_jax.data.owners import natural_key, read_table
 from heartseg_jax.data.study_masks import Masks, Reading, from_nifti, from_pictures, from_segmentation
-from heartseg_jax.data.volumes import Case, Labelled, oblique, write_volumes
+from heartseg_jax.data.volumes import Case, Labelled, Progress, Source, oblique
 from heartseg_jax.errors import UserError
 from heartseg_jax.imaging import findings
 from heartseg_jax.imaging.dicom import Header
@@ -54,38 +53,28 @@ class Chosen:
     found: tuple[Finding, ...]
 
 
-def prepare_dicom(
-    input: str | Path,
-    output: str | Path,
+def dicom_studies(
+    folder: Path,
     *,
     masks: str | Path | None = None,
     series: str = "",
     how: Reading | None = None,
     patients_table: str | Path | None = None,
-    merge: Sequence[int] | None = None,
+    merge: tuple[int, ...] | None = None,
     naming: Naming | None = None,
-    fractions: Sequence[float] = (0.7, 0.15, 0.15),
-    seed: int = 0,
-    overwrite: bool = False,
-    progress: Callable[[int, int], None] | None = None,
-    reading: Callable[[int, int], None] | None = None,
-) -> Dataset:
-    """Make a dataset of `input/images/NAME` (a study's folder, zip or file) and `input/masks/NAME...`.
+    progress: Progress | None = None,
+) -> Source:
+    """Return the cases of `folder/images/NAME` (a study's folder, zip or file) and `folder/masks/NAME...`.
 
     Args:
-      input: that folder, or one study alone.
-      output: the dataset folder.
+      folder: where they lie, or one study alone.
       masks: of one study alone, or the folder of pictures that `export_png` made of all of them, painted on.
       series: which, where several are fit: see `dicom_series.choose`, or 'best'.
       how: how masks are understood.
       patients_table: CSV file,patient: who is who, where the files do not tell (file is NAME).
       merge: see `anatomy.check_merge`; by default what the masks' own names leave out is unknown.
       naming: gathers who is who.
-      fractions: shares of patients (train, validation, test), or numbers of them.
-      seed: of the split.
-      overwrite: replace an existing dataset.
-      progress: called with (studies done, studies in all).
-      reading: the same for the files of each study.
+      progress: called with (files done, files in all) for each study's headers.
 
     Masks are a folder of colour PNGs, `NAME.nii.gz`, or a segmentation (`NAME.dcm`, a folder with one, or inside of
     the study).
@@ -93,25 +82,17 @@ def prepare_dicom(
     Raises:
       UserError: for whatever is missing, unreadable or contradictory, naming the study and the mend.
     """
-    how, naming = how or Reading(), naming or Naming()
-    chosen = choose_all(find_places(Path(input), masks), series, naming, patients_table, progress=reading)
+    naming = naming or Naming()
+    chosen = choose_all(find_places(folder, masks), series, naming, patients_table, progress)
     counts: dict[str, int] = {}
     cases = []
     for one in chosen:
         counts[one.key] = counts.get(one.key, 0) + 1
         # The second study of a person needs an id of its own, and is never parted from the first.
         identity = one.key if counts[one.key] == 1 else f"{one.key}.{counts[one.key]}"
-        cases.append(_case(one, identity, how, merge))
-    source: dict[str, Any] = {"kind": "dicom", "warnings": list(naming.notes)}
-    return write_volumes(output, cases, source, fractions=fractions, seed=seed, overwrite=overwrite, progress=progress)
-
-
-def _case(one: Chosen, identity: str, how: Reading, merge: Sequence[int] | None) -> Case:
-    def size() -> tuple[int, int]:
-        assert one.series.block is not None
-        return axial_size(one.series)
-
-    return Case(identity, one.key, size, lambda: _read(one, how, merge))
+        read = partial(_read, one, how or Reading(), merge)
+        cases.append(Case(identity, one.key, partial(axial_size, one.series), read))
+    return Source(cases, {"kind": "dicom", "warnings": list(naming.notes)})
 
 
 def axial_size(series: Candidate) -> tuple[int, int]:
@@ -169,7 +150,7 @@ def choose_all(
     series: str,
     naming: Naming,
     patients_table: str | Path | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[Chosen]:
     """Read the headers of all cases: which series each gives, and whose it is.
 
@@ -250,7 +231,7 @@ def _series(place: Place, seen: Look, series: str, segmentations: Sequence[Heade
     return choose(own or seen.candidates, "", str(place.study))
 
 
-def _read(one: Chosen, how: Reading, merge: Sequence[int] | None) -> Labelled:
+def _read(one: Chosen, how: Reading, merge: tuple[int, ...] | None) -> Labelled:
     volume, values = read_block(one.series)
     axial, turn = patient_axial(volume)
     masks = _masks(one, axial, turn, how)
@@ -259,7 +240,7 @@ def _read(one: Chosen, how: Reading, merge: Sequence[int] | None) -> Labelled:
     return Labelled(
         axial,
         masks.labels,
-        masks.merge if merge is None else tuple(merge),
+        masks.merge if merge is None else merge,
         masks.annotated,
         found,
         {"cardiac_phase": phase} if phase else {},

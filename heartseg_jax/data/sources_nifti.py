@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from heartseg_jax.anatomy import ALL_KNOWN
 from heartseg_jax.data.identities import Naming
-from heartseg_jax.data.sources_png import natural_key
-from heartseg_jax.data.store import Dataset
-from heartseg_jax.data.volumes import Case, Labelled, check_same_grid, oblique, write_volumes
+from heartseg_jax.data.owners import natural_key
+from heartseg_jax.data.volumes import Case, Labelled, Source, check_same_grid, oblique
 from heartseg_jax.errors import UserError
 from heartseg_jax.imaging import meanings as words
 from heartseg_jax.imaging.ct_checks import in_hu
@@ -26,60 +26,43 @@ class Pair(NamedTuple):
     labels: Path
 
 
-def prepare_nifti_pairs(
-    input: str | Path,
-    output: str | Path,
-    *,
+def nifti_pairs(
+    folder: Path,
     label_map: str | Path | None = None,
-    merge: Sequence[int] | None = None,
+    merge: tuple[int, ...] | None = None,
     naming: Naming | None = None,
-    fractions: Sequence[float] = (0.7, 0.15, 0.15),
-    seed: int = 0,
-    overwrite: bool = False,
-    progress: Callable[[int, int], None] | None = None,
-) -> Dataset:
-    """Make a dataset of `input/images/NAME.nii.gz` in HU and `input/labels/NAME.nii.gz`; NAME is the patient.
+) -> Source:
+    """Return the patients of `folder/images/NAME.nii.gz` in HU and `folder/labels/NAME.nii.gz`; NAME is the patient.
 
     Args:
-      input: the folder; `.nii` counts too.
-      output: the dataset folder.
+      folder: where they lie; `.nii` counts too.
       label_map: JSON {value: structure's name, "background" or "ignored"}; by default values are the project's own.
       merge: see `anatomy.check_merge`; by default the structures that the label map does not name are unknown.
       naming: what patients are called in the dataset.
-      fractions: shares of patients (train, validation, test), or numbers of them.
-      seed: of the split.
-      overwrite: replace an existing dataset.
-      progress: called with (patients done, patients in all).
 
-    Volumes are stored patient-axial (`orient.patient_axial`), padded in plane to the largest with air. An undivided
-    aorta ("aorta" in the map) is divided where its shape tells how.
+    Volumes become patient-axial (`orient.patient_axial`). An undivided aorta ("aorta" in the map) is divided where its
+    shape tells how.
 
     Raises:
-      UserError: for whatever is missing, unreadable or contradictory, naming files and the mend.
+      UserError: for whatever is missing or contradictory, naming files and the mend.
     """
     meanings = words.by_number(words.read_label_map(label_map), label_map) if label_map else words.OWN
     if merge is None:
         merge = words.merge_for(set(meanings.values())) if label_map else ALL_KNOWN
-    pairs = find_pairs(Path(input))
+    pairs = find_pairs(folder)
     called = (naming or Naming()).called([pair.identity for pair in pairs])
-    source = {
+    about = {
         "kind": "nifti_pairs",
         "label_map": {str(value): label for value, label in meanings.items()} if label_map else {},
     }
-
-    def case(pair: Pair) -> Case:
-        name = called[pair.identity]
-        return Case(name, name, lambda: axial_size(pair.image), lambda: read_pair(pair, meanings, tuple(merge)))
-
-    return write_volumes(
-        output,
-        [case(pair) for pair in pairs],
-        source,
-        fractions=fractions,
-        seed=seed,
-        overwrite=overwrite,
-        progress=progress,
+    return Source(
+        [case_of(pair, called[pair.identity], partial(read_pair, pair, meanings, merge)) for pair in pairs], about
     )
+
+
+def case_of(pair: Pair, name: str, read: Callable[[], Labelled]) -> Case:
+    """Return a pair as a patient called `name`."""
+    return Case(name, name, partial(axial_size, pair.image), read)
 
 
 def find_pairs(folder: Path) -> list[Pair]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +10,7 @@ import numpy as np
 
 from heartseg_jax.anatomy import ALL_KNOWN, IGNORED, check_merge
 from heartseg_jax.data.identities import Naming
+from heartseg_jax.data.owners import SUFFIXES, natural_key, read_table
 from heartseg_jax.data.splits import assign_splits, block_splits
 from heartseg_jax.data.store import Dataset, DatasetWriter, check_output, read_dataset, verify
 from heartseg_jax.errors import UserError
@@ -30,7 +29,6 @@ ORIENTATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 """What brings a slice to rows towards Posterior, columns towards Left; turns are anticlockwise."""
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 AIR_8BIT = 0
 
 
@@ -230,11 +228,6 @@ def find_pairs(folder: Path, warnings: list[str]) -> list[Pair]:
     return [Pair(images[stem], masks[stem]) for stem in sorted(images, key=natural_key)]
 
 
-def natural_key(name: str) -> list[tuple[int, int, str]]:
-    """Return a key that sorts numbers in names by value: slice_9 before slice_10."""
-    return [(0, int(p), p) if p.isdecimal() else (1, 0, p) for p in re.split(r"(\d+)", name) if p]
-
-
 def group_by_patient(pairs: Sequence[Pair], table: str | Path | None) -> dict[str, list[Pair]]:
     """Return `{patient: pairs}`, patients and pairs in natural order. UserError for a file of nobody's."""
     if table is None:
@@ -258,26 +251,6 @@ def group_by_patient(pairs: Sequence[Pair], table: str | Path | None) -> dict[st
     for pair in pairs:
         grouped.setdefault(owners[pair.image.stem], []).append(pair)
     return {patient: grouped[patient] for patient in sorted(grouped, key=natural_key)}
-
-
-def read_table(path: Path) -> dict[str, str]:
-    """Return `{name of a file without its suffix: patient}` of a CSV that begins with `file,patient`, or UserError."""
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = [[cell.strip() for cell in row] for row in csv.reader(file) if any(row)]
-    except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"the patients' table {path} cannot be read ({error})") from error
-    if not rows or [cell.lower() for cell in rows[0]] != ["file", "patient"]:
-        raise UserError(f"the patients' table {path} must begin with the line file,patient")
-    owners: dict[str, str] = {}
-    for number, row in enumerate(rows[1:], 2):
-        if len(row) != 2 or not all(row):
-            raise UserError(f"row {number} of {path} must hold a file and a patient, not {','.join(row)!r}")
-        name = Path(row[0]).name
-        stem = Path(name).stem if name.lower().endswith(SUFFIXES) else name
-        if owners.setdefault(stem, row[1]) != row[1]:
-            raise UserError(f"{path} gives {row[0]} to two patients, {owners[stem]} and {row[1]}")
-    return owners
 
 
 def _check_sizes(pairs: Sequence[Pair]) -> dict[Pair, tuple[int, int]]:

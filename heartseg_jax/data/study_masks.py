@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from heartseg_jax.anatomy import ALL_KNOWN
-from heartseg_jax.data.sources_png import SUFFIXES, natural_key
+from heartseg_jax.data.owners import SUFFIXES, natural_key
 from heartseg_jax.data.volumes import check_same_grid
 from heartseg_jax.errors import UserError
 from heartseg_jax.imaging import meanings as words

@@ -56,35 +56,42 @@ class Case(NamedTuple):
     read: Callable[[], Labelled]
 
 
+class Source(NamedTuple):
+    """What is to be made into a dataset: its cases, what the dataset is to say of where they come from, and whether a
+    volume that is refused is left out and counted (collections of hundreds) or ends the work.
+    """
+
+    cases: Sequence[Case]
+    about: dict[str, Any]
+    leave_out_refused: bool = False
+
+
 def write_volumes(
     output: str | Path,
-    cases: Sequence[Case],
-    source: dict[str, Any],
+    source: Source,
     *,
     fractions: Sequence[float] = (0.7, 0.15, 0.15),
     seed: int = 0,
     overwrite: bool = False,
-    leave_out_refused: bool = False,
     progress: Progress | None = None,
 ) -> Dataset:
-    """Make a dataset of `cases`, padded in plane with air to the largest; one volume is in memory at a time.
+    """Make a dataset of a source's cases, padded in plane with air to the largest; one volume is in memory at a time.
 
     Args:
       output: the dataset folder.
-      cases: who is in it.
-      source: what the dataset is to say of its source; its `warnings` and `cases` grow here.
+      source: who is in it.
       fractions: shares of persons (train, validation, test), or numbers of them.
       seed: of the split.
       overwrite: replace an existing dataset.
-      leave_out_refused: go on without a volume that is refused, and count it: for collections of hundreds.
       progress: called with (volumes done, volumes in all).
 
     Raises:
       UserError: a volume is refused, naming the patient, the finding and the mend; nothing is written then.
     """
     check_output(output, overwrite)
+    cases, about = source.cases, dict(source.about)
     sizes = [(case, size) for case in cases if (size := case.size()) is not None]
-    warnings: list[str] = source.setdefault("warnings", [])
+    warnings = about["warnings"] = list(about.get("warnings", ()))
     if len(sizes) < len(cases):
         warnings.append(f"{len(cases) - len(sizes)} of {len(cases)} were left out: none of the structures is in them")
     if not sizes:
@@ -95,14 +102,14 @@ def write_volumes(
     persons = [case.person for case, _ in sizes]
     alone = len(set(persons)) == 1
     splits = assign_splits(persons, fractions, seed)
-    source |= {"seed": seed, "fractions": list(fractions), "cases": {}}
+    about |= {"seed": seed, "fractions": list(fractions), "cases": {}}
     seen: dict[str, list[tuple[str, str]]] = {}
     with DatasetWriter(
         output,
         intensity="HU",
         height=height,
         width=width,
-        source=source,
+        source=about,
         split_kind="block" if alone else "patient",
         overwrite=overwrite,
     ) as writer:
@@ -110,14 +117,14 @@ def write_volumes(
             one = case.read()
             if progress:
                 progress(done, len(sizes))
-            if leave_out_refused and findings.refused(one.found):
+            if source.leave_out_refused and findings.refused(one.found):
                 seen.setdefault("refused", []).append(
                     (case.identity, f"left out: {findings.in_order(one.found)[0].seen}")
                 )
                 continue
             findings.raise_refused(case.identity, one.found)
             facts = _add(writer, case, one, (height, width), None if alone else splits[case.person], fractions)
-            source["cases"][case.identity] = {**one.facts, **facts}
+            about["cases"][case.identity] = {**one.facts, **facts}
             for finding in one.found:
                 if finding.level == WARN:
                     seen.setdefault(finding.check, []).append((case.identity, finding.seen))

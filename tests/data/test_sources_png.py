@@ -8,7 +8,8 @@ from PIL import Image
 
 from heartseg_jax.data import command, store
 from heartseg_jax.data.describe import describe
-from heartseg_jax.data.sources_png import natural_key, prepare_png_pairs
+from heartseg_jax.data.owners import natural_key
+from heartseg_jax.data.sources_png import prepare_png_pairs
 from heartseg_jax.errors import UserError
 from heartseg_jax.imaging.palette import labels_to_rgb
 
