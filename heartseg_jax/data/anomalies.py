@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from heartseg_jax.anatomy import FOREGROUND, NAMES, NUM_LABELS
+from heartseg_jax.anatomy import NAMES, NUM_LABELS
 from heartseg_jax.imaging.findings import WARN, Finding
 
 SLIP_PIXELS, SLIP_SHARE = 12, 0.01
@@ -34,25 +34,23 @@ def islands(labels: np.ndarray, contiguous: bool) -> list[Island]:
     Slices of a whole volume are looked at together, scattered ones each alone. What touches the outermost slices of a
     volume may be the tip of something larger, and is none.
     """
+    whole = contiguous and len(labels) > 1
     found: list[Island] = []
-    parts = [(0, labels)] if contiguous and len(labels) > 1 else [(z, labels[z : z + 1]) for z in range(len(labels))]
-    whole = len(parts) == 1 and len(labels) > 1
-    for structure in FOREGROUND:
-        for first, part in parts:
-            inside = part == structure.label
-            if not inside.any():
+    for first, part in [(0, labels)] if whole else [(z, labels[z : z + 1]) for z in range(len(labels))]:
+        # Structure by structure within its own box: a whole volume of component numbers is eight times the labels.
+        for label, box in enumerate(ndimage.find_objects(part, NUM_LABELS - 1), 1):
+            if box is None:
                 continue
-            marked, count = ndimage.label(inside, np.ones((3, 3, 3)))
+            marked, count = ndimage.label(part[box] == label, np.ones((3, 3, 3)))
             if count < 2:
                 continue
             sizes = np.bincount(marked.ravel())[1:]
             most = min(SLIP_PIXELS, SLIP_SHARE * sizes.max())
-            for number, place in enumerate(ndimage.find_objects(marked), 1):
-                z, y, x = place
-                at_the_end = whole and (z.start == 0 or z.stop == len(labels))
-                if sizes[number - 1] <= most and not at_the_end:
-                    voxels = int(sizes[number - 1])
-                    found.append(Island(structure.label, first + z.start, y.start, x.start, voxels))
+            for size, place in zip(sizes, ndimage.find_objects(marked), strict=True):
+                z, y, x = (own.start + around.start for own, around in zip(place, box, strict=True))
+                at_the_end = whole and (z == 0 or place[0].stop + box[0].start == len(labels))
+                if size <= most and not at_the_end:
+                    found.append(Island(label, first + z, y, x, int(size)))
     return sorted(found, key=lambda island: island.voxels)
 
 
