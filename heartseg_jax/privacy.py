@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import os
 import secrets
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -60,25 +61,35 @@ def read_salt() -> bytes:
 def patient_key(secret: str, salt: bytes) -> str:
     """Return the key that stands for a patient: `p` and twelve hexadecimal digits of HMAC-SHA-256.
 
-    `secret` is whatever tells the patient from all others. Without the salt nobody can try out names or numbers.
+    `secret` is whatever tells the patient from all others; how its letters are composed does not matter. Without the
+    salt nobody can try out names or numbers.
     """
-    return "p" + hmac.new(salt, secret.encode("utf-8"), hashlib.sha256).hexdigest()[:KEY_DIGITS]
+    # File names need not be UTF-8.
+    content = unicodedata.normalize("NFC", secret).encode("utf-8", "surrogateescape")
+    return "p" + hmac.new(salt, content, hashlib.sha256).hexdigest()[:KEY_DIGITS]
 
 
 def keep_table(name: str, rows: Iterable[tuple[str, str, str]]) -> Path:
     """Write (key, patient, source) to `tables/NAME.csv` in the user's own folder, readable by the user alone.
 
     Returns its path; rows of an older table of that name stay, so that no key is ever without its patient.
+
+    Raises:
+      UserError: the table cannot be read or written.
     """
     path = config_folder() / "tables" / f"{name}.csv"
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     kept: dict[tuple[str, ...], None] = {}
-    if path.is_file():
-        with path.open(newline="", encoding="utf-8") as file:
-            kept = {tuple(row): None for row in list(csv.reader(file))[1:]}
-    kept |= {tuple(row): None for row in rows}
-    half = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([("key", "patient", "source"), *kept])
-    os.replace(half, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if path.is_file():
+            with path.open(newline="", encoding="utf-8") as file:
+                kept = {tuple(row): None for row in list(csv.reader(file))[1:]}
+        kept |= {tuple(row): None for row in rows}
+        half = path.with_name(f".{path.name}.{os.getpid()}")
+        target = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(target, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+            csv.writer(file).writerows([("key", "patient", "source"), *kept])
+        os.replace(half, path)
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"the table {path} cannot be read or written ({error}); move it away and run again") from error
     return path

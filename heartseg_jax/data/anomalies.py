@@ -9,13 +9,20 @@ from scipy import ndimage
 
 from heartseg_jax.anatomy import NAMES, NUM_LABELS
 from heartseg_jax.imaging.findings import WARN, Finding
+from heartseg_jax.imaging.meanings import (
+    ASCENDING,
+    DESCENDING,
+    LEFT_ATRIUM,
+    LEFT_VENTRICLE,
+    PULMONARY,
+    RIGHT_ATRIUM,
+    RIGHT_VENTRICLE,
+)
 
 SLIP_PIXELS, SLIP_SHARE = 12, 0.01
 """An island is a slip up to so many voxels, and this share of the structure's largest part."""
 CLEARLY = 0.02
 """A structure lies clearly beside another by this share of the picture's side."""
-LEFT_ATRIUM, LEFT_VENTRICLE, RIGHT_ATRIUM, RIGHT_VENTRICLE = 2, 3, 4, 5
-ASCENDING, DESCENDING, PULMONARY = 1, 6, 7
 
 
 class Island(NamedTuple):

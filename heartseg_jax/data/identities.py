@@ -11,20 +11,32 @@ from heartseg_jax.privacy import patient_key, read_salt
 
 HOW = ("auto", "keep", "key")
 WORDS = (
-    "anon|cases?|ct|cta|chest|frame|heart|images?|img|masks?|pat|patients?|ph|phantom|pt|scan|series|slices?|study|"
-    "subj?|subject|test|train|training|val|valid|validation|vol|volume"
+    "(?:anon|cases?|ct|cta|chest|frame|heart|images?|img|masks?|pat|patients?|ph|phantom|pt|scan|series|slices?|study|"
+    "subj?|subject|test|train|training|val|valid|validation|vol|volume)"
 )
-CODE = re.compile(rf"(?:{WORDS})\d{{0,5}}[a-z]?|[a-z]|[a-z]{{0,3}}\d{{1,5}}[a-z]?|p[0-9a-f]{{12}}", re.IGNORECASE)
-"""A part of a code: a word of the trade, one letter, up to five digits with up to three letters before, or a key."""
+NUMBER = r"(?:\d{1,4}|0\d{4})"
+CODE = re.compile(rf"(?:{WORDS}|[a-z])?{NUMBER}[a-z]?|{WORDS}|[a-z]", re.IGNORECASE)
+"""A part of a code: a word of the trade or one letter, and up to four digits (five, if the first is 0)."""
+KEY = re.compile(r"p[0-9a-f]{12}")
+FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+MOST_NUMBERS = 2
 
 
 def is_code(name: str) -> bool:
     """Tell whether a name is surely no human being's, nor a hospital's number or a date of birth.
 
-    `1001`, `case_012`, `ct_train_1001`, `s0011` are codes; `Meier`, `ID7741903` and `19310417` are not.
+    `1001`, `case_012`, `ct_train_1001`, `s0011` and `1001_63` are codes; `Meier`, `ID7741903`, `MRN12345`,
+    `1931-04-17` and `123-45-6789` are not, nor is what cannot name a file everywhere.
     """
-    parts = [part for part in re.split(r"[\W_]+", name) if part]
-    return bool(parts) and all(CODE.fullmatch(part) for part in parts)
+    if not FILE_NAME.fullmatch(name):
+        return False
+    parts = [part for part in re.split(r"[^A-Za-z0-9]+", name) if part]
+    if KEY.fullmatch(parts[0]):
+        return len(parts) <= 2 and all(part.isdecimal() for part in parts[1:])
+    numbers = [number for part in parts for number in re.findall(r"\d+", part)]
+    # A year beside another number may be a date of birth.
+    dated = len(numbers) > 1 and any(re.fullmatch(r"(19|20)\d\d", number) for number in numbers)
+    return len(numbers) <= MOST_NUMBERS and not dated and all(CODE.fullmatch(part) for part in parts)
 
 
 @dataclass
@@ -49,7 +61,7 @@ class Naming:
             return {name: name for name in names}
         if strange and self.how == "auto":
             self.notes.append(
-                "patients are called by keys, since their names may be a human being's; --names=keep keeps them, "
+                "patients are called by keys, since their names may tell who they are; --names=keep keeps them, "
                 "--keep_table keeps a list of who is who for you"
             )
         salt = read_salt()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -14,13 +14,31 @@ from heartseg_jax.anatomy import IGNORED
 from heartseg_jax.data.identities import Naming
 from heartseg_jax.data.owners import natural_key
 from heartseg_jax.data.sources_nifti import Pair, axial_size, case_of, read_pair
-from heartseg_jax.data.volumes import Case, Labelled, Source, check_same_grid, oblique
+from heartseg_jax.data.volumes import Case, Labelled, Source, check_same_grid, oblique, overlapping
 from heartseg_jax.errors import UserError
 from heartseg_jax.imaging.ct_checks import in_hu
 from heartseg_jax.imaging.findings import WARN, Finding
-from heartseg_jax.imaging.meanings import AORTA, DESCENDING, merge_for, settle
+from heartseg_jax.imaging.meanings import (
+    AORTA,
+    APPENDAGE,
+    CAVA,
+    DESCENDING,
+    INFERIOR_CAVA,
+    LEFT_ATRIUM,
+    LEFT_VENTRICLE,
+    PART_OF,
+    PULMONARY,
+    RIGHT_ATRIUM,
+    RIGHT_VENTRICLE,
+    SUPERIOR_CAVA,
+    merge_for,
+    paint,
+    settle,
+    whole_structures,
+)
 from heartseg_jax.imaging.nifti import read_grid, read_labels, read_nifti
 from heartseg_jax.imaging.orient import patient_axial
+from heartseg_jax.imaging.volume import Volume
 
 MMWHS = {0: 0, 205: 0, 420: 2, 421: 2, 500: 3, 550: 4, 600: 5, 820: AORTA, 850: 7}
 """What the values of MM-WHS stand for; 205 is myocardium, and 421 a slip for 420 in one of the patients."""
@@ -28,18 +46,17 @@ MMWHS_MERGE = (*merge_for({2, 3, 4, 5, 7, AORTA})[:8], 4)
 """The right atrium of MM-WHS holds the venae cavae."""
 AT_THE_VALVE_MM = 4.0
 
-LEFT_ATRIUM, LEFT_VENTRICLE, CAVA = 2, 3, 8
 FILES: dict[str, int] = {
     "pulmonary_vein": IGNORED,  # no artery; where it ends and the atrium begins is a matter of taste
     "heart_atrium_left": LEFT_ATRIUM,
-    "atrial_appendage_left": LEFT_ATRIUM,
+    "atrial_appendage_left": APPENDAGE,
     "heart_ventricle_left": LEFT_VENTRICLE,
-    "heart_atrium_right": 4,
-    "heart_ventricle_right": 5,
-    "pulmonary_artery": 7,
+    "heart_atrium_right": RIGHT_ATRIUM,
+    "heart_ventricle_right": RIGHT_VENTRICLE,
+    "pulmonary_artery": PULMONARY,
     "aorta": AORTA,
-    "superior_vena_cava": CAVA,
-    "inferior_vena_cava": CAVA,
+    "superior_vena_cava": SUPERIOR_CAVA,
+    "inferior_vena_cava": INFERIOR_CAVA,
 }
 """What TotalSegmentator calls its files, in versions 1 and 2 and in the task heartchambers_highres."""
 
@@ -153,7 +170,7 @@ def find_subjects(folder: Path, join: Sequence[Path]) -> tuple[list[Subject], li
     for other in join:
         if not any((other / name).is_dir() for name in places):
             raise UserError(f"{other} has no folder of any of the {len(places)} subjects of {folder}; correct --join")
-    if not any(_known(subject.files) for subject in subjects):
+    if not any(whole_structures(_parts(subject)) for subject in subjects):
         raise UserError(
             f"no file in {folder} is a structure of the heart, such as heart_ventricle_left.nii.gz or aorta.nii.gz; "
             "results in one file (--ml) are not read: run it without"
@@ -161,20 +178,16 @@ def find_subjects(folder: Path, join: Sequence[Path]) -> tuple[list[Subject], li
     return subjects, [f"{twice} files stand in two folders: the first counts"] if twice else []
 
 
-def _known(files: Mapping[str, Path]) -> set[int]:
-    """Return the labels that a subject's files tell all about."""
-    known = {FILES[name] for name in files} - {0, IGNORED}
-    if "heart_atrium_left" not in files:
-        known.discard(LEFT_ATRIUM)  # the appendage alone is no atrium
-    if not {"superior_vena_cava", "inferior_vena_cava"} <= set(files):
-        known.discard(CAVA)
-    return known
+def _parts(subject: Subject) -> set[int]:
+    """Return what a subject's files are about."""
+    return {FILES[name] for name in subject.files}
 
 
 def _size_of(subject: Subject) -> tuple[int, int] | None:
     """Return the size of a subject's axial slices, or None where no voxel of the heart is labelled."""
-    known = _known(subject.files)
-    if not any(FILES[name] in known and read_labels(path).voxels.any() for name, path in subject.files.items()):
+    known = whole_structures(_parts(subject))
+    wanted = [path for name, path in subject.files.items() if {FILES[name], PART_OF.get(FILES[name])} & known]
+    if not any(read_labels(path).voxels.any() for path in wanted):
         return None
     return axial_size(subject.image)
 
@@ -182,23 +195,24 @@ def _size_of(subject: Subject) -> tuple[int, int] | None:
 def _read_subject(subject: Subject) -> Labelled:
     volume, turn = patient_axial(read_nifti(subject.image))
     image, found = in_hu(volume)
-    known = _known(subject.files)
+    parts = _parts(subject)
     labels = np.zeros(image.voxels.shape, np.uint8)
     claimed_twice = np.zeros(labels.shape, bool)
     for name, label in FILES.items():
-        if name not in subject.files or (label != IGNORED and label not in known):
-            continue
-        path = subject.files[name]
-        check_same_grid(patient_axial(read_grid(path))[0], image, path)
-        inside = patient_axial(read_labels(path))[0].voxels != 0
-        claimed_twice |= inside & (labels != 0) & (labels != IGNORED) & (labels != label)
-        labels[inside] = label
+        if name in subject.files:
+            claimed_twice |= paint(labels, _inside(subject.files[name], image), label)
     labels[claimed_twice] = IGNORED
-    found += oblique(turn.oblique_degrees)
-    if claimed_twice.any():
-        text = f"{int(claimed_twice.sum())} voxels belong to two structures: they are ignored (255)"
-        found.append(Finding(WARN, "overlapping_structures", text, "look at the tasks that were joined"))
-    if CAVA not in known and {"superior_vena_cava", "inferior_vena_cava"} & set(subject.files):
+    found += [*oblique(turn.oblique_degrees), *overlapping(int(claimed_twice.sum()))]
+    if CAVA not in whole_structures(parts) and {SUPERIOR_CAVA, INFERIOR_CAVA} & parts:
         text = "one vena cava alone has a file: the structure counts as unknown"
         found.append(Finding(WARN, "half_a_cava", text, "join a task that has both"))
-    return Labelled(image, labels, merge_for(known), found=tuple(found))
+    return Labelled(image, labels, merge_for(parts), found=tuple(found))
+
+
+def _inside(path: Path, image: Volume) -> np.ndarray:
+    """Return where a structure's file is 1. Raises UserError for another grid, or a file that is no mask."""
+    check_same_grid(patient_axial(read_grid(path))[0], image, path)
+    values = patient_axial(read_labels(path))[0].voxels
+    if values.min() < 0 or values.max() > 1:
+        raise UserError(f"{path} holds values from {values.min()} to {values.max()}: a structure's file is 0 or 1")
+    return values == 1

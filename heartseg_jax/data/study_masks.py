@@ -11,7 +11,7 @@ import numpy as np
 
 from heartseg_jax.anatomy import ALL_KNOWN
 from heartseg_jax.data.owners import SUFFIXES, natural_key
-from heartseg_jax.data.volumes import check_same_grid
+from heartseg_jax.data.volumes import check_same_grid, overlapping
 from heartseg_jax.errors import UserError
 from heartseg_jax.imaging import meanings as words
 from heartseg_jax.imaging import palette as colour_masks
@@ -52,9 +52,7 @@ def from_segmentation(header: Header, block: Block, turn: Turn, how: Reading) ->
     found = []
     if read.strange:
         found.append(Finding(NOTE, "other_segments", f"{read.strange} segments of other anatomy count as background"))
-    if read.overlapping:
-        text = f"{read.overlapping} voxels belong to two structures: they are ignored (255)"
-        found.append(Finding(WARN, "overlapping_segments", text, "draw segments that do not overlap"))
+    found += overlapping(read.overlapping)
     return Masks(turn.forth(read.labels), words.merge_for(read.known), found=tuple(found))
 
 

@@ -47,11 +47,13 @@ class Labelled(NamedTuple):
 class Case(NamedTuple):
     """A patient to be read: `size` tells rows and columns of the axial slices, or None where nothing is of use.
 
-    `person` is the same for all cases of one human being: they are never parted by a split.
+    `person` is the same for all cases of one human being: they are never parted by a split. `where` names the input for
+    who has to mend it, and enters nothing that is kept.
     """
 
     identity: str
     person: str
+    where: str
     size: Callable[[], tuple[int, int] | None]
     read: Callable[[], Labelled]
 
@@ -151,7 +153,7 @@ def _add(
     fractions: Sequence[float],
 ) -> dict[str, Any]:
     """Write one patient; return what was done with the aorta and how many slices were left out."""
-    labels, merge, aorta = settle(one.labels, one.volume.spacing_mm, one.merge)
+    labels, merge, aorta, _ = settle(one.labels, one.volume.spacing_mm, one.merge)
     kept = np.arange(len(labels)) if one.annotated is None else np.flatnonzero(one.annotated)
     planes = np.full((len(kept), *size), AIR_HU, np.int16)
     truth = np.zeros((len(kept), *size), np.uint8)
@@ -190,6 +192,14 @@ def oblique(degrees: float) -> list[Finding]:
         return []
     text = f"the volume is oblique by {degrees:.0f} degrees: its slices are not quite axial"
     return [Finding(WARN, "oblique", text, "resample it to axial slices")]
+
+
+def overlapping(voxels: int) -> list[Finding]:
+    """Return the finding of voxels that two structures claim, if there are any."""
+    if not voxels:
+        return []
+    text = f"{voxels} voxels belong to two structures: they are ignored (255)"
+    return [Finding(WARN, "overlapping_structures", text, "look at where the structures meet")]
 
 
 def check_same_grid(labels: Volume, image: Volume, where: str | Path) -> None:

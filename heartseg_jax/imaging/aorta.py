@@ -19,9 +19,13 @@ ALL_ROUND = np.ones((3, 3, 3), bool)
 
 
 class Division(NamedTuple):
-    """`ascending` marks that part of the aorta, bool `[Z, Y, X]`, or is None where `reason` says why not."""
+    """`ascending` marks that part of the aorta, bool `[Z, Y, X]`, or is None where `reason` says why not.
+
+    `limbs` is how many hang below the arch, as far as the volume shows.
+    """
 
     ascending: np.ndarray | None
+    limbs: int
     reason: str = ""
 
 
@@ -36,17 +40,32 @@ def divide_aorta(aorta: np.ndarray, spacing_mm: tuple[float, float, float]) -> D
     Nothing is decided, and the reason told, where there are not two limbs, or none lies clearly in front.
     """
     if not aorta.any():
-        return Division(None, "there is no aorta")
+        return Division(None, 0, "there is no aorta")
     factors = [max(1, round(GRID_MM / mm)) for mm in spacing_mm]
+    # Its box alone, which begins where a block of the coarse grid does: the same result in a hundredth of the time.
+    box = tuple(
+        slice(part.start // factor * factor, part.stop)
+        for part, factor in zip(ndimage.find_objects(aorta.view(np.uint8))[0], factors, strict=True)
+    )
+    part = _divide(aorta[box], spacing_mm, factors)
+    if part.ascending is None:
+        return part
+    ascending = np.zeros(aorta.shape, bool)
+    ascending[box] = part.ascending
+    return Division(ascending, part.limbs)
+
+
+def _divide(aorta: np.ndarray, spacing_mm: tuple[float, float, float], factors: list[int]) -> Division:
     grid_mm = np.array(factors) * spacing_mm
     coarse = _coarse(aorta, factors)
     limbs = _limbs(coarse, grid_mm)
     if len(limbs) != 2:
         found = "one limb alone" if len(limbs) == 1 else f"{len(limbs)} limbs"
-        return Division(None, f"the aorta has {found if limbs else 'no limb of some length'} below its arch")
+        reason = f"the aorta has {found if limbs else 'no limb of some length'} below its arch"
+        return Division(None, len(limbs), reason)
     lead_mm = _lead_mm(limbs[0], limbs[1], grid_mm)
     if lead_mm is None or abs(lead_mm) < APART_MM:
-        return Division(None, "neither limb of the aorta lies clearly in front of the other")
+        return Division(None, 2, "neither limb of the aorta lies clearly in front of the other")
     front, back = limbs if lead_mm > 0 else limbs[::-1]
     to_front, to_back = _ways_mm(coarse, front, grid_mm), _ways_mm(coarse, back, grid_mm)
     reached = np.isfinite(to_front) | np.isfinite(to_back)
@@ -55,7 +74,7 @@ def divide_aorta(aorta: np.ndarray, spacing_mm: tuple[float, float, float]) -> D
     ascending = np.zeros(aorta.shape, bool)
     places = np.nonzero(aorta)
     ascending[places] = _sampled(lead, reached, places, factors) < 0
-    return Division(ascending)
+    return Division(ascending, 2)
 
 
 def _coarse(mask: np.ndarray, factors: list[int]) -> np.ndarray:

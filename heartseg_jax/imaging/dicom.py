@@ -6,6 +6,7 @@ What names a patient is read in `dicom_words`, and nowhere else.
 from __future__ import annotations
 
 import functools
+import hashlib
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, NamedTuple, TypeVar
@@ -66,6 +67,7 @@ class Header(NamedTuple):
     series_uid: str
     instance_uid: str
     frame_of_reference: str
+    person: bytes
     rows: int
     columns: int
     samples: int
@@ -169,6 +171,8 @@ def _header(source: Source, dataset: pydicom.Dataset, syntax: str, has_pixels: b
         series_uid=text(dataset, "SeriesInstanceUID"),
         instance_uid=text(dataset, "SOPInstanceUID"),
         frame_of_reference=text(dataset, "FrameOfReferenceUID"),
+        # Two patients in one series must be noticed; who they are must not be kept.
+        person=hashlib.sha256(who.encode()).digest() if (who := text(dataset, "PatientID")) else b"",
         rows=whole(dataset, "Rows") or 0,
         columns=whole(dataset, "Columns") or 0,
         samples=whole(dataset, "SamplesPerPixel") or 1,
@@ -257,9 +261,26 @@ def decode_frames(header: Header) -> Iterator[np.ndarray]:
     """
     with header.source.open() as file:
         dataset = parse(file)
+        if header.bits_allocated == 1 and header.transfer_syntax in NATIVE:
+            yield from _decoded(header, dataset, lambda dataset: _bits(dataset, header))
+            return
         frames = _decoded(header, dataset, lambda dataset: pydicom.pixels.iter_pixels(dataset, raw=True))
         for _ in header.places:
             yield _decoded(header, dataset, lambda _: next(frames))
+
+
+def _bits(dataset: pydicom.Dataset, header: Header) -> Iterator[np.ndarray]:
+    """Return frames of one bit a pixel: packed without gaps, so that one may begin within a byte (PS3.5, 8.1.1)."""
+    size, frames = header.rows * header.columns, len(header.places)
+    packed = np.frombuffer(dataset.PixelData, np.uint8)
+    if not size or len(packed) * 8 < size * frames:
+        raise ValueError("the pixels end too soon")
+
+    def frame(start: int) -> np.ndarray:
+        bits = np.unpackbits(packed[start // 8 : -(-(start + size) // 8)], bitorder="little")
+        return bits[start % 8 : start % 8 + size].reshape(header.rows, header.columns)
+
+    return map(frame, range(0, size * frames, size))
 
 
 def _decoded(header: Header, dataset: pydicom.Dataset, work: Callable[[pydicom.Dataset], T]) -> T:

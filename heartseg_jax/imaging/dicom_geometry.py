@@ -16,6 +16,8 @@ PARALLEL = 1e-3
 UNEVEN_WARN, UNEVEN_REFUSE, GAP = 0.01, 0.1, 1.5
 """Shares of the usual distance: rounding stays below the first; a gap is a distance so many times the usual."""
 TILT_DEGREES = 0.5
+MM = (1e-3, 1e3)
+"""Spacings beyond these are no patient's: another unit, or a broken file."""
 CONTRADICTION = 0.05
 """So far apart, as a share, must two statements of the distance between slices be before it is said."""
 
@@ -93,7 +95,10 @@ def _one_by_one(members: Sequence[Member]) -> list[Finding]:
     wanted = {
         "position": (lambda p: p.position_mm is not None, "ImagePositionPatient"),
         "orientation": (lambda p: p.orientation is not None, "ImageOrientationPatient"),
-        "spacing": (lambda p: p.spacing_mm is not None and min(p.spacing_mm) > 0, "PixelSpacing above 0"),
+        "spacing": (
+            lambda p: p.spacing_mm is not None and MM[0] <= min(p.spacing_mm) and max(p.spacing_mm) <= MM[1],
+            f"PixelSpacing from {MM[0]:g} to {MM[1]:g} mm",
+        ),
     }
     for name, (holds, words) in wanted.items():
         lacking = sum(not holds(member.place) for member in members)
@@ -135,6 +140,9 @@ def _together(members: Sequence[Member]) -> list[Finding]:
     if len(sizes) > 1:
         listed = ", ".join(f"{rows} x {columns}" for rows, columns in sorted(sizes))
         found.append(Finding(REFUSE, "mixed_size", f"the series has slices of sizes {listed}", "choose another series"))
+    if len({member.header.person for member in members} - {b""}) > 1:
+        text = "the slices are of several patients (PatientID)"
+        found.append(Finding(REFUSE, "mixed_patients", text, "send each patient's study again"))
     frames = {member.header.frame_of_reference for member in members} - {""}
     if len(frames) > 1:
         text = f"{len(frames)} frames of reference in one series: the patient was moved in between"

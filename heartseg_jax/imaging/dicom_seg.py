@@ -12,7 +12,7 @@ from heartseg_jax.errors import UserError
 from heartseg_jax.imaging.dicom import Header, decode_frames, guarded, parse
 from heartseg_jax.imaging.dicom_geometry import Block
 from heartseg_jax.imaging.dicom_values import Unreadable
-from heartseg_jax.imaging.meanings import CODES, meaning_of
+from heartseg_jax.imaging.meanings import CODES, meaning_of, paint
 
 SAME_PLACE_MM = 0.1
 """So far apart may a frame of the segmentation and its slice lie: rounding of decimal strings."""
@@ -20,7 +20,7 @@ LABELMAP = "1.2.840.10008.5.1.4.1.1.66.7"
 
 
 class Segmentation(NamedTuple):
-    """Labels `[Z, H, W]` uint8 (`meanings.AORTA` among them) in a block's own order, and what was seen on the way.
+    """Labels `[Z, H, W]` uint8 (`meanings.PART_OF` among them) in a block's own order, and what was seen on the way.
 
     `known` are the labels that some segment stands for, also where no voxel has them; `strange` counts segments of
     other anatomy, and `overlapping` voxels that two structures claim: nobody's, 255.
@@ -57,7 +57,7 @@ def read_segmentation(header: Header, block: Block, meanings: Mapping[str, int] 
         with header.source.open() as file:
             dataset = parse(file, stop_before_pixels=True)
         segments, numbers, most = guarded(lambda: _segments(dataset, header, meanings or {}))
-        known = frozenset(label for label in segments.values() if label is not None and 0 < label != IGNORED)
+        known = frozenset(label for label in segments.values() if label not in (None, 0, IGNORED))
         if not known:
             raise UserError(
                 f"none of the {len(segments)} segments of {name} is a structure of the heart that is known here; say "
@@ -143,9 +143,7 @@ def _drawn(
             label = segments.get(value)
             if not label:
                 continue
-            inside = plane >= most / 2 if number else plane == value
-            claimed_twice[z] |= inside & (labels[z] != 0) & (labels[z] != label)
-            labels[z][inside] = label
+            claimed_twice[z] |= paint(labels[z], plane >= most / 2 if number else plane == value, label)
     labels[claimed_twice] = IGNORED
     strange = sum(label is None for label in segments.values())
     return Segmentation(labels, known, strange, int(claimed_twice.sum()))

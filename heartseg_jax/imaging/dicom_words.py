@@ -12,6 +12,9 @@ from heartseg_jax.imaging.dicom import guarded, parse
 from heartseg_jax.imaging.dicom_files import Source
 from heartseg_jax.imaging.dicom_values import Unreadable
 
+NO_NAMES = frozenset(["ct", "mr", "de", "la", "le", "el", "di", "da", "st", "dr"])
+"""Words of patients' names that stand in descriptions of series too, and tell nobody."""
+
 
 class Words(NamedTuple):
     """What a series is called, without the patient's name, and the heart's phase where it is told."""
@@ -43,28 +46,49 @@ def _cardiac_phase(dataset: Any) -> str:
 
 
 def _description(dataset: Any) -> str:
-    """Return the series' description, unless it has a part of the patient's name or id in it."""
+    """Return the series' description, unless a part of what tells the patient or the hospital is in it."""
     text = str(dataset.get("SeriesDescription", "") or "")
-    secret = f"{dataset.get('PatientName', '')} {dataset.get('PatientID', '')} {dataset.get('AccessionNumber', '')}"
-    parts = {part.casefold() for part in re.split(r"[\W_]+", secret) if len(part) >= 3}
-    if any(part in text.casefold() for part in parts):
+    parts = set(
+        _words(" ".join(str(dataset.get(name) or "") for name in ("PatientName", "PatientID", "AccessionNumber")))
+    )
+    hospital = str(dataset.get("InstitutionName") or "").casefold().strip()
+    digits = re.sub(r"\D", "", text)
+    year, month, day = (born := str(dataset.get("PatientBirthDate") or ""))[:4], born[4:6], born[6:8]
+    dates = {year + month + day, day + month + year, month + day + year} if len(born) == 8 else set()
+    if (
+        parts & set(_words(text))
+        # Within a longer word, too; some scripts part none.
+        or any((len(part) >= 3 or not part.isascii()) and part in text.casefold() for part in parts)
+        or (hospital and hospital in text.casefold())
+        or any(date in digits for date in dates)
+    ):
         return "(not shown: it names the patient)"
     return re.sub(r"[^\x20-\x7e\xa0-\uffff]", " ", text)[:64]
+
+
+def _words(text: str) -> list[str]:
+    """Return the words of a text, but for those that stand in names and in descriptions alike."""
+    return [word for word in re.split(r"[\W_]+", text.casefold()) if word and word not in NO_NAMES]
 
 
 class Person(NamedTuple):
     """Who a study is of. `secret` tells the patient from all others and never enters anything that is kept.
 
-    `study` is the study's UID; `told` is False where neither id nor name was there and the study stands for a patient.
+    `also` is name and date of birth, '' unless both are told; `study` is the study's UID; `told` is False where neither
+    id nor name was there and the study stands for a patient.
     """
 
     secret: str
+    also: str
     study: str
     told: bool
 
 
 def read_person(source: Source) -> Person:
-    """Return who a file is of: by PatientID with its issuer, else by name and birth date, else by the study.
+    """Return who a file is of: by PatientID, else by name and date of birth, else by the study.
+
+    The id's issuer is left out: it is told in some of a patient's studies and not in others, and one patient under two
+    keys is worse than two under one, which is noticed.
 
     Raises:
       Unreadable: the file is broken, or holds none of them.
@@ -78,11 +102,12 @@ def _person(dataset: Any) -> Person:
     def word(name: str) -> str:
         return str(dataset.get(name) or "").strip()
 
-    study = word("StudyInstanceUID")
+    study, name, born = word("StudyInstanceUID"), word("PatientName"), word("PatientBirthDate")
+    also = f"name\n{name.casefold()}\n{born}" if name and born else ""
     if word("PatientID"):
-        return Person("\n".join(["id", word("PatientID"), word("IssuerOfPatientID")]), study, True)
-    if word("PatientName"):
-        return Person("\n".join(["name", word("PatientName"), word("PatientBirthDate")]), study, True)
+        return Person(f"id\n{word('PatientID')}", also, study, True)
+    if name:
+        return Person(f"name\n{name}\n{born}", also, study, True)
     if not study:
         raise Unreadable("it has neither a PatientID nor a StudyInstanceUID: nothing tells whose it is")
-    return Person(f"study\n{study}", study, False)
+    return Person(f"study\n{study}", "", study, False)

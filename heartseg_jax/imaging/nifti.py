@@ -22,7 +22,11 @@ MOST_BYTES = 2**30
 ORTHOGONAL = 1e-3
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """NIfTI's axes run to Right, Anterior, Superior; DICOM's, and a Volume's, to Left, Posterior, Superior."""
-BROKEN = (ImageFileError, HeaderDataError, WrapStructError, OSError, EOFError, ValueError, zlib.error)
+BROKEN = (ImageFileError, HeaderDataError, WrapStructError, OSError, EOFError, ValueError, OverflowError, zlib.error)
+MM_OF = {"mm": 1.0, "meter": 1000.0, "micron": 0.001, "unknown": 1.0}
+"""What a file's unit of length is in mm; most writers leave it unset and mean mm."""
+MM = (1e-3, 1e3)
+"""Spacings in mm beyond these are no patient's."""
 
 
 def read_nifti(path: str | Path) -> Volume:
@@ -90,28 +94,43 @@ def _affine(image: Any, path: Path) -> np.ndarray:
     codes = int(header["sform_code"]), int(header["qform_code"])
     if codes == (0, 0):
         raise UserError(f"{path} has neither an sform nor a qform: nothing tells which side is left; export it again")
-    affine = np.asarray(image.affine, np.float64)
+    try:
+        unit = MM_OF[header.get_xyzt_units()[0]]
+    except (KeyError, HeaderDataError):
+        raise UserError(f"{path} has a unit of length that is not known; export it again in mm") from None
+    affine = np.diag([unit, unit, unit, 1.0]) @ np.asarray(image.affine, np.float64)
     columns = affine[:3, :3]
     lengths = np.linalg.norm(columns, axis=0)
     if not np.isfinite(affine).all() or lengths.min() <= 0:
         raise UserError(f"{path} has a geometry that is not finite, or a voxel without extent; export it again")
-    unit = columns / lengths
-    if np.abs(unit.T @ unit - np.eye(3)).max() > ORTHOGONAL:
+    if lengths.min() < MM[0] or lengths.max() > MM[1]:
+        found = " x ".join(f"{mm:.3g}" for mm in lengths)
+        raise UserError(f"{path} has voxels of {found} mm: no patient's; export it again in mm")
+    ways = columns / lengths
+    if np.abs(ways.T @ ways - np.eye(3)).max() > ORTHOGONAL:
         raise UserError(f"{path} has axes that are no right angles; resample it to a block of right angles first")
     return affine
 
 
 def read_labels(path: str | Path) -> Volume:
-    """Return a label map as of `read_nifti`, int32; values that are whole count, however they are stored.
+    """Return a label map as of `read_nifti`, of whole numbers within 32 bits, however they are stored.
 
     Raises:
       UserError: as there, or a value is no whole number.
     """
     volume = read_nifti(path)
-    whole = np.rint(volume.voxels.astype(np.float64))
-    if not np.array_equal(whole, volume.voxels) or np.abs(whole).max(initial=0) >= 2**31:
-        raise UserError(f"{path} has values that are no whole numbers: is it a label map, or was it interpolated?")
-    return Volume(whole.astype(np.int32), volume.spacing_mm, volume.origin_mm, volume.direction)
+    values = volume.voxels
+    lowest, highest = values.min(), values.max()
+    if values.dtype.kind == "f":
+        whole = np.rint(values)
+        if not np.array_equal(whole, values):
+            raise UserError(f"{path} has values that are no whole numbers: is it a label map, or was it interpolated?")
+        values = whole
+    if lowest < -(2**31) or highest >= 2**31:
+        raise UserError(f"{path} has values from {lowest} to {highest}: labels are small whole numbers")
+    if values.dtype.kind == "f" or values.dtype.itemsize > 4 or values.dtype == np.uint32:
+        values = values.astype(np.int32)
+    return replace(volume, voxels=values)
 
 
 def write_nifti(volume: Volume, path: str | Path) -> None:

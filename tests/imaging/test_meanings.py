@@ -4,7 +4,19 @@ import numpy as np
 import pytest
 
 from heartseg_jax.errors import UserError
-from heartseg_jax.imaging.meanings import AORTA, by_number, meaning_of, merge_for, read_label_map, settle, translated
+from heartseg_jax.imaging.meanings import (
+    AORTA,
+    APPENDAGE,
+    INFERIOR_CAVA,
+    SUPERIOR_CAVA,
+    by_number,
+    meaning_of,
+    merge_for,
+    paint,
+    read_label_map,
+    settle,
+    translated,
+)
 from heartseg_jax.imaging.phantom import PhantomSpec, generate
 
 
@@ -14,7 +26,7 @@ from heartseg_jax.imaging.phantom import PhantomSpec, generate
         ("left_ventricle", 3),
         ("Left Ventricle", 3),
         ("LV", 3),
-        ("superior vena cava", 8),
+        ("superior vena cava", SUPERIOR_CAVA),
         ("aorta", AORTA),
         ("myocardium", 0),
         ("ignored", 255),
@@ -29,6 +41,26 @@ def test_what_is_not_known_is_not_background_but_unknown():
     assert merge_for({2, 3, 4, 5}) == (0, 0, 2, 3, 4, 5, 0, 0, 0)
     assert merge_for(set(range(1, 9))) == tuple(range(9))
     assert merge_for({AORTA, 255, 0}) == (0, 1, 0, 0, 0, 0, 1, 0, 0)
+
+
+def test_half_a_structure_is_not_known():
+    """To call the other half background would teach that there is none."""
+    assert merge_for({INFERIOR_CAVA, 3}) == (0, 0, 0, 3, 0, 0, 0, 0, 0)
+    assert merge_for({INFERIOR_CAVA, SUPERIOR_CAVA}) == (0, 0, 0, 0, 0, 0, 0, 0, 8)
+    assert merge_for({APPENDAGE}) == (0,) * 9
+    assert merge_for({APPENDAGE, 2}) == (0, 0, 2, 0, 0, 0, 0, 0, 0)
+    parts = np.array([[[INFERIOR_CAVA, SUPERIOR_CAVA, APPENDAGE, 2, 255]]], np.uint8)
+    assert settle(parts, None, merge_for({INFERIOR_CAVA, SUPERIOR_CAVA, 2})).labels.tolist() == [[[8, 8, 2, 2, 255]]]
+    assert settle(parts, None, merge_for({INFERIOR_CAVA, APPENDAGE})).labels.tolist() == [[[0, 0, 0, 2, 255]]]
+    # Said by hand: the cava counts as the right atrium.
+    assert settle(parts, None, (0, 1, 2, 3, 4, 5, 6, 7, 4)).labels.tolist() == [[[8, 8, 2, 2, 255]]]
+
+
+def test_painting_by_hand():
+    labels = np.array([0, 2, APPENDAGE, 3, 255], np.uint8)
+    inside = np.array([True, True, True, True, True])
+    np.testing.assert_array_equal(paint(labels, inside, 2), [False, False, False, True, False])
+    assert labels.tolist() == [2, 2, 2, 2, 2]
 
 
 def test_an_undivided_aorta_is_divided_or_counted_as_one():
