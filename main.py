@@ -260,6 +260,9 @@ def number(flags: dict[str, str], name: str) -> Any:
 
 def main(argv: list[str]) -> int:
     """Run one command line; return the exit status: 0, 2 for a user's mistake, 3 for a guard's stop."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # names of files need not be text that a terminal takes
     if any(word in ("--help", "-h", "help") for word in argv):
         print(usage())
         return 0

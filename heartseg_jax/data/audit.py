@@ -9,16 +9,14 @@ import numpy as np
 
 from heartseg_jax.anatomy import HEART, NUM_LABELS, structures
 from heartseg_jax.data.anomalies import islands, on_air, standing
-from heartseg_jax.data.dataset import Dataset, Patient, check_leaks, digest
+from heartseg_jax.data.dataset import Dataset, Patient, check_leaks, count_classes, digest
 from heartseg_jax.data.describe import caveats_of
-from heartseg_jax.data.likeness import Prints, alike, prints_of
+from heartseg_jax.data.likeness import MOST, Prints, alike, brightness, prints_of
 from heartseg_jax.data.splits import GAP, SPLITS
 from heartseg_jax.imaging import findings
 from heartseg_jax.imaging.ct_checks import of_values
 from heartseg_jax.imaging.findings import REFUSE, WARN, Finding
 
-WINDOW_HU = (-200.0, 600.0)
-"""In which slices are compared."""
 MOST_SHOWN = 5
 
 
@@ -87,8 +85,10 @@ def audit(dataset: Dataset, progress: Callable[[int, int], None] | None = None) 
     pairs = _pairs(dataset, prints)
     if pairs:
         first = pairs[0]
-        text = f"{len(pairs)} pairs of slices in different splits are nearly the same, such as {_words(first)}"
-        found.append(Finding(WARN, "near_duplicates", text, "are they one patient under two names? --patients tells"))
+        number = f"{len(pairs)} or more" if len(pairs) == MOST else len(pairs)
+        text = f"{number} pairs of slices in different splits are nearly the same, such as {_words(first)}"
+        mend = "if they are one patient under two names, give both one name, or a table (--patients)"
+        found.append(Finding(WARN, "near_duplicates", text, mend))
     if slips:
         text = f"{len(slips)} islands of a few voxels, such as {_place(slips[0])}"
         found.append(Finding(WARN, "islands", text, "look at them: they may be slips of the hand"))
@@ -115,6 +115,8 @@ def _of_patient(dataset: Dataset, patient: Patient, images: np.ndarray, labels: 
         if digest(array) != patient.sha256[kind]:
             text = f"the {kind} were changed after the dataset was made"
             found.append(Finding(REFUSE, "changed", text, "prepare it again"))
+    if not found and count_classes(labels, patient.id) != patient.class_counts:
+        found.append(Finding(REFUSE, "changed", "the index counts other pixels than there are", "prepare it again"))
     if not any(sum(row[1:NUM_LABELS]) for row in patient.class_counts):
         found.append(Finding(WARN, "no_labels", "not one pixel of a structure", "label the patient, or leave it out"))
     if dataset.intensity == "HU":
@@ -144,16 +146,9 @@ def _slice_name(patient: Patient, z: int) -> str:
 
 def _prints(dataset: Dataset, images: np.ndarray) -> Prints:
     """Return the prints of a patient's slices, a handful in memory at a time."""
-    parts = []
-    for start in range(0, len(images), 16):
-        some = np.asarray(images[start : start + 16], np.float32)
-        if dataset.intensity == "HU":
-            some = (some - WINDOW_HU[0]) / (WINDOW_HU[1] - WINDOW_HU[0])
-        else:
-            # Of unknown window: each slice by the range of what is brighter than air.
-            tops = [np.percentile(image[image > 0], 99) if (image > 0).any() else 1.0 for image in some]
-            some = some / np.array(tops, np.float32)[:, None, None]
-        parts.append(prints_of(np.clip(some, 0, 1)))
+    parts = [
+        prints_of(brightness(images[start : start + 16], dataset.intensity)) for start in range(0, len(images), 16)
+    ]
     return Prints(np.concatenate([p.codes for p in parts]), np.concatenate([p.thumbnails for p in parts]))
 
 

@@ -14,12 +14,13 @@ from heartseg_jax.data.describe import describe
 from heartseg_jax.data.export_png import export_png
 from heartseg_jax.data.identities import Naming
 from heartseg_jax.data.sources_collections import mmwhs, totalsegmentator
-from heartseg_jax.data.sources_dicom import choose_all, dicom_studies, find_places
+from heartseg_jax.data.sources_dicom import dicom_studies
 from heartseg_jax.data.sources_mask import BLOCK, prepare_image_mask
 from heartseg_jax.data.sources_nifti import nifti_pairs
 from heartseg_jax.data.sources_phantom import prepare_phantom
 from heartseg_jax.data.sources_png import prepare_png_pairs
 from heartseg_jax.data.store import Dataset, check_output
+from heartseg_jax.data.studies import choose_all, find_places
 from heartseg_jax.data.study_masks import Reading
 from heartseg_jax.data.volumes import Source, write_volumes
 from heartseg_jax.errors import UserError
@@ -43,13 +44,15 @@ TAKEN: dict[str, tuple[str, ...]] = {
         *("colours", "repair", "max_off_palette", "patients", "merge", "orientation"),
         *("names", "keep_table"),
     ),
-    "nifti_pairs": ("labels", "merge", "names", "keep_table"),
+    "nifti_pairs": ("labels", "merge", "patients", "names", "keep_table"),
     "mmwhs": ("names", "keep_table"),
     "totalsegmentator": ("join", "names", "keep_table"),
     "image_mask_zip": ("block",),
     "phantom": (),
 }
 """The flags that only some sources read: given to another, they are refused, not passed over in silence."""
+EXPORT = ("source", "input", "export_png", "series", "patients", "keep_table", "config")
+"""The flags that an export of pictures reads."""
 ONLY_SOME = frozenset(flag for flags in TAKEN.values() for flag in flags)
 
 
@@ -85,7 +88,7 @@ def _make(kind: str, flags: Mapping[str, str], config: Any | None, naming: Namin
     seed = settings.parse_value("--seed", flags.get("seed", "0"), 0)
     if seed < 0:
         raise UserError(f"--seed must be at least 0, not {seed}")
-    shares = settings.parse_value("--splits", flags.get("splits", "0.7,0.15,0.15"), (0.7, 0.15, 0.15))
+    shares = _shares(flags.get("splits", "0.7,0.15,0.15"))
     common: dict[str, Any] = {"fractions": shares, "overwrite": "overwrite" in flags}
     if kind == "phantom":
         if config is None:
@@ -128,10 +131,17 @@ def _volumes(kind: str, source: Path, flags: Mapping[str, str], naming: Naming) 
             progress=progress_bars("files"),
         )
     if kind == "nifti_pairs":
-        return nifti_pairs(source, flags.get("labels"), _merge(flags), naming)
+        return nifti_pairs(source, flags.get("labels"), _merge(flags), naming, flags.get("patients"))
     if kind == "mmwhs":
         return mmwhs(source, naming)
     return totalsegmentator(source, [Path(word) for word in flags.get("join", "").split(",") if word], naming)
+
+
+def _shares(text: str) -> tuple[float, ...]:
+    """Return three shares, or three whole numbers of patients where all are written so."""
+    numbers = settings.parse_value("--splits", text, (0.7, 0.15, 0.15))
+    whole = all(word.strip().isdecimal() for word in text.strip("()[] ").split(","))
+    return tuple(int(number) for number in numbers) if whole else numbers
 
 
 def _merge(flags: Mapping[str, str]) -> tuple[int, ...] | None:
@@ -144,7 +154,10 @@ def _merge(flags: Mapping[str, str]) -> tuple[int, ...] | None:
 
 
 def _max_off_palette(flags: Mapping[str, str]) -> float:
-    return settings.parse_value("--max_off_palette", flags.get("max_off_palette", "0"), 0.0)
+    share = settings.parse_value("--max_off_palette", flags.get("max_off_palette", "0"), 0.0)
+    if not 0 <= share < 1:
+        raise UserError(f"--max_off_palette must lie from 0 to below 1, not {share}")
+    return share
 
 
 def _reading(flags: Mapping[str, str]) -> Reading:
@@ -160,6 +173,9 @@ def _export(flags: Mapping[str, str], config: Any | None) -> None:
     """Write the pictures of DICOM studies, and say what to do with them."""
     if flags["source"] != "dicom":
         raise UserError("--export_png makes pictures of DICOM studies: give --source=dicom")
+    strange = sorted(set(flags) - set(EXPORT))
+    if strange:
+        raise UserError(f"--export_png has no use for --{strange[0]}: leave it out")
     naming, folder = Naming(), Path(flags["export_png"])
     places = find_places(Path(flags["input"]))
     chosen = choose_all(places, flags.get("series", ""), naming, flags.get("patients"), progress_bars("files"))

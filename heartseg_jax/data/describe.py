@@ -58,14 +58,15 @@ def warnings_of(dataset: Dataset) -> list[str]:
 def caveats_of(dataset: Dataset) -> list[str]:
     """Return what the index alone tells against trusting a score on `dataset`."""
     found = list(dataset.source.get("warnings", ()))
-    if len(dataset.patients) == 1:
-        gaps = sum(split == GAP for split in dataset.patients[0].splits)
+    persons = len({patient.who for patient in dataset.patients})
+    if dataset.split_kind == "block":
+        gaps = sum(split == GAP for patient in dataset.patients for split in patient.splits)
         found.append(
             f"one patient alone, split by block with {gaps} slices left out between: a score on it shows"
             " memorisation, not generalisation"
         )
-    elif len(dataset.patients) < 5:
-        found.append(f"{len(dataset.patients)} patients: report every one, a mean of so few says little")
+    elif persons < 5:
+        found.append(f"{persons} patients: report every one, a mean of so few says little")
     found += [f"nobody is in the {split} split" for split in SPLITS if not dataset.examples(split)]
     known = {m for patient in dataset.patients for c, m in enumerate(patient.merge) if c == m}
     trained = counts_of(dataset, "train").sum(axis=0)

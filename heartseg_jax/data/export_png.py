@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from heartseg_jax.data.sources_dicom import Chosen
 from heartseg_jax.data.sources_png import ORIENTATIONS
+from heartseg_jax.data.studies import Chosen
 from heartseg_jax.data.study_masks import COLUMNS, TABLE
 from heartseg_jax.errors import UserError
 from heartseg_jax.imaging import findings

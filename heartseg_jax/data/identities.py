@@ -59,11 +59,12 @@ class Naming:
         strange = [name for name in [*names, *files] if not is_code(name)]
         if self.how == "keep" or (self.how == "auto" and not strange):
             return {name: name for name in names}
-        if strange and self.how == "auto":
-            self.notes.append(
-                "patients are called by keys, since their names may tell who they are; --names=keep keeps them, "
-                "--keep_table keeps a list of who is who for you"
-            )
+        note = (
+            "patients are called by keys, since their names may tell who they are; --names=keep keeps them, "
+            "--keep_table keeps a list of who is who for you"
+        )
+        if strange and self.how == "auto" and note not in self.notes:
+            self.notes.append(note)
         salt = read_salt()
         return {name: self.keyed(f"name\n{name}", name, "", salt) for name in names}
 

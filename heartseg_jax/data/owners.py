@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from heartseg_jax.errors import UserError
@@ -35,3 +36,12 @@ def read_table(path: Path) -> dict[str, str]:
         if owners.setdefault(stem, row[1]) != row[1]:
             raise UserError(f"{path} gives {row[0]} to two patients, {owners[stem]} and {row[1]}")
     return owners
+
+
+def read_owners(table: Path, names: Sequence[str]) -> dict[str, str]:
+    """Return `{name: patient}` of a table that must tell of every one of `names`; UserError for one it misses."""
+    owners = read_table(table)
+    lacking = [name for name in names if name not in owners]
+    if lacking:
+        raise UserError(f"the table {table} misses {len(lacking)} of {len(names)}: {', '.join(lacking[:5])}")
+    return {name: owners[name] for name in names}

@@ -17,6 +17,7 @@ from heartseg_jax.data.sources_nifti import Pair, axial_size, case_of, read_pair
 from heartseg_jax.data.volumes import Case, Labelled, Source, check_same_grid, oblique, overlapping
 from heartseg_jax.errors import UserError
 from heartseg_jax.imaging.ct_checks import in_hu
+from heartseg_jax.imaging.dicom_files import walk
 from heartseg_jax.imaging.findings import WARN, Finding
 from heartseg_jax.imaging.meanings import (
     AORTA,
@@ -71,22 +72,27 @@ def mmwhs(folder: Path, naming: Naming | None = None) -> Source:
     Raises:
       UserError: there is none.
     """
-    images = sorted(folder.rglob("*_image.nii*"), key=lambda path: natural_key(path.name))
+    files = {path: path.name.lower().rpartition(".nii")[0] for path in walk(folder)} if folder.is_dir() else {}
+    images = sorted((p for p in files if files[p].endswith("_image")), key=lambda path: natural_key(path.name))
     if not images:
         raise UserError(f"{folder} holds no NAME_image.nii.gz: give the folder of MM-WHS")
     mr = [path for path in images if path.name.lower().startswith("mr_")]
+    labels = {
+        (path.parent, stem.removesuffix("_label")): path for path, stem in files.items() if stem.endswith("_label")
+    }
     pairs = []
     for path in images:
-        labels = path.with_name(path.name.replace("_image.nii", "_label.nii"))
-        if path not in mr and labels.is_file():
-            pairs.append(Pair(path.name.partition("_image.nii")[0], path, labels))
+        own = labels.get((path.parent, files[path].removesuffix("_image")))
+        if path not in mr and own is not None:
+            pairs.append(Pair(path.name[: len(files[path]) - len("_image")], path, own))
     if not pairs:
         raise UserError(f"none of the {len(images)} images of {folder} is CT with a NAME_label.nii.gz beside it")
     called = (naming or Naming()).called([pair.identity for pair in pairs])
     left_out = len(images) - len(mr) - len(pairs)
     warnings = [f"{len(mr)} images of magnetic resonance were left out"] if mr else []
     warnings += [f"{left_out} images without labels were left out"] if left_out else []
-    cases = [case_of(pair, called[pair.identity], partial(_read_mmwhs, pair)) for pair in pairs]
+    names = [called[pair.identity] for pair in pairs]
+    cases = [case_of(pair, name, name, partial(_read_mmwhs, pair)) for name, pair in zip(names, pairs, strict=True)]
     return Source(cases, {"kind": "mmwhs", "warnings": warnings})
 
 
@@ -140,7 +146,7 @@ def totalsegmentator(folder: Path, join: Sequence[Path] = (), naming: Naming | N
     called = (naming or Naming()).called([subject.identity for subject in subjects])
     names = [called[subject.identity] for subject in subjects]
     cases = [
-        Case(name, name, partial(_size_of, subject), partial(_read_subject, subject))
+        Case(name, name, str(subject.image), partial(_size_of, subject), partial(_read_subject, subject))
         for name, subject in zip(names, subjects, strict=True)
     ]
     return Source(cases, {"kind": "totalsegmentator", "warnings": warnings}, leave_out_refused=True)
@@ -161,8 +167,8 @@ def find_subjects(folder: Path, join: Sequence[Path]) -> tuple[list[Subject], li
     for name in sorted(places, key=natural_key):
         files: dict[str, Path] = {}
         for root in (places[name], *(other / name for other in join)):
-            for path in sorted(root.rglob("*.nii.gz")) if root.is_dir() else []:
-                structure = path.name.removesuffix(".nii.gz")
+            for path in walk(root) if root.is_dir() else []:
+                structure = path.name.lower().removesuffix(".gz").removesuffix(".nii")
                 if structure in FILES:
                     twice += structure in files
                     files.setdefault(structure, path)

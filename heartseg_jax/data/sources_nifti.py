@@ -9,13 +9,15 @@ from typing import NamedTuple
 
 from heartseg_jax.anatomy import ALL_KNOWN
 from heartseg_jax.data.identities import Naming
-from heartseg_jax.data.owners import natural_key
+from heartseg_jax.data.owners import natural_key, read_owners
 from heartseg_jax.data.volumes import Case, Labelled, Source, check_same_grid, oblique
 from heartseg_jax.errors import UserError
 from heartseg_jax.imaging import meanings as words
 from heartseg_jax.imaging.ct_checks import in_hu
 from heartseg_jax.imaging.nifti import read_grid, read_labels, read_nifti
 from heartseg_jax.imaging.orient import patient_axial
+
+VOLUMES = (".nii", ".nii.gz")
 
 
 class Pair(NamedTuple):
@@ -31,6 +33,7 @@ def nifti_pairs(
     label_map: str | Path | None = None,
     merge: tuple[int, ...] | None = None,
     naming: Naming | None = None,
+    patients_table: str | Path | None = None,
 ) -> Source:
     """Return the patients of `folder/images/NAME.nii.gz` in HU and `folder/labels/NAME.nii.gz`; NAME is the patient.
 
@@ -39,6 +42,7 @@ def nifti_pairs(
       label_map: JSON {value: structure's name, "background" or "ignored"}; by default values are the project's own.
       merge: see `anatomy.check_merge`; by default the structures that the label map does not name are unknown.
       naming: what patients are called in the dataset.
+      patients_table: CSV file,patient, where several volumes are one person's (file is NAME).
 
     Volumes become patient-axial (`orient.patient_axial`). An undivided aorta ("aorta" in the map) is divided where its
     shape tells how.
@@ -50,19 +54,28 @@ def nifti_pairs(
     if merge is None:
         merge = words.merge_for(set(meanings.values())) if label_map else ALL_KNOWN
     pairs = find_pairs(folder)
-    called = (naming or Naming()).called([pair.identity for pair in pairs])
+    naming = naming or Naming()
+    called = naming.called([pair.identity for pair in pairs])
+    owners = called
+    if patients_table is not None:
+        told = read_owners(Path(patients_table), [pair.identity for pair in pairs])
+        persons = naming.called(list(dict.fromkeys(told.values())))
+        owners = {name: persons[person] for name, person in told.items()}
     about = {
         "kind": "nifti_pairs",
         "label_map": {str(value): label for value, label in meanings.items()} if label_map else {},
+        "warnings": list(naming.notes),
     }
-    return Source(
-        [case_of(pair, called[pair.identity], partial(read_pair, pair, meanings, merge)) for pair in pairs], about
-    )
+    cases = [
+        case_of(pair, called[pair.identity], owners[pair.identity], partial(read_pair, pair, meanings, merge))
+        for pair in pairs
+    ]
+    return Source(cases, about)
 
 
-def case_of(pair: Pair, name: str, read: Callable[[], Labelled]) -> Case:
-    """Return a pair as a patient called `name`."""
-    return Case(name, name, partial(axial_size, pair.image), read)
+def case_of(pair: Pair, name: str, person: str, read: Callable[[], Labelled]) -> Case:
+    """Return a pair as a case called `name`, of `person`."""
+    return Case(name, person, str(pair.image), partial(axial_size, pair.image), read)
 
 
 def find_pairs(folder: Path) -> list[Pair]:
@@ -76,8 +89,8 @@ def find_pairs(folder: Path) -> list[Pair]:
         place = folder / kind
         if not place.is_dir():
             raise UserError(f"no folder {place}: the input of nifti_pairs holds `images` and `labels`")
-        files = [p for p in sorted(place.iterdir()) if p.name.endswith((".nii", ".nii.gz")) and p.name[0] != "."]
-        named = {p.name.removesuffix(".gz").removesuffix(".nii"): p for p in files}
+        files = [p for p in sorted(place.iterdir()) if p.name.lower().endswith(VOLUMES) and p.name[0] != "."]
+        named = {p.name[: p.name.lower().rindex(".nii")]: p for p in files}
         if len(named) < len(files):
             raise UserError(f"{place} holds a name both as .nii and as .nii.gz: remove one")
         found.append(named)

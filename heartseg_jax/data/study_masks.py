@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ from heartseg_jax.imaging import palette as colour_masks
 from heartseg_jax.imaging.dicom import Header
 from heartseg_jax.imaging.dicom_geometry import Block, Member
 from heartseg_jax.imaging.dicom_seg import read_segmentation
+from heartseg_jax.imaging.dicom_series import Candidate
 from heartseg_jax.imaging.findings import NOTE, WARN, Finding
 from heartseg_jax.imaging.nifti import read_labels
 from heartseg_jax.imaging.orient import Turn, patient_axial
@@ -69,25 +70,54 @@ def from_nifti(path: Path, volume: Volume, how: Reading) -> Masks:
     return Masks(own, ALL_KNOWN if how.label_map is None else words.merge_for(set(meanings.values())))
 
 
-def from_pictures(folder: Path, block: Block, turn: Turn, how: Reading) -> Masks:
-    """Return the labels of a folder of colour PNGs, each named by its slice.
+class Row(NamedTuple):
+    """What the table of an export says of a picture."""
+
+    series_uid: str
+    instance_uid: str
+    frame: int
+
+
+class Pictures(NamedTuple):
+    """A folder of colour PNGs: the pictures, and the rows of an export's table by their stems."""
+
+    folder: Path
+    paths: tuple[Path, ...]
+    table: dict[str, Row]
+
+    def of_series(self, uid: str) -> Pictures:
+        """Return those that the table gives to one series: each study's, of an export of many."""
+        own = tuple(path for path in self.paths if path.stem in self.table and self.table[path.stem].series_uid == uid)
+        return self._replace(paths=own)
+
+
+def pictures_in(folder: Path) -> Pictures:
+    """Return the pictures of a folder in natural order, with the table that lies in it or above it.
+
+    Raises:
+      UserError: it holds none, or the table is damaged.
+    """
+    paths = [p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")]
+    if not paths:
+        raise UserError(f"{folder} holds no mask")
+    return Pictures(folder, tuple(sorted(paths, key=lambda path: natural_key(path.name))), _table(folder))
+
+
+def from_pictures(pictures: Pictures, series: Candidate, elsewhere: Collection[str], turn: Turn, how: Reading) -> Masks:
+    """Return the labels of colour PNGs, each named by its slice of `series`.
 
     A picture is called like its slice's file, or by the SOPInstanceUID, or as the table of an export says; those that
     the table gives to another series are passed over. Slices without a picture are not annotated. Numbers alone are
-    refused: nobody knows from which end they count.
+    refused: nobody knows from which end they count. So are names in `elsewhere`: files of the study's other series.
 
     Raises:
       UserError: a picture is of no slice or another size, two are of one slice, or colours stand for nothing.
     """
-    pictures = sorted(
-        (p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")),
-        key=lambda path: natural_key(path.name),
-    )
-    if not pictures:
-        raise UserError(f"{folder} holds no mask")
-    slices = _slices_of(folder, pictures, block.members)
-    size = (block.members[0].header.rows, block.members[0].header.columns)
-    labels = np.zeros((len(block.members), *size), np.uint8)
+    assert series.block is not None
+    members = series.block.members
+    slices = _slices_of(pictures, members, elsewhere)
+    size = (members[0].header.rows, members[0].header.columns)
+    labels = np.zeros((len(members), *size), np.uint8)
     audits, mended = [], 0
     for path, z in slices.items():
         mask = colour_masks.read_mask(path, how.colours)
@@ -101,9 +131,8 @@ def from_pictures(folder: Path, block: Block, turn: Turn, how: Reading) -> Masks
     found = []
     if mended:
         done = "were repaired" if how.repair else "have no meaning and are ignored (255)"
-        found.append(
-            Finding(WARN, "off_palette", f"{mended} mask pixels off the palette {done}", "export exact colours")
-        )
+        text = f"{mended} mask pixels off the palette {done}"
+        found.append(Finding(WARN, "off_palette", text, "export exact colours"))
     annotated = np.zeros(len(labels), bool)
     annotated[list(slices.values())] = True
     if not annotated.all():
@@ -113,45 +142,47 @@ def from_pictures(folder: Path, block: Block, turn: Turn, how: Reading) -> Masks
     if annotated.all():
         return Masks(turn.forth(labels), merge, None, tuple(found))
     if turn.axes[0] != 0:
-        raise UserError(f"{folder} has masks of some slices alone, and these are not axial: give one for every slice")
+        raise UserError(
+            f"{pictures.folder} has masks of some slices alone, and these are not axial: give one for every slice"
+        )
     return Masks(turn.forth(labels), merge, annotated[:: -1 if turn.flipped[0] else 1], tuple(found))
 
 
-class Row(NamedTuple):
-    """What the table of an export says of a picture."""
-
-    series_uid: str
-    instance_uid: str
-    frame: int
-
-
-def _slices_of(folder: Path, pictures: Sequence[Path], members: Sequence[Member]) -> dict[Path, int]:
-    """Return which slice each picture shows."""
-    table, series_uid = _table(folder), members[0].header.series_uid
-    by_instance = {(member.header.instance_uid, member.number + 1): z for z, member in enumerate(members)}
+def _slices_of(pictures: Pictures, members: Sequence[Member], elsewhere: Collection[str]) -> dict[Path, int]:
+    """Return which slice each picture shows; None stands for names of two slices."""
+    series_uid = members[0].header.series_uid
+    by_instance: dict[tuple[str, int], int | None] = {}
     by_name: dict[str, int | None] = {}
     for number, member in enumerate(members):
+        key = (member.header.instance_uid, member.number + 1)
+        by_instance[key] = None if key in by_instance else number
         if len(member.header.places) == 1:
-            file = Path(member.header.source.name).name
-            for name in {file, Path(file).stem, member.header.instance_uid} - {""}:
-                by_name[name] = number if name not in by_name else None
+            for name in names_of(member):
+                by_name[name] = None if name in by_name or name in elsewhere else number
     found: dict[Path, int] = {}
-    for path in pictures:
-        row = table.get(path.stem)
+    for path in pictures.paths:
+        row = pictures.table.get(path.stem)
         if row and row.series_uid != series_uid:
             continue
         z = by_instance.get((row.instance_uid, row.frame)) if row else by_name.get(path.stem)
         if z is None:
+            what = "may be of several slices" if path.stem in by_name or row else "is of no slice that is read"
             raise UserError(
-                f"{path} is of no slice that is read: call masks like the slices' files, by SOPInstanceUID, or as "
+                f"{path} {what}: call masks like the slices' files, by SOPInstanceUID, or as "
                 f"--export_png called the pictures, with its {TABLE} beside"
             )
         if z in found.values():
             raise UserError(f"{path} is the second mask of one slice: remove one")
         found[path] = z
     if not found:
-        raise UserError(f"no mask in {folder} is of a slice of this study: paint some, or leave the study out")
+        raise UserError(f"no mask in {pictures.folder} is of a slice of this study: paint some, or leave the study out")
     return found
+
+
+def names_of(member: Member) -> set[str]:
+    """Return what a picture of a slice may be called, without its suffix."""
+    file = Path(member.header.source.name).name
+    return {file, Path(file).stem, member.header.instance_uid} - {""}
 
 
 def _table(folder: Path) -> dict[str, Row]:

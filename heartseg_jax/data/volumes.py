@@ -101,9 +101,7 @@ def write_volumes(
     height, width = max(h for _, (h, _) in sizes), max(w for _, (_, w) in sizes)
     if len({size for _, size in sizes}) > 1:
         warnings.append(f"slices of {len({size for _, size in sizes})} sizes were padded to {height} x {width}")
-    persons = [case.person for case, _ in sizes]
-    alone = len(set(persons)) == 1
-    splits = assign_splits(persons, fractions, seed)
+    splits = assign_splits([case.person for case, _ in sizes], fractions, seed)
     about |= {"seed": seed, "fractions": list(fractions), "cases": {}}
     seen: dict[str, list[tuple[str, str]]] = {}
     with DatasetWriter(
@@ -112,33 +110,39 @@ def write_volumes(
         height=height,
         width=width,
         source=about,
-        split_kind="block" if alone else "patient",
         overwrite=overwrite,
     ) as writer:
+        kept: list[tuple[Case, int]] = []
         for done, (case, _) in enumerate(sizes, 1):
             one = case.read()
             if progress:
                 progress(done, len(sizes))
             if source.leave_out_refused and findings.refused(one.found):
-                seen.setdefault("refused", []).append(
-                    (case.identity, f"left out: {findings.in_order(one.found)[0].seen}")
-                )
+                text = f"left out: {findings.in_order(one.found)[0].seen}"
+                seen.setdefault("refused", []).append((case.identity, text))
                 continue
-            findings.raise_refused(case.identity, one.found)
-            facts = _add(writer, case, one, (height, width), None if alone else splits[case.person], fractions)
+            findings.raise_refused(case.where, one.found)
+            count, facts = _add(writer, case, one, (height, width), splits[case.person])
+            kept.append((case, count))
             about["cases"][case.identity] = {**one.facts, **facts}
             for finding in one.found:
                 if finding.level == WARN:
                     seen.setdefault(finding.check, []).append((case.identity, finding.seen))
-        if len(seen.get("refused", ())) == len(sizes):
+        if not kept:
             raise UserError(f"all {len(sizes)} volumes are refused, such as {_summary('', seen['refused'][:1])}")
+        # Drawn once more over those who are left, so that no split stays empty for want of one who was refused.
+        persons = [case.person for case, _ in kept]
+        if len(set(persons)) == 1:
+            writer.split_again({case.identity: block_splits(count, fractions) for case, count in kept}, "block")
+        else:
+            splits = splits if len(kept) == len(sizes) else assign_splits(persons, fractions, seed)
+            writer.split_again({case.identity: splits[case.person] for case, _ in kept}, "patient")
         warnings += [_summary(check, who) for check, who in seen.items()]
         twice = sorted({person for person in persons if persons.count(person) > 1})
         if twice:
-            warnings.append(
-                f"{len(twice)} persons have several volumes ({_some(twice)}): each counts as a patient, and all of a "
-                "person's are in one split"
-            )
+            together = ", and all of a person's are in one split" if len(set(persons)) > 1 else ""
+            text = f"{len(twice)} persons have several volumes ({_some(twice)}): each counts as a patient{together}"
+            warnings.append(text)
     dataset = read_dataset(output)
     verify(dataset)
     return dataset
@@ -149,10 +153,9 @@ def _add(
     case: Case,
     one: Labelled,
     size: tuple[int, int],
-    split: str | None,
-    fractions: Sequence[float],
-) -> dict[str, Any]:
-    """Write one patient; return what was done with the aorta and how many slices were left out."""
+    split: str,
+) -> tuple[int, dict[str, Any]]:
+    """Write one patient; return how many slices it has, and what is to be told of aorta and slices left out."""
     labels, merge, aorta, _ = settle(one.labels, one.volume.spacing_mm, one.merge)
     kept = np.arange(len(labels)) if one.annotated is None else np.flatnonzero(one.annotated)
     planes = np.full((len(kept), *size), AIR_HU, np.int16)
@@ -165,14 +168,16 @@ def _add(
         planes,
         truth,
         names=[f"{case.identity}_{z:04d}" for z in kept],
-        split=block_splits(len(kept), fractions) if split is None else split,
+        split=split,
         spacing_mm=one.volume.spacing_mm,
         contiguous=len(kept) == 1 or bool((np.diff(kept) == 1).all()),
         merge=merge,
         person=case.person if case.person != case.identity else "",
     )
     facts: dict[str, Any] = {"aorta": aorta} if aorta else {}
-    return facts | ({"slices_without_labels": len(labels) - len(kept)} if len(kept) < len(labels) else {})
+    if len(kept) < len(labels):
+        facts["slices_without_labels"] = len(labels) - len(kept)
+    return len(kept), facts
 
 
 def _summary(check: str, who: Sequence[tuple[str, str]]) -> str:

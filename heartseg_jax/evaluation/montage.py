@@ -9,10 +9,10 @@ import numpy as np
 
 from heartseg_jax.anatomy import NUM_LABELS
 from heartseg_jax.data.dataset import Dataset, Patient
+from heartseg_jax.data.likeness import brightness
 from heartseg_jax.evaluation import drawing
 
 MOST_PANELS, COLUMNS = 24, 6
-LOW_HU, HIGH_HU = -200.0, 600.0
 
 
 def montage(dataset: Dataset, path: str | Path, title: str) -> None:
@@ -29,8 +29,8 @@ def montage(dataset: Dataset, path: str | Path, title: str) -> None:
         figure.suptitle(head, x=0.01, ha="left", fontweight="bold")
         grid = figure.subplots(rows, columns, squeeze=False).ravel()
         for axes, (patient, z) in zip(grid, panels, strict=False):
-            image, labels = dataset.images(patient)[z], np.asarray(dataset.labels(patient)[z])
-            drawing.show_image(axes, _brightness(image, dataset.intensity))
+            image, labels = dataset.images(patient)[z : z + 1], np.asarray(dataset.labels(patient)[z])
+            drawing.show_image(axes, brightness(image, dataset.intensity)[0])
             drawing.show_labels(axes, labels, fill=0.3, width=0.9)
             present |= drawing.labels_present(labels)
             name = Path(patient.names[z]).stem.removeprefix(patient.id).lstrip("_")
@@ -63,12 +63,6 @@ def _spread(patients: Sequence[Patient], most: int) -> list[Patient]:
     return [patients[k] for k in places]
 
 
-def _brightness(image: np.ndarray, intensity: str) -> np.ndarray:
-    if intensity == "HU":
-        return np.clip((np.asarray(image, np.float32) - LOW_HU) / (HIGH_HU - LOW_HU), 0, 1)
-    bright = image[image > 0]  # of unknown window: each slice by its own range
-    return np.clip(np.asarray(image, np.float32) / (np.percentile(bright, 99.5) if bright.size else 255.0), 0, 1)
-
-
 def _short(text: str, most: int) -> str:
+    text = text.encode("utf-8", "replace").decode()  # names of files need not be text
     return text if len(text) <= most else f"{text[: most // 2]}…{text[-(most // 2 - 1) :]}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import lzma
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -13,6 +14,11 @@ from heartseg_jax.errors import UserError
 
 MOST_FILES = 100_000
 MOST_MEMBER_BYTES = 2**30
+BROKEN = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError),
+    *(NotImplementedError, RuntimeError, ValueError, EOFError, KeyError),
+)
+"""What unpacking damaged zips raises."""
 MOST_RATIO = 2000
 """How many times larger than its packed form a zip's member may be; beyond that it is a bomb."""
 
@@ -42,7 +48,7 @@ def sources_of(path: Path) -> list[Source]:
             return _members(path)
         return [Source(path.name, lambda: path.open("rb"))]
     found = []
-    for number, file in enumerate(_walk(path)):
+    for number, file in enumerate(walk(path)):
         if number >= MOST_FILES:
             raise UserError(f"{path} holds more than {MOST_FILES:,} files; name the study's own folder")
         found.append(Source(str(file.relative_to(path)), lambda file=file: file.open("rb")))  # type: ignore[misc]
@@ -51,24 +57,32 @@ def sources_of(path: Path) -> list[Source]:
     return found
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """Yield the plain files below a folder; links to folders are not followed, so no walk goes in circles."""
-    try:
-        entries = sorted(folder.iterdir())
-    except OSError as error:
-        raise UserError(f"{folder} cannot be read ({error.strerror})") from error
-    for entry in entries:
-        if entry.is_dir() and not entry.is_symlink():
-            yield from _walk(entry)
-        elif entry.is_file():
-            yield entry
+def walk(folder: Path) -> Iterator[Path]:
+    """Yield the plain files below a folder, folder by folder in the order of their names.
+
+    Links to folders are not followed, so no walk goes in circles, and no depth is too deep.
+
+    Raises:
+      UserError: a folder cannot be read.
+    """
+    waiting = [folder]
+    while waiting:
+        place = waiting.pop()
+        try:
+            entries = sorted(place.iterdir())
+            below = [entry for entry in entries if entry.is_dir() and not entry.is_symlink()]
+            yield from (entry for entry in entries if entry.is_file())
+        except OSError as error:
+            raise UserError(f"{place} cannot be read ({error.strerror})") from error
+        waiting += reversed(below)
 
 
 def _members(path: Path) -> list[Source]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            entries = [entry for entry in archive.infolist() if not entry.is_dir()]
-    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
+        # It stays open as long as a member may be asked for: to open it anew reads its whole table again.
+        archive = zipfile.ZipFile(path)
+        entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+    except BROKEN as error:
         raise UserError(f"{path} is a damaged zip file; pack the study again") from error
     if len(entries) > MOST_FILES:
         raise UserError(f"{path} holds more than {MOST_FILES:,} files; pack the study alone")
@@ -77,24 +91,16 @@ def _members(path: Path) -> list[Source]:
             raise UserError(f"{path} is encrypted; pack the study without a password")
         if entry.file_size > MOST_MEMBER_BYTES or entry.file_size > MOST_RATIO * max(entry.compress_size, 1):
             raise UserError(f"a file in {path} claims {entry.file_size:,} bytes; pack the study again")
-    return [Source(entry.filename, _opener(path, entry)) for entry in sorted(entries, key=lambda e: e.filename)]
+    return [Source(e.filename, _opener(archive, path, e)) for e in sorted(entries, key=lambda e: e.filename)]
 
 
-def _opener(path: Path, entry: zipfile.ZipInfo) -> Callable[[], BinaryIO]:
+def _opener(archive: zipfile.ZipFile, path: Path, entry: zipfile.ZipInfo) -> Callable[[], BinaryIO]:
     def opened() -> BinaryIO:
         # Whole in memory: pydicom seeks, and a zip's stream seeks by reading from its start again.
         try:
-            with zipfile.ZipFile(path) as archive, archive.open(entry) as member:
+            with archive.open(entry) as member:
                 return io.BytesIO(member.read(MOST_MEMBER_BYTES))
-        except (
-            zipfile.BadZipFile,
-            OSError,
-            NotImplementedError,
-            RuntimeError,
-            ValueError,
-            EOFError,
-            zlib.error,
-        ) as error:
+        except BROKEN as error:
             raise UserError(f"{entry.filename} in {path} cannot be unpacked; pack the study again") from error
 
     return opened

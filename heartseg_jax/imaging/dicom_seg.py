@@ -11,6 +11,7 @@ from heartseg_jax.anatomy import IGNORED
 from heartseg_jax.errors import UserError
 from heartseg_jax.imaging.dicom import Header, decode_frames, guarded, parse
 from heartseg_jax.imaging.dicom_geometry import Block
+from heartseg_jax.imaging.dicom_series import Candidate
 from heartseg_jax.imaging.dicom_values import Unreadable
 from heartseg_jax.imaging.meanings import CODES, meaning_of, paint
 
@@ -32,15 +33,36 @@ class Segmentation(NamedTuple):
     overlapping: int
 
 
-def referenced_series(header: Header) -> str:
-    """Return the UID of the series that a segmentation was drawn on, '' where it does not say.
+class References(NamedTuple):
+    """What a segmentation says it was drawn on: the series' UID ('' where it does not say), and the instances'."""
 
-    Raises:
-      Unreadable: it is broken.
-    """
-    with header.source.open() as file:
-        dataset = parse(file, stop_before_pixels=True)
-    return guarded(lambda: str((dataset.get("ReferencedSeriesSequence") or [{}])[0].get("SeriesInstanceUID", "")))
+    series_uid: str
+    instances: frozenset[str]
+
+    def are(self, candidate: Candidate) -> bool:
+        """Tell whether a series, or one phase of it, is what was drawn on, as far as anything is said."""
+        if self.instances:
+            return any(member.header.instance_uid in self.instances for member in candidate.members)
+        return self.series_uid in ("", candidate.members[0].header.series_uid)
+
+
+def references(header: Header) -> References:
+    """Return what a segmentation was drawn on; nothing where it is broken, which reading it tells."""
+    try:
+        with header.source.open() as file:
+            dataset = parse(file, stop_before_pixels=True)
+        return guarded(lambda: _references(dataset))
+    except Unreadable:
+        return References("", frozenset())
+
+
+def _references(dataset: Any) -> References:
+    series = (dataset.get("ReferencedSeriesSequence") or [{}])[0]
+    found = {str(item.ReferencedSOPInstanceUID) for item in series.get("ReferencedInstanceSequence") or []}
+    for frame in dataset.get("PerFrameFunctionalGroupsSequence") or []:
+        for derivation in frame.get("DerivationImageSequence") or []:
+            found |= {str(item.ReferencedSOPInstanceUID) for item in derivation.get("SourceImageSequence") or []}
+    return References(str(series.get("SeriesInstanceUID", "")), frozenset(found))
 
 
 def read_segmentation(header: Header, block: Block, meanings: Mapping[str, int] | None = None) -> Segmentation:

@@ -28,11 +28,15 @@ Progress = Callable[[int, int], None]
 
 
 class Candidate(NamedTuple):
-    """A series, or one heart phase of it: `block` is None where the findings refuse it. `name` is what to ask for."""
+    """A series, or one heart phase of it: `block` is None where the findings refuse it. `name` is what to ask for.
+
+    `phase` tells it from the series' other phases; `cardiac_phase` is what the file says of the heart, in words.
+    """
 
     name: str
     description: str
     phase: str
+    cardiac_phase: str
     members: tuple[Member, ...]
     block: Block | None
     findings: tuple[Finding, ...]
@@ -163,7 +167,9 @@ def _candidate(name: str, phase: str, members: Sequence[Member], more: tuple[Fin
         if 2 * len(members) * first.rows * first.columns > MOST_BYTES:
             text = f"{len(members)} slices of {first.rows} x {first.columns} are more than memory is kept for"
             found.append(Finding(REFUSE, "too_large", text, "give the heart's part of the series"))
-    return Candidate(name, words.description, phase, tuple(members), block, tuple(findings.in_order(found)))
+    return Candidate(
+        name, words.description, phase, words.cardiac_phase, tuple(members), block, tuple(findings.in_order(found))
+    )
 
 
 def _fitness(candidate: Candidate) -> tuple[int, int, int, str]:
@@ -171,8 +177,12 @@ def _fitness(candidate: Candidate) -> tuple[int, int, int, str]:
     return levels.count(REFUSE), levels.count(WARN), -len(candidate.members), candidate.name
 
 
-def choose(candidates: Sequence[Candidate], series: str, where: str) -> Candidate:
+def choose(
+    candidates: Sequence[Candidate], series: str, where: str, among: Sequence[Candidate] | None = None
+) -> Candidate:
     """Return the candidate that `series` names (its number in the list, its UID or the end of it), or the only fit one.
+
+    Where none is named, only those in `among` come into question, if it is given.
 
     Raises:
       UserError: none is named so, or several are fit and none is named; they are listed.
@@ -180,23 +190,27 @@ def choose(candidates: Sequence[Candidate], series: str, where: str) -> Candidat
     if not candidates:
         raise UserError(f"{where} holds no DICOM image")
     if series:
-        if series.isdigit() and 1 <= int(series) <= len(candidates):
+        if series.isascii() and series.isdecimal() and len(series) < 7 and 1 <= int(series) <= len(candidates):
             return candidates[int(series) - 1]
         named = [c for c in candidates if c.name == series] or [c for c in candidates if c.name.endswith(series)]
         if len(named) == 1:
             return named[0]
         raise UserError(f"--series={series} names {len(named)} of the series in {where}: {listed(candidates)}")
-    fit = [c for c in candidates if not findings.refused(c.findings)]
+    asked = candidates if among is None else among
+    fit = [c for c in asked if not findings.refused(c.findings)]
     if len(fit) > 1:
-        raise UserError(f"{where} holds {len(fit)} series that fit; choose by --series=N: {listed(fit)}")
-    return fit[0] if fit else candidates[0]
+        raise UserError(
+            f"{where} holds {len(fit)} series that fit; choose by --series=N: {listed(candidates, among=fit)}"
+        )
+    return fit[0] if fit else asked[0]
 
 
-def listed(candidates: Sequence[Candidate]) -> str:
-    """Return the candidates as text, numbered, each with what it is called and its size."""
+def listed(candidates: Sequence[Candidate], among: Sequence[Candidate] | None = None) -> str:
+    """Return the candidates, or those in `among`, as text: numbered as `choose` counts, with their names and sizes."""
     return "; ".join(
         f"{number}: {c.description or 'no description'}{f', phase {c.phase}' if c.phase else ''}, {c.size}"
         for number, c in enumerate(candidates, 1)
+        if among is None or any(c is one for one in among)
     )
 
 

@@ -98,7 +98,9 @@ def open_image(path: Path) -> Image.Image:
                 raise UserError(f"{path} holds {frames} pictures: export one file a slice")
             image.load()
             return image
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # damaged files raise whatever Pillow's readers stumble over
         raise UserError(f"{path} cannot be read as an image ({error}): replace or remove it") from error
 
 
@@ -107,7 +109,7 @@ def image_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             return image.height, image.width
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:  # as above
         raise UserError(f"{path} cannot be read as an image ({error}): replace or remove it") from error
 
 

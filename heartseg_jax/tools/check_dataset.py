@@ -14,6 +14,7 @@ from heartseg_jax.data.dataset import Dataset
 from heartseg_jax.data.describe import count_table, counts_of
 from heartseg_jax.data.splits import SPLITS
 from heartseg_jax.data.store import read_dataset
+from heartseg_jax.errors import UserError
 from heartseg_jax.evaluation.montage import montage
 from heartseg_jax.imaging import findings
 
@@ -30,11 +31,12 @@ def check_dataset(path: Path, picture: Path | None = None, *, as_json: bool = Fa
     Raises:
       UserError: after the printing, where the dataset is not fit; or there is none.
     """
+    place = picture or path / PICTURE
+    if place.suffix.lower() != ".png":
+        raise UserError(f"--output={place} is the audit's picture: let it end in .png")
     dataset = read_dataset(path)
     found = audit(dataset, progress_bar("patients"))
     verdict = findings.verdict(found.findings)
-    place = picture or path / PICTURE
-    montage(dataset, place, f"{path.name}: {verdict}")
     record = {
         "fit": not findings.refused(found.findings),
         "verdict": verdict,
@@ -42,7 +44,9 @@ def check_dataset(path: Path, picture: Path | None = None, *, as_json: bool = Fa
         "counts": _counts(dataset),
         "montage": str(place),
     }
+    # The verdict first: a picture that cannot be drawn or written must not cost it.
     print(json.dumps(record) if as_json else _page(dataset, found, verdict, place))
+    montage(dataset, place, f"{path.name}: {verdict}")
     findings.raise_refused(str(path), found.findings)
     return record
 

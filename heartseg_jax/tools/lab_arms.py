@@ -134,13 +134,16 @@ def jobs_of(config: Any) -> list[Job]:
 def folds_of(dataset: Dataset, job: Job) -> list[Fold]:
     """Return as many folds as there are patients: each left out in turn, or slices dealt out at random.
 
+    A person with several volumes is one patient here, called as the first of them.
+
     Which patients train, where not all others do, and how slices are dealt out follow from the job's seed: they are
     the same for every arm.
 
     Raises:
       UserError: there are fewer patients than the job needs.
     """
-    patients = [patient.id for patient in dataset.patients]
+    who = [patient.who for patient in dataset.patients]
+    patients = list(dict.fromkeys(who))
     if len(patients) < 2 or job.train_patients >= len(patients):
         raise UserError(
             f"{dataset.path} has {len(patients)} patients; training on {job.train_patients or 'all others'} "
@@ -156,14 +159,14 @@ def folds_of(dataset: Dataset, job: Job) -> list[Fold]:
         ]
     folds = []
     for number, left_out in enumerate(patients):
-        split = with_test_patients(dataset, (left_out,))
+        split = with_test_patients(dataset, [patient.id for patient in dataset.patients if patient.who == left_out])
         if job.train_patients:
             others = [identity for identity in patients if identity != left_out]
             kept = set(np.random.default_rng([job.seed, number]).permutation(others)[: job.train_patients].tolist())
             split = _resplit(
                 split,
                 lambda p, z, out=left_out, kept=kept: (
-                    "test" if patients[p] == out else "train" if patients[p] in kept else "validation"
+                    "test" if who[p] == out else "train" if who[p] in kept else "validation"
                 ),
             )
         folds.append(Fold(left_out, split))
@@ -178,8 +181,9 @@ def inner_fold(fold: Fold) -> Fold:
     Raises:
       UserError: nobody would be left to train on.
     """
-    ids = [patient.id for patient in fold.dataset.patients_in("train")]
-    everybody = [patient.id for patient in fold.dataset.patients]
+    ids = {patient.who for patient in fold.dataset.patients_in("train")}
+    owners = [patient.who for patient in fold.dataset.patients]
+    everybody = list(dict.fromkeys(owners))
     at = everybody.index(fold.name) if fold.name in everybody else 0
     if len(ids) < 2:
         raise UserError(
@@ -190,7 +194,7 @@ def inner_fold(fold: Fold) -> Fold:
     def place(p: int, z: int) -> str:
         if fold.dataset.patients[p].splits[z] != "train":
             return "validation"
-        return "test" if everybody[p] == chosen else "train"
+        return "test" if owners[p] == chosen else "train"
 
     return Fold(f"{fold.name}-inner", _resplit(fold.dataset, place))
 
