@@ -68,3 +68,11 @@ def test_the_table_grows_and_is_the_users_alone(own):
     with path.open(newline="") as file:
         rows = list(csv.reader(file))
     assert rows == [["key", "patient", "source"], ["pa", "ID1", "study1"], ["pb", "ID2", "study2"]]
+
+
+def test_a_damaged_table_is_one_line_and_stays(own):
+    path = keep_table("hearts", [("pa", "ID1", "study1")])
+    path.write_bytes(b"key,patient\n\xff\xfe")
+    with pytest.raises(UserError, match=r"hearts\.csv cannot be read or written .*; move it away"):
+        keep_table("hearts", [("pb", "ID2", "study2")])
+    assert path.read_bytes().endswith(b"\xff\xfe")

@@ -100,9 +100,7 @@ def _read_mmwhs(pair: Pair) -> Labelled:
     one = read_pair(pair, MMWHS, MMWHS_MERGE)
     whole = settle(one.labels, one.volume.spacing_mm, one.merge)
     merge, aorta = whole.merge, whole.aorta
-    if merge[DESCENDING] != DESCENDING and _near(
-        one.labels == AORTA, one.labels == LEFT_VENTRICLE, one.volume.spacing_mm
-    ):
+    if whole.limbs == 1 and _near(one.labels == AORTA, one.labels == LEFT_VENTRICLE, one.volume.spacing_mm):
         aorta = "one limb, from the left ventricle: the ascending aorta; the descending one is not labelled"
         merge = (*merge[:DESCENDING], 0, *merge[DESCENDING + 1 :])
     return one._replace(labels=whole.labels, merge=merge, facts={"aorta": aorta} if aorta else {})

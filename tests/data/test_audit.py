@@ -1,5 +1,7 @@
 """The audit of datasets that were made good and then spoilt, one way after another."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -166,6 +168,28 @@ def test_arrays_that_were_changed_later_are_refused(tmp_path, patients):
     path.write_bytes(content)
     found = audit(dataset)
     assert levels(found)["changed"] == "refuse"
+
+
+def test_an_index_that_counts_other_pixels_is_refused(tmp_path, patients):
+    write(tmp_path / "d", patients)
+    path = tmp_path / "d" / "dataset.json"
+    record = json.loads(path.read_text())
+    record["patients"][2]["class_counts"] = [[64 * 56, *[0] * 9]] * 12
+    path.write_text(json.dumps(record))
+    found = audit(read_dataset(tmp_path / "d"))
+    assert levels(found)["changed"] == "refuse"
+    assert found.findings[0].seen == "c: the index counts other pixels than there are"
+
+
+@pytest.mark.parametrize("damage", [{"warnings": 5}, {"warnings": [7]}])
+def test_an_index_with_odd_warnings_is_damaged(tmp_path, patients, damage):
+    write(tmp_path / "d", patients)
+    path = tmp_path / "d" / "dataset.json"
+    record = json.loads(path.read_text())
+    record["source"] |= damage
+    path.write_text(json.dumps(record))
+    with pytest.raises(UserError, match="is damaged: the warnings"):
+        read_dataset(tmp_path / "d")
 
 
 def test_volumes_of_one_person_are_not_parted_by_hand(tmp_path, patients):

@@ -94,6 +94,31 @@ def test_mmwhs_with_a_limb_that_is_not_known_counts_both_as_one(tmp_path, phanto
         assert patient.merge == (0, 1, 2, 3, 4, 5, 1, 7, 4)
 
 
+def test_mmwhs_with_two_limbs_side_by_side_decides_nothing(tmp_path, phantoms):
+    def tubes(labels):
+        labels = np.where(np.isin(labels, (1, 6)), 0, labels)
+        labels[5:35, 30:36, 20:26] = labels[5:35, 30:36, 44:50] = 1
+        labels[10:12, 30:36, 26:28] = 3  # the left ventricle touches one of them
+        return labels
+
+    mmwhs(tmp_path / "in", phantoms, tubes)
+    assert prepare("mmwhs", tmp_path / "in", tmp_path / "data") == 0
+    dataset = read_dataset(tmp_path / "data")
+    for patient in dataset.patients:
+        assert patient.merge == (0, 1, 2, 3, 4, 5, 1, 7, 4)
+        assert "clearly in front" in dataset.source["cases"][patient.id]["aorta"]
+
+
+def test_names_in_capitals(tmp_path, phantoms):
+    mmwhs(tmp_path / "in", phantoms)
+    place = tmp_path / "in" / "ct_train"
+    for path in list(place.iterdir()):
+        if "1001" in path.name:
+            path.rename(place / path.name.replace("_image.nii.gz", "_IMAGE.NII.GZ").replace("_label.nii", "_Label.nii"))
+    assert prepare("mmwhs", tmp_path / "in", tmp_path / "data") == 0
+    assert len(read_dataset(tmp_path / "data").patients) == 3
+
+
 def test_a_value_that_mmwhs_does_not_have(tmp_path, phantoms, capsys):
     mmwhs(tmp_path / "in", phantoms)
     labels = phantoms[1].labels.astype(np.int16)
@@ -185,6 +210,31 @@ def test_subjects_without_a_heart_and_without_hu_are_left_out(tmp_path, phantoms
     assert [p.id for p in dataset.patients] == ["s0010", "s0011", "s0012"]
     assert "1 of 5 were left out: none of the structures is in them" in dataset.source["warnings"]
     assert any(text.startswith("s0021: left out: 99 % of the values") for text in dataset.source["warnings"])
+
+
+def test_those_who_are_left_are_drawn_into_the_splits(tmp_path, phantoms):
+    for k, phantom in enumerate(phantoms):
+        subject(tmp_path / "in", f"s{k}", phantom, FILES)
+        subject(tmp_path / "in", f"t{k}", phantom, FILES)
+        write(tmp_path / "in" / f"t{k}" / "ct.nii.gz", np.clip(phantom.volume.voxels, 0, 255))
+    assert prepare("totalsegmentator", tmp_path / "in", tmp_path / "data") == 0
+    dataset = read_dataset(tmp_path / "data")
+    assert sorted(p.splits[0] for p in dataset.patients) == ["test", "train", "validation"]
+    for k in (1, 2):
+        shutil.rmtree(tmp_path / "in" / f"s{k}")
+    assert prepare("totalsegmentator", tmp_path / "in", tmp_path / "data") == 0
+    alone = read_dataset(tmp_path / "data")
+    assert alone.split_kind == "block"
+    assert {"train", "validation", "test"} <= set(alone.patients[0].splits)
+
+
+@pytest.mark.parametrize("value", [-5, 255])
+def test_a_file_that_is_no_mask_is_refused(tmp_path, phantoms, capsys, value):
+    subject(tmp_path / "in", "s1", phantoms[0], FILES)
+    odd = np.where(phantoms[0].labels == 3, value, 0).astype(np.int16)
+    write(tmp_path / "in" / "s1" / "segmentations" / "heart_ventricle_left.nii.gz", odd)
+    assert prepare("totalsegmentator", tmp_path / "in", tmp_path / "data") == 2
+    assert "heart_ventricle_left.nii.gz holds values from" in capsys.readouterr().err
 
 
 def test_a_real_subject(shared, tmp_path):

@@ -218,6 +218,133 @@ def test_the_table_of_who_is_who_stays_with_the_user(source, capsys):
     path.unlink()
 
 
+def test_a_segmentation_of_one_phase_is_not_laid_over_another(tmp_path, capsys):
+    slices = {}
+    for number, phase in enumerate((40, 75), 1):
+
+        def edit(dataset, z, phase=phase):
+            dataset.SeriesInstanceUID = f"{SERIES}.8"
+            dataset.FrameOfReferenceUID = f"{SERIES}.6"
+            dataset.NominalPercentageOfCardiacPhase = float(phase)
+
+        slices[phase] = write_study(tmp_path / "study" / str(phase), 0, edit=edit, number=number)
+    write_segmentation(tmp_path / "study" / "seg.dcm", slices[75], without_255(0))
+    assert prepare(tmp_path / "study") == 0
+    dataset = read_dataset(tmp_path / "data")
+    assert dataset.source["cases"][dataset.patients[0].id] == {"cardiac_phase": "75 %"}
+    capsys.readouterr()
+    assert prepare(tmp_path / "study", "--series=1") == 2
+    assert "was drawn on another series, or another phase" in capsys.readouterr().err
+    assert prepare(tmp_path / "study", "--series=2") == 0
+
+
+def test_a_segmentation_in_a_folder_of_its_own_by_any_name(source):
+    for index, name in enumerate(NAMES):
+        slices = sorted((source / "images" / name).iterdir())
+        write_segmentation(source / "masks" / name / "IM0001", slices, without_255(index))
+    assert prepare(source) == 0
+    same(source, without_255)
+
+
+def shared_by_name(source):
+    """Pictures of one study, which the others' slices are called like."""
+    pictures(source, 0, "one")
+    return source / "masks" / "one"
+
+
+def shared_volume(source):
+    write_nifti(Volume(without_255(0), SPACING, ORIGIN, axes()), source.parent / "one.nii.gz")
+    return source.parent / "one.nii.gz"
+
+
+@pytest.mark.parametrize(
+    ("masks", "told"),
+    [
+        (shared_by_name, "is of one by the export's table"),
+        (shared_volume, "is one mask for 3 studies"),
+    ],
+)
+def test_one_study_s_masks_are_not_laid_over_all(source, capsys, masks, told):
+    assert prepare(source, f"--masks={masks(source)}") == 2
+    assert told in capsys.readouterr().err
+    assert not (source.parent / "data").exists()
+
+
+def test_two_patients_with_the_same_uids_are_not_told_apart_by_the_table(source, tmp_path, capsys):
+    def alike(dataset, z):
+        dataset.SeriesInstanceUID, dataset.SOPInstanceUID = f"{SERIES}.8", f"{SERIES}.9.{z}"
+
+    for index in range(2):
+        write_study(source / "images" / NAMES[index], index, edit=alike)
+    assert main.main(["prepare", "--source=dicom", f"--input={source}", f"--export_png={tmp_path / 'png'}"]) == 0
+    (tmp_path / "png" / "images").rename(tmp_path / "png" / "masks")
+    assert prepare(source, f"--masks={tmp_path / 'png' / 'masks'}") == 2
+    assert "one and two have one SeriesInstanceUID" in capsys.readouterr().err
+
+
+def test_pictures_of_slices_that_share_an_instance_are_refused(source, tmp_path, capsys):
+    write_study(source / "images" / "one", 0, edit=lambda d, z: setattr(d, "SOPInstanceUID", f"{SERIES}.9"))
+    study = source / "images" / "one"
+    assert main.main(["prepare", "--source=dicom", f"--input={study}", f"--export_png={tmp_path / 'png'}"]) == 0
+    name = sorted((tmp_path / "png" / "images").iterdir())[12].name
+    write_pictures(tmp_path / "png" / "masks", phantom(0)[1][12:13], [name])
+    assert prepare(study, f"--masks={tmp_path / 'png' / 'masks'}", f"--output={tmp_path / 'data'}") == 2
+    assert f"{name} may be of several slices" in capsys.readouterr().err
+
+
+def test_pictures_called_like_slices_of_two_series_are_refused(source, capsys):
+    for index, name in enumerate(NAMES):
+        pictures(source, index, name)
+    write_study(source / "images" / "two" / "thin", 1, number=2)
+    assert prepare(source, "--series=best") == 2
+    assert "CT1_0000.png may be of several slices" in capsys.readouterr().err
+
+
+def issued_once(source):
+    """One of a patient's studies names who gave the id."""
+    for index, name in enumerate(NAMES):
+        edit = (lambda d, z: setattr(d, "IssuerOfPatientID", "A")) if index == 1 else None
+        write_study(source / "images" / name, index, person="ID1", edit=edit)
+
+
+def test_an_id_with_and_without_its_issuer_is_one_person(source):
+    issued_once(source)
+    for index, name in enumerate(NAMES):
+        pictures(source, index, name)
+    assert prepare(source) == 0
+    assert len({p.who for p in read_dataset(source.parent / "data").patients}) == 1
+
+
+def test_one_name_and_birth_date_under_two_ids_is_told(source):
+    def named(dataset, z):
+        dataset.PatientName = "Other^Patient"
+
+    write_study(source / "images" / "three", 2, edit=named)
+    for index, name in enumerate(NAMES):
+        pictures(source, index, name)
+    assert prepare(source) == 0
+    dataset = read_dataset(source.parent / "data")
+    keys = sorted(of_person(dataset, index).who for index in range(2))
+    assert f"{keys[0]} and {keys[1]} have one name and date of birth" in dataset.source["warnings"][0]
+
+
+def test_counts_of_patients_for_the_splits(source):
+    for index, name in enumerate(NAMES):
+        pictures(source, index, name)
+    assert prepare(source, "--splits=2,0,1") == 0
+    splits = sorted(p.splits[0] for p in read_dataset(source.parent / "data").patients)
+    assert splits == ["test", "train", "train"]
+
+
+def test_a_folder_called_like_a_note_is_a_study(source):
+    (source / "images" / "two").rename(source / "images" / "Dr.md")
+    (source / "images" / "readme.md").write_text("notes")
+    for index, name in ((0, "one"), (1, "Dr.md"), (2, "three")):
+        pictures(source, index, name)
+    assert prepare(source) == 0
+    same(source)
+
+
 def test_pictures_go_out_and_painted_come_back(source, tmp_path, capsys):
     assert main.main(["prepare", "--source=dicom", f"--input={source}", f"--export_png={tmp_path / 'png'}"]) == 0
     said = capsys.readouterr().out
@@ -308,6 +435,20 @@ def empty_study(source):
     (source / "images" / "two").mkdir()
 
 
+def two_patients_in_one(source):
+    write_study(source / "images" / "two", 1, edit=lambda d, z: setattr(d, "PatientID", f"ID{z % 2}"))
+
+
+def pictures_and_a_segmentation(source):
+    slices = sorted((source / "images" / "two").iterdir())
+    write_segmentation(source / "masks" / "two" / "seg.dcm", slices, without_255(1))
+
+
+def odd_trigger_time(source):
+    write_study(source / "images" / "two", 1, edit=lambda d, z: setattr(d, "TriggerTime", ["10", "20"]))
+    (source / "images" / "two" / "CT1_0003.dcm").unlink()
+
+
 def two_of_a_name(source):
     (source / "masks" / "two.dcm").write_bytes(b"x")
 
@@ -324,6 +465,9 @@ def two_of_a_name(source):
         (lost_slice, "two: 1 slices seem to be missing in 1 places"),
         (empty_study, "two holds no file"),
         (two_of_a_name, "masks holds two twice: remove one"),
+        (two_patients_in_one, "two: the slices are of several patients"),
+        (pictures_and_a_segmentation, "holds pictures and a segmentation: leave the one that counts"),
+        (odd_trigger_time, "two: 1 slices seem to be missing"),
     ],
 )
 def test_what_does_not_fit_is_one_line_and_no_dataset(source, capsys, damage, told):
@@ -344,11 +488,36 @@ def test_what_does_not_fit_is_one_line_and_no_dataset(source, capsys, damage, to
         (["--source=dicom", "--input=nowhere", "--masks=none", "--output=x"], "there are no masks at none"),
         (["--source=png_pairs", "--input=x", "--series=1", "--output=x"], "has no use for --series: leave it out"),
         (["--source=mmwhs", "--input=x", "--repair", "--output=x"], "has no use for --repair"),
+        (["--source=dicom", "--input=x", "--export_png=y", "--masks=z"], "--export_png has no use for --masks"),
+        (["--source=dicom", "--input={}", "--max_off_palette=7", "--output=x"], "from 0 to below 1, not 7"),
+        (["--source=dicom", "--input={}", "--series=\u00b2", "--output=x"], "names 0 of the series"),
+        (["--source=dicom", "--input={}", "--series=" + "9" * 5000, "--output=x"], "names 0 of the series"),
+        (["--source=dicom", "--input={}", "--output=."], "is the folder that you are in, or above it"),
         (["--source=png_pairs", "--input=x", "--export_png=y"], "--export_png makes pictures of DICOM studies"),
         (["--source=dicm", "--input=x", "--output=x"], "there is no source 'dicm'; did you mean dicom?"),
     ],
 )
-def test_mistakes_on_the_command_line(capsys, words, told):
+def test_mistakes_on_the_command_line(tmp_path, capsys, words, told):
+    write_study(tmp_path / "study", 0)
+    words = [word.replace("{}", str(tmp_path / "study")) for word in words]
     words = [*words, "--output=x"] if len(words) == 1 else words
     assert main.main(["prepare", *words]) == 2
     assert told in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_a_trigger_time_of_two_values_tells_no_phase(source):
+    write_study(source / "images" / "two", 1, edit=lambda d, z: setattr(d, "TriggerTime", ["10", "20"]))
+    for index, name in enumerate(NAMES):
+        pictures(source, index, name)
+    assert prepare(source) == 0
+    same(source)
+
+
+def test_a_link_to_a_dataset_stays_a_link(source, tmp_path):
+    for index, name in enumerate(NAMES):
+        pictures(source, index, name)
+    assert prepare(source) == 0
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    assert prepare(source, f"--output={tmp_path / 'link'}") == 0
+    assert (tmp_path / "link").is_symlink()
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]

@@ -149,3 +149,34 @@ def test_the_dataset_does_not_hold_the_path_it_came_from(tmp_path, source):
     source.rename(place)
     assert prepare(tmp_path, place) == 0
     assert "Zwicknagl" not in (tmp_path / "data" / "dataset.json").read_text()
+
+
+def test_a_table_tells_that_two_volumes_are_one_person(tmp_path, source):
+    (tmp_path / "who.csv").write_text("file,patient\np0,a\np1,b\np2,a\n")
+    assert prepare(tmp_path, source, f"--patients={tmp_path / 'who.csv'}") == 0
+    first, other, last = read_dataset(tmp_path / "data").patients
+    assert first.who == last.who == "a"
+    assert first.splits[0] == last.splits[0] != other.splits[0]
+
+
+def test_structures_that_the_map_does_not_name_are_unknown(tmp_path, source):
+    flags = [f"--input={source}", f"--output={tmp_path / 'data'}", f"--labels={tmp_path / 'map.json'}"]
+    assert main.main(["prepare", "--source=nifti_pairs", *flags]) == 0
+    assert {p.merge for p in read_dataset(tmp_path / "data").patients} == {(0, 0, 2, 3, 0, 5, 0, 0, 0)}
+
+
+def test_values_that_are_no_hu_are_refused_by_their_file(tmp_path, source, capsys):
+    hu, _ = patient(1)
+    write(source / "images", "p1", np.clip(hu, 0, 255).astype(np.int16), order=np.array([[1, -1], [0, 1], [2, -1]]))
+    assert prepare(tmp_path, source) == 2
+    assert "p1.nii.gz: 99 % of the values lie" in capsys.readouterr().err
+
+
+def test_padding_becomes_air(tmp_path, source):
+    hu, labels = patient(1)
+    hu[:2] = -3024
+    write(source / "images", "p1", hu)
+    write(source / "labels", "p1", labels)
+    assert prepare(tmp_path, source) == 0
+    dataset = read_dataset(tmp_path / "data")
+    assert dataset.images(1).min() == -1000

@@ -6,9 +6,10 @@ import pytest
 
 from heartseg_jax.anatomy import FOREGROUND, Structure
 from heartseg_jax.errors import UserError
-from heartseg_jax.imaging.dicom_seg import read_segmentation, referenced_series
+from heartseg_jax.imaging.dicom_seg import read_segmentation, references
 from heartseg_jax.imaging.dicom_series import look
-from heartseg_jax.imaging.meanings import AORTA
+from heartseg_jax.imaging.meanings import AORTA, merge_for
+from tests.dicom_writer import write_series
 from tests.studies import phantom, write_segmentation, write_study
 
 
@@ -42,7 +43,20 @@ def test_every_type_gives_the_labels_that_were_written(study, block, labels, tmp
     assert found.known == set(range(1, 9))
     assert (found.strange, found.overlapping) == (0, 0)
     (header,) = look(tmp_path / "seg.dcm").segmentations
-    assert referenced_series(header) == block.members[0].header.series_uid
+    assert references(header).series_uid == block.members[0].header.series_uid
+    assert references(header).instances == {member.header.instance_uid for member in block.members}
+
+
+@pytest.mark.parametrize("kind", ["BINARY", "FRACTIONAL", "LABELMAP"])
+def test_frames_may_begin_within_a_byte(tmp_path, kind):
+    """61 x 47 pixels are no whole number of bytes of one bit each."""
+    rng = np.random.default_rng(0)
+    hu = rng.integers(-1000, 500, (21, 61, 47)).astype(np.int16)
+    slices = write_series(tmp_path / "study", hu)
+    labels = rng.integers(0, 9, hu.shape).astype(np.uint8)
+    write_segmentation(tmp_path / "seg.dcm", slices, labels, kind=kind)
+    odd = look(tmp_path / "study").candidates[0].block
+    np.testing.assert_array_equal(read(tmp_path / "seg.dcm", odd).labels, labels)
 
 
 def test_segments_are_told_by_name_where_codes_say_nothing(study, block, labels, tmp_path):
@@ -68,6 +82,12 @@ def test_a_map_names_segments_by_number_or_label(study, block, labels, tmp_path)
     assert found.known == {AORTA, 4}
     np.testing.assert_array_equal(found.labels == AORTA, labels == 1)
     np.testing.assert_array_equal(found.labels == 4, labels == 2)
+
+
+def test_one_vena_cava_is_not_the_structure(study, block, labels, tmp_path):
+    cava = Structure(1, "inferior vena cava", "", (0, 0, 0), (0, 0, 0), "64131007")
+    write_segmentation(tmp_path / "seg.dcm", study, np.where(labels == 8, 1, 0), structures=[cava])
+    assert merge_for(read(tmp_path / "seg.dcm", block).known) == (0,) * 9
 
 
 def test_a_voxel_of_two_structures_is_nobodys(study, block, labels, tmp_path):

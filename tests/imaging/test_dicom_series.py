@@ -1,13 +1,17 @@
 """A known volume written as DICOM in many ways and read back: HU, geometry, order, phases, and what is refused."""
 
+import os
 import shutil
+import subprocess
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
 from pydicom import uid
 
+import main
 from heartseg_jax.errors import UserError
 from heartseg_jax.imaging.dicom_series import candidates_of, read_study
 from heartseg_jax.imaging.phantom import PhantomSpec, generate
@@ -337,3 +341,92 @@ def test_a_path_without_a_study_is_a_clear_line(tmp_path, what):
         path.write_bytes(b"PK\x03\x04" + b"\0" * 100 + b"PK\x05\x06" + b"\xff" * 18)
     with pytest.raises(UserError, match="x.zip|folder"):
         read_study(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("Li^Bo", "Li Bo CTA"),
+        ("Zwicknagl^Leopoldine", "CTA zwicknagls heart"),
+        ("\u5c71\u7530^\u592a\u90ce", "\u5c71\u7530\u592a\u90ce CTA"),
+        ("Nobody^Else", "CTA 17.04.1931"),
+        ("Nobody^Else", "19310417 heart"),
+        ("Nobody^Else", "Spital Hinterwald CTA"),
+        ("Nobody^Else", "acc5550123"),
+    ],
+)
+def test_a_description_that_tells_who_it_is_is_not_shown(hu, tmp_path, name, words):
+    def edit(dataset, z):
+        dataset.SpecificCharacterSet = "ISO_IR 192"
+        dataset.PatientName, dataset.SeriesDescription = name, words
+
+    write_series(tmp_path / "study", hu[:3], edit=edit)
+    ((candidate,), _) = candidates_of(tmp_path / "study")
+    assert candidate.description == "(not shown: it names the patient)"
+
+
+def test_a_description_that_tells_nothing_is_shown(hu, tmp_path):
+    edit = put(PatientName="van der CT^De", SeriesDescription="CTA de coeur 1.0 Bv40 75 %")
+    write_series(tmp_path / "study", hu[:3], edit=edit)
+    ((candidate,), _) = candidates_of(tmp_path / "study")
+    assert candidate.description == "CTA de coeur 1.0 Bv40 75 %"
+
+
+def test_slices_of_two_patients_are_no_series(hu, tmp_path):
+    write_series(tmp_path / "study", hu, edit=put(lambda z: z % 2 == 1, PatientID="ID1"))
+    ((candidate, *_), _) = candidates_of(tmp_path / "study")
+    assert checks(candidate.findings)["mixed_patients"] == "refuse"
+    write_series(tmp_path / "other", hu, edit=put(lambda z: z % 2 == 1, PatientID=""))
+    ((candidate, *_), _) = candidates_of(tmp_path / "other")
+    assert "mixed_patients" not in checks(candidate.findings), "an empty id is no other patient"
+
+
+def test_a_zip_of_many_files_is_opened_once(tmp_path, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "many.zip", "w") as archive:
+        for number in range(300):
+            archive.writestr(f"{number}.txt", "x")
+    opened = []
+    real = zipfile.ZipFile
+
+    class Counted(real):
+        def __init__(self, *words, **more):
+            opened.append(words)
+            super().__init__(*words, **more)
+
+    monkeypatch.setattr(zipfile, "ZipFile", Counted)
+    candidates, found = candidates_of(tmp_path / "many.zip")
+    assert (candidates, len(opened)) == ([], 1)
+    assert checks(found) == {"not_dicom": "note"}
+
+
+def test_a_zip_whose_packing_is_damaged(hu, tmp_path):
+    paths = write_series(tmp_path / "study", hu[:3])
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_LZMA) as archive:
+        archive.write(paths[0], "a.dcm")
+    content = bytearray((tmp_path / "a.zip").read_bytes())
+    content[60:400] = bytes(340)
+    (tmp_path / "a.zip").write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.dcm in .*a\.zip cannot be unpacked"):
+        candidates_of(tmp_path / "a.zip")
+
+
+def test_no_folder_is_too_deep(tmp_path):
+    place = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(1100):
+        os.mkdir("a", dir_fd=place)
+        below = os.open("a", os.O_RDONLY, dir_fd=place)
+        os.close(place)
+        place = below
+    os.close(place)
+    try:
+        with pytest.raises(UserError):
+            candidates_of(tmp_path)
+    finally:
+        subprocess.run(["rm", "-rf", str(tmp_path / "a")], check=True)  # too deep for pytest's own cleaning
+
+
+def test_names_that_are_no_text(hu, tmp_path, capfd):
+    place = os.path.join(os.fsencode(tmp_path), b"M\xfcller")
+    write_series(Path(os.fsdecode(place)), hu)
+    assert main.main(["check", f"--input={os.fsdecode(place)}"]) == 0
+    assert "fit for use" in capfd.readouterr().out

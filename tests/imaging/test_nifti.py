@@ -165,3 +165,46 @@ def test_a_label_map_that_was_interpolated_is_refused(tmp_path):
         read_labels(tmp_path / "a.nii")
     nibabel.Nifti1Image(np.full((3, 3, 3), 7.0, np.float32), np.eye(4)).to_filename(tmp_path / "b.nii")
     assert read_labels(tmp_path / "b.nii").voxels.dtype == np.int32
+
+
+def test_metres_are_brought_to_mm(tmp_path):
+    straight = image()
+    affine = straight.affine.copy()
+    affine[:3] /= 1000
+    other = nibabel.Nifti1Image(np.asarray(straight.dataobj), affine)
+    other.header.set_xyzt_units("meter")
+    other.to_filename(tmp_path / "a.nii")
+    volume = read_nifti(tmp_path / "a.nii")
+    np.testing.assert_allclose(volume.spacing_mm, (3, 2, 1.5), atol=1e-5)
+    np.testing.assert_allclose(volume.origin_mm, (-10, 20, 30), atol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1e-5, 1e4])
+def test_voxels_of_no_patient(tmp_path, scale):
+    nibabel.Nifti1Image(np.zeros((4, 5, 6), np.int16), np.diag([scale, scale, scale, 1])).to_filename(
+        tmp_path / "a.nii"
+    )
+    with pytest.raises(UserError, match=r"a\.nii has voxels of .* mm: no patient's"):
+        read_nifti(tmp_path / "a.nii")
+
+
+def test_an_offset_beyond_all_bounds(tmp_path):
+    image().to_filename(tmp_path / "a.nii")
+    content = bytearray((tmp_path / "a.nii").read_bytes())
+    content[108:112] = np.float32(1e30).tobytes()
+    (tmp_path / "a.nii").write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.nii"):
+        read_nifti(tmp_path / "a.nii")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32, np.uint32, np.int64, np.uint64, np.float32])
+def test_labels_of_every_type(tmp_path, dtype):
+    values = np.arange(4 * 5 * 6).reshape(4, 5, 6).astype(dtype)
+    nibabel.Nifti1Image(values, np.eye(4), dtype=dtype).to_filename(tmp_path / "a.nii")
+    found = read_labels(tmp_path / "a.nii").voxels
+    assert found.dtype.kind in "iu"
+    np.testing.assert_array_equal(found, values.transpose(2, 1, 0))
+    if np.dtype(dtype).itemsize == 8:
+        nibabel.Nifti1Image(values + dtype(2**40), np.eye(4), dtype=dtype).to_filename(tmp_path / "a.nii")
+        with pytest.raises(UserError, match="small whole numbers"):
+            read_labels(tmp_path / "a.nii")

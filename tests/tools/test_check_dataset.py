@@ -68,9 +68,20 @@ def test_many_patients_are_spread_over_the_picture(tmp_path, capsys):
     [
         (["--input={d}", "--series=1"], "check --series is for a study alone"),
         (["--input={d}/..", "--output=x.png"], "check --output is for a dataset alone"),
+        (["--input={d}", "--output=x.pdf"], "let it end in .png"),
+        (["--input={d}", "--output=reports"], "let it end in .png"),
     ],
 )
 def test_flags_of_another_kind_of_input(tmp_path, capsys, words, told):
     write_tiny(tmp_path / "d")
     assert main.main(["check", *[word.replace("{d}", str(tmp_path / "d")) for word in words]]) == 2
     assert told in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_a_picture_that_cannot_be_written_does_not_cost_the_verdict(tmp_path, capsys):
+    write_tiny(tmp_path / "d")
+    (tmp_path / "file").write_text("x")
+    assert main.main(["check", f"--input={tmp_path / 'd'}", f"--output={tmp_path / 'file' / 'x.png'}"]) == 2
+    shown = capsys.readouterr()
+    assert shown.out.startswith(f"{tmp_path / 'd'}: ")
+    assert len(shown.err.strip().splitlines()) == 1

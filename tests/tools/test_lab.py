@@ -1,6 +1,7 @@
 """The laboratory: its folds, its resuming, its table worked out by hand, and when it may name a direction."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -130,6 +131,22 @@ def test_a_choice_by_slices_never_sees_what_the_fold_leaves_out(dataset):
     for fold in folds_of(dataset, Job("scratch", "slice", 0, 0)):
         inner = inner_fold(fold).dataset
         assert not set(fold.dataset.examples("test")) & set(inner.examples("test") + inner.examples("train"))
+
+
+def test_a_person_with_two_volumes_is_one_patient(tmp_path):
+    dataset = write_tiny(tmp_path / "data", splits=dict.fromkeys("abcd", "train"))
+    patients = [replace(p, person="x") if p.id in "ac" else p for p in dataset.patients]
+    dataset = replace(dataset, patients=tuple(patients))
+    folds = folds_of(dataset, Job("scratch", "patient", 0, 0))
+    tested = [{p.id for p in fold.dataset.patients_in("test")} for fold in folds]
+    assert [fold.name for fold in folds] == ["x", "b", "d"]
+    assert tested == [{"a", "c"}, {"b"}, {"d"}]
+    for fold in [*folds, *folds_of(dataset, Job("scratch", "patient", 2, 0))]:
+        for part in (fold, inner_fold(fold)):
+            by_person = {}
+            for patient in part.dataset.patients:
+                by_person.setdefault(patient.who, set()).add(patient.splits)
+            assert all(len(splits) == 1 for splits in by_person.values())
 
 
 def test_one_training_patient_is_too_few_to_choose_by(dataset):
