@@ -17,13 +17,21 @@ from pydicom.errors import InvalidDicomError
 from pydicom.tag import Tag
 
 from heartseg_jax.imaging.dicom_files import Source
-from heartseg_jax.imaging.dicom_values import Unreadable, Vector, number, text, vector, whole
+from heartseg_jax.imaging.dicom_values import TAGS, Unreadable, Vector, item, number, text, vector, whole
 
 # Odd values are ours to judge, and threads decode: the filter is set once, for pydicom alone.
 warnings.filterwarnings("ignore", module=r"pydicom\b")
 
 T = TypeVar("T")
 EMPTY = pydicom.Dataset()
+READ = """SOPClassUID Modality SeriesInstanceUID SOPInstanceUID FrameOfReferenceUID PatientID Rows Columns
+SamplesPerPixel PhotometricInterpretation BitsAllocated BitsStored HighBit PixelRepresentation NumberOfFrames ImageType
+ContrastBolusAgent GantryDetectorTilt SliceThickness SpacingBetweenSlices PixelPaddingValue TransferSyntaxUID
+DirectoryRecordSequence SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence TemporalPositionIndex
+TemporalPositionIdentifier TriggerTime NominalPercentageOfCardiacPhase ImagePositionPatient ImageOrientationPatient
+PixelSpacing RescaleSlope RescaleIntercept"""
+"""What is looked at in every file."""
+TAGS.update((name, Tag(name)) for name in READ.split())
 NATIVE = (pydicom.uid.ImplicitVRLittleEndian, pydicom.uid.ExplicitVRLittleEndian)
 MOST_FRAMES = 10_000
 """Of one file; the largest cardiac studies, of all phases, have half as many."""
@@ -98,7 +106,7 @@ def read_header(source: Source) -> Header | None:
             return None
         file.seek(0)
         dataset = parse(file, stop_before_pixels=True)
-        if dataset.get_item("DirectoryRecordSequence") is not None:
+        if item(dataset, "DirectoryRecordSequence") is not None:
             return None
         syntax = guarded(lambda: text(getattr(dataset, "file_meta", EMPTY), "TransferSyntaxUID"))
         # The parser stops at the pixels' tag: what follows there, follows or not. A deflated file is unpacked whole.
@@ -115,7 +123,7 @@ def read_header(source: Source) -> Header | None:
 
 def _plain(dataset: pydicom.Dataset, syntax: str, offset: int, head: bytes) -> Plain | None:
     """Return where the pixels lie, `head` being what stands at the pixels' tag; None where a decoder must look."""
-    if syntax not in NATIVE or head[:4] != b"\xe0\x7f\x10\x00" or dataset.get_item("NumberOfFrames") is not None:
+    if syntax not in NATIVE or head[:4] != b"\xe0\x7f\x10\x00" or item(dataset, "NumberOfFrames") is not None:
         return None
     allocated, stored = whole(dataset, "BitsAllocated") or 0, whole(dataset, "BitsStored") or 0
     if allocated not in (8, 16) or not 0 < stored <= allocated or whole(dataset, "HighBit") != stored - 1:
@@ -161,7 +169,7 @@ def _header(source: Source, dataset: pydicom.Dataset, syntax: str, has_pixels: b
     if not 1 <= frames <= MOST_FRAMES:
         raise Unreadable(f"it claims {frames} frames")
     padding = limit = None
-    if dataset.get_item("PixelPaddingValue") is not None:
+    if item(dataset, "PixelPaddingValue") is not None:
         padding = dataset.get("PixelPaddingValue")
         limit = dataset.get("PixelPaddingRangeLimit", padding)
     return Header(
@@ -199,7 +207,7 @@ def _syntax_name(syntax: str) -> str:
 
 def _places(dataset: pydicom.Dataset, frames: int) -> tuple[Place, ...]:
     shared, each = (
-        dataset.get(name) if dataset.get_item(name) is not None else None
+        dataset.get(name) if item(dataset, name) is not None else None
         for name in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
     )
     if each and len(each) != frames:
@@ -238,7 +246,7 @@ def _place(dataset: pydicom.Dataset, groups: tuple[pydicom.Dataset, ...]) -> Pla
 
 def _told(dataset: pydicom.Dataset, name: str) -> str:
     """Return an element's value in words, '' where it is absent, which is told without converting anything."""
-    if dataset.get_item(name) is None:
+    if item(dataset, name) is None:
         return ""
     value = dataset.get(name)
     return "" if value is None else str(value)

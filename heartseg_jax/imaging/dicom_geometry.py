@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from heartseg_jax.imaging.dicom import Header, Place
+from heartseg_jax.imaging.dicom_values import Vector
 from heartseg_jax.imaging.findings import NOTE, REFUSE, WARN, Finding
 
 SAME_PLACE_MM = 0.01
@@ -45,9 +47,12 @@ class Block(NamedTuple):
 
 def normal_of(place: Place) -> np.ndarray | None:
     """Return the unit normal of a frame's plane, or None where its orientation is absent or no rotation."""
-    if place.orientation is None:
-        return None
-    row, column = np.array(place.orientation[:3]), np.array(place.orientation[3:])
+    return None if place.orientation is None else _normal(place.orientation)
+
+
+@functools.lru_cache(maxsize=1024)
+def _normal(orientation: Vector) -> np.ndarray | None:
+    row, column = np.array(orientation[:3]), np.array(orientation[3:])
     products = np.array([row @ row - 1, column @ column - 1, row @ column])
     if np.abs(products).max() > ORTHONORMAL:
         return None

@@ -13,9 +13,18 @@ class Unreadable(Exception):
     """A file that holds no usable image; the message says why, and names no patient."""
 
 
+TAGS: dict[str, Any] = {}
+"""The parser's own tags by name, filled in by `dicom`: to look names up anew in every file is a tenth of reading it."""
+
+
+def item(dataset: Any, name: str) -> Any:
+    """Return an element as it stands in the file, or None where it is absent."""
+    return dataset.get_item(TAGS.get(name, name))
+
+
 def text(dataset: Any, name: str) -> str:
     """Return an element of plain text as it stands, '' where absent: pydicom's own conversion is slow."""
-    element = dataset.get_item(name)
+    element = item(dataset, name)
     if element is None:
         return ""
     value = element.value
@@ -53,7 +62,7 @@ def number(dataset: Any, name: str) -> float | None:
 
 def whole(dataset: Any, name: str) -> int | None:
     """Return an element of VR US, one unsigned number of 16 bits, or None where it is absent or empty."""
-    element = dataset.get_item(name)
+    element = item(dataset, name)
     if element is None:
         return None
     value = element.value
