@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -249,7 +250,8 @@ def group_by_patient(pairs: Sequence[Pair], table: str | Path | None) -> dict[st
                 raise UserError(f"the table {table} {wrong} {len(names)} of the files: {shown}")
     grouped: dict[str, list[Pair]] = {}
     for pair in pairs:
-        grouped.setdefault(owners[pair.image.stem], []).append(pair)
+        # One name may be written in two ways (composed letters or not), by two systems that made the files.
+        grouped.setdefault(unicodedata.normalize("NFC", owners[pair.image.stem]), []).append(pair)
     return {patient: grouped[patient] for patient in sorted(grouped, key=natural_key)}
 
 

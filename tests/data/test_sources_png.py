@@ -91,6 +91,13 @@ def test_padding_with_air_around_the_middle(pairs):
     assert "padded to 6 x 8" in describe(dataset)
 
 
+def test_a_name_written_in_two_ways_is_one_patient(pairs):
+    put(pairs, "M\u00fc_1.png", *image_and_labels(seed=8))
+    put(pairs, "Mu\u0308_2.png", *image_and_labels(seed=9))
+    dataset = run(pairs)
+    assert sorted(p.num_slices for p in dataset.patients) == [1, 1, 2, 2]
+
+
 def test_table_of_patients(pairs, tmp_path):
     table = tmp_path / "t.csv"
     table.write_text("file,patient\nA_2.png,x\nA_10,y\nB_1.png,y\nC_1.png,x\n")
