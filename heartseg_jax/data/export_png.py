@@ -14,7 +14,7 @@ from PIL import Image
 
 from heartseg_jax.data.sources_png import ORIENTATIONS
 from heartseg_jax.data.studies import Chosen
-from heartseg_jax.data.study_masks import COLUMNS, TABLE
+from heartseg_jax.data.study_masks import COLUMNS, TABLE, position_of
 from heartseg_jax.errors import UserError
 from heartseg_jax.imaging import findings
 from heartseg_jax.imaging.dicom_series import read_block
@@ -31,9 +31,9 @@ def export_png(
 ) -> list[dict]:
     """Write `images/KEY_0001.png` and so on, slice by slice in the order of their positions, as they lie in the files.
 
-    `instances.csv` has a row a picture: its file, and the series', the instance's UID and the frame. `export.json` has
-    the window and for each study its spacing, and the `--orientation` that `png_pairs` needs for it. Masks painted on
-    the pictures, of the same names, go back by `prepare --source=dicom`. The folder appears whole or not at all.
+    `instances.csv` has a row a picture: its file, the series' and the instance's UID, frame and position. `export.json`
+    has the window and for each study its spacing, and the `--orientation` that `png_pairs` needs for it. Masks painted
+    on the pictures, of the same names, go back by `prepare --source=dicom`. The folder appears whole or not at all.
 
     Args:
       chosen: what `sources_dicom.choose_all` returned.
@@ -62,12 +62,14 @@ def export_png(
             uid = one.series.members[0].header.series_uid
             _, turn = patient_axial(volume)
             first = number.get(one.key, 0) + 1
-            for plane, frame in zip(volume.voxels, volume.frames, strict=True):
+            assert one.series.block is not None
+            members = one.series.block.members
+            for plane, frame, member in zip(volume.voxels, volume.frames, members, strict=True):
                 number[one.key] = number.get(one.key, 0) + 1
                 name = f"{one.key}_{number[one.key]:04d}.png"
                 grey = np.rint(np.clip((plane.astype(np.float32) - low) / (high - low), 0, 1) * 255)
                 Image.fromarray(grey.astype(np.uint8)).save(partial / "images" / name)
-                rows.append((name, uid, *frame))
+                rows.append((name, uid, *frame, position_of(member)))
             told.append(
                 {
                     "patient": one.key,

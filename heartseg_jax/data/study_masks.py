@@ -25,7 +25,7 @@ from heartseg_jax.imaging.orient import Turn, patient_axial
 from heartseg_jax.imaging.volume import Volume
 
 TABLE = "instances.csv"
-COLUMNS = ("file", "series_uid", "instance_uid", "frame")
+COLUMNS = ("file", "series_uid", "instance_uid", "frame", "position_mm")
 """What the table of an export of PNGs begins with: it leads from each picture back to its instance."""
 
 
@@ -76,6 +76,7 @@ class Row(NamedTuple):
     series_uid: str
     instance_uid: str
     frame: int
+    position: str
 
 
 class Pictures(NamedTuple):
@@ -152,6 +153,7 @@ def _slices_of(pictures: Pictures, members: Sequence[Member], elsewhere: Collect
     """Return which slice each picture shows; None stands for names of two slices."""
     series_uid = members[0].header.series_uid
     by_instance: dict[tuple[str, int], int | None] = {}
+    by_position = {position_of(member): number for number, member in enumerate(members)}
     by_name: dict[str, int | None] = {}
     for number, member in enumerate(members):
         key = (member.header.instance_uid, member.number + 1)
@@ -165,6 +167,8 @@ def _slices_of(pictures: Pictures, members: Sequence[Member], elsewhere: Collect
         if row and row.series_uid != series_uid:
             continue
         z = by_instance.get((row.instance_uid, row.frame)) if row else by_name.get(path.stem)
+        if z is None and row and (row.instance_uid, row.frame) in by_instance:
+            z = by_position.get(row.position)  # instances without a UID of their own, as some anonymisers leave them
         if z is None:
             what = "may be of several slices" if path.stem in by_name or row else "is of no slice that is read"
             raise UserError(
@@ -177,6 +181,11 @@ def _slices_of(pictures: Pictures, members: Sequence[Member], elsewhere: Collect
     if not found:
         raise UserError(f"no mask in {pictures.folder} is of a slice of this study: paint some, or leave the study out")
     return found
+
+
+def position_of(member: Member) -> str:
+    """Return where a frame lies, as the table of an export tells it: x, y, z in mm."""
+    return " ".join(f"{mm:.4f}" for mm in member.place.position_mm or ())
 
 
 def names_of(member: Member) -> set[str]:
@@ -194,6 +203,9 @@ def _table(folder: Path) -> dict[str, Row]:
     try:
         with place.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-        return {Path(row["file"]).stem: Row(row["series_uid"], row["instance_uid"], int(row["frame"])) for row in rows}
+        return {
+            Path(row["file"]).stem: Row(row["series_uid"], row["instance_uid"], int(row["frame"]), row["position_mm"])
+            for row in rows
+        }
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise UserError(f"{place} is no table of an export, or a damaged one; export the pictures again") from error

@@ -18,7 +18,7 @@ MOST_PANELS, COLUMNS = 24, 6
 def montage(dataset: Dataset, path: str | Path, title: str) -> None:
     """Draw up to 24 slices, the same number of each patient; of more patients than that, evenly spread ones."""
     patients = _spread(dataset.patients, MOST_PANELS)
-    each = max(1, min(4, MOST_PANELS // len(patients)))
+    each = max(1, min(12 if len(patients) == 1 else 4, MOST_PANELS // len(patients)))
     panels = [(patient, z) for patient in patients for z in slices_of(patient, each)]
     rows = -(-len(panels) // COLUMNS)
     present: set[int] = set()

@@ -102,12 +102,14 @@ def _person(dataset: Any) -> Person:
     def word(name: str) -> str:
         return str(dataset.get(name) or "").strip()
 
-    study, name, born = word("StudyInstanceUID"), word("PatientName"), word("PatientBirthDate")
+    # Some anonymisers take even the study's UID away.
+    study = next(filter(None, map(word, ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"))), "")
+    name, born = word("PatientName"), word("PatientBirthDate")
     also = f"name\n{name.casefold()}\n{born}" if name and born else ""
     if word("PatientID"):
         return Person(f"id\n{word('PatientID')}", also, study, True)
     if name:
         return Person(f"name\n{name}\n{born}", also, study, True)
     if not study:
-        raise Unreadable("it has neither a PatientID nor a StudyInstanceUID: nothing tells whose it is")
+        raise Unreadable("it has neither a PatientID nor any UID of its study: nothing tells whose it is")
     return Person(f"study\n{study}", "", study, False)

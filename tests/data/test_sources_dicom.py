@@ -282,14 +282,32 @@ def test_two_patients_with_the_same_uids_are_not_told_apart_by_the_table(source,
     assert "one and two have one SeriesInstanceUID" in capsys.readouterr().err
 
 
-def test_pictures_of_slices_that_share_an_instance_are_refused(source, tmp_path, capsys):
-    write_study(source / "images" / "one", 0, edit=lambda d, z: setattr(d, "SOPInstanceUID", f"{SERIES}.9"))
+def test_slices_without_a_uid_of_their_own_are_told_apart_by_position(source, tmp_path):
+    """As anonymisers leave them, who take the study's UID and the patient away, too."""
+
+    def bare(dataset, z):
+        dataset.SOPInstanceUID = f"{SERIES}.9"
+        for name in ("PatientID", "PatientName", "StudyInstanceUID"):
+            delattr(dataset, name)
+
     study = source / "images" / "one"
+    write_study(study, 0, edit=bare)
     assert main.main(["prepare", "--source=dicom", f"--input={study}", f"--export_png={tmp_path / 'png'}"]) == 0
     name = sorted((tmp_path / "png" / "images").iterdir())[12].name
     write_pictures(tmp_path / "png" / "masks", phantom(0)[1][12:13], [name])
-    assert prepare(study, f"--masks={tmp_path / 'png' / 'masks'}", f"--output={tmp_path / 'data'}") == 2
-    assert f"{name} may be of several slices" in capsys.readouterr().err
+    assert prepare(study, f"--masks={tmp_path / 'png' / 'masks'}", f"--output={tmp_path / 'data'}") == 0
+    dataset = read_dataset(tmp_path / "data")
+    np.testing.assert_array_equal(dataset.images(0), phantom(0)[0][12:13])
+    np.testing.assert_array_equal(dataset.labels(0), phantom(0)[1][12:13])
+    assert any("the study counts as a patient" in text for text in dataset.source["warnings"])
+
+
+def test_a_real_series_goes_out_as_pictures(shared, tmp_path):
+    study = shared / "data" / "dicom" / "siemens_series_j2k"
+    assert main.main(["prepare", "--source=dicom", f"--input={study}", f"--export_png={tmp_path / 'png'}"]) == 0
+    pictures = sorted((tmp_path / "png" / "images").iterdir())
+    assert len(pictures) == 20
+    assert Image.open(pictures[0]).size == (512, 512)
 
 
 def test_pictures_called_like_slices_of_two_series_are_refused(source, capsys):
