@@ -178,9 +178,10 @@ def _export(flags: Mapping[str, str], config: Any | None) -> None:
         raise UserError(f"--export_png has no use for --{strange[0]}: leave it out")
     naming, folder = Naming(), Path(flags["export_png"])
     places = find_places(Path(flags["input"]))
-    chosen = choose_all(places, flags.get("series", ""), naming, flags.get("patients"), progress_bars("files"))
+    chosen, doubts = choose_all(places, flags.get("series", ""), naming, flags.get("patients"), progress_bars("files"))
     window = tuple((settings.base() if config is None else config).data.window_hu)
     told = export_png(chosen, folder, window, progress_bar("studies"))
+    naming.notes += doubts
     _tell(naming, "keep_table" in flags, folder.name)
     print(f"pictures   {folder / 'images'}, HU {window[0]:g} to {window[1]:g} as 0 to 255")
     for study in told:

@@ -11,6 +11,8 @@ from heartseg_jax.errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 """Of pictures."""
+OTHERS = (".nii.gz", ".nii", ".zip", ".dcm")
+"""Of volumes and studies, which tables of patients may name with or without."""
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:
@@ -32,7 +34,8 @@ def read_table(path: Path) -> dict[str, str]:
         if len(row) != 2 or not all(row):
             raise UserError(f"row {number} of {path} must hold a file and a patient, not {','.join(row)!r}")
         name = Path(row[0]).name
-        stem = Path(name).stem if name.lower().endswith(SUFFIXES) else name
+        ending = next((suffix for suffix in (*SUFFIXES, *OTHERS) if name.lower().endswith(suffix)), "")
+        stem = name[: len(name) - len(ending)]
         if owners.setdefault(stem, row[1]) != row[1]:
             raise UserError(f"{path} gives {row[0]} to two patients, {owners[stem]} and {row[1]}")
     return owners

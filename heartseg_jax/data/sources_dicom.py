@@ -56,7 +56,7 @@ def dicom_studies(
       UserError: for whatever is missing, unreadable or contradictory, naming the study and the mend.
     """
     naming = naming or Naming()
-    chosen = choose_all(find_places(folder, masks), series, naming, patients_table, progress)
+    chosen, doubts = choose_all(find_places(folder, masks), series, naming, patients_table, progress)
     # Of all studies: listed and read once.
     shared = pictures_in(Path(masks)) if masks is not None and chosen[0].place.shared else None
     counts: dict[str, int] = {}
@@ -68,7 +68,7 @@ def dicom_studies(
         pictures = shared.of_series(one.series.members[0].header.series_uid) if shared else None
         read = partial(_read, one, pictures, how or Reading(), merge)
         cases.append(Case(identity, one.key, str(one.place.study), partial(axial_size, one.series), read))
-    return Source(cases, {"kind": "dicom", "warnings": list(naming.notes)})
+    return Source(cases, {"kind": "dicom", "warnings": doubts})
 
 
 def axial_size(series: Candidate) -> tuple[int, int]:

@@ -64,7 +64,6 @@ def nifti_pairs(
     about = {
         "kind": "nifti_pairs",
         "label_map": {str(value): label for value, label in meanings.items()} if label_map else {},
-        "warnings": list(naming.notes),
     }
     cases = [
         case_of(pair, called[pair.identity], owners[pair.identity], partial(read_pair, pair, meanings, merge))

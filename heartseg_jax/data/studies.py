@@ -117,8 +117,8 @@ def choose_all(
     naming: Naming,
     patients_table: str | Path | None = None,
     progress: Progress | None = None,
-) -> list[Chosen]:
-    """Read the headers of all cases: which series each gives, and whose it is.
+) -> tuple[list[Chosen], list[str]]:
+    """Read the headers of all cases: which series each gives, and whose it is; and doubts about who is who.
 
     Raises:
       UserError: a study has no series that is fit, or several and none is named.
@@ -156,10 +156,8 @@ def choose_all(
         elsewhere = frozenset(name for member in others for name in names_of(member))
         persons.append(person)
         chosen.append(Chosen(place, one, own, elsewhere, key, tuple(found)))
-    if owners is None:
-        naming.notes += _doubts(chosen, persons)
     _check_shared(chosen)
-    return chosen
+    return chosen, _doubts(chosen, persons) if owners is None else []
 
 
 def _segmentations(place: Place, seen: Look) -> list[Header]:

@@ -59,7 +59,7 @@ def _description(dataset: Any) -> str:
         parts & set(_words(text))
         # Within a longer word, too; some scripts part none.
         or any((len(part) >= 3 or not part.isascii()) and part in text.casefold() for part in parts)
-        or (hospital and hospital in text.casefold())
+        or (len(hospital) >= 3 and hospital in text.casefold())
         or any(date in digits for date in dates)
     ):
         return "(not shown: it names the patient)"

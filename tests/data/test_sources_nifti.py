@@ -152,7 +152,7 @@ def test_the_dataset_does_not_hold_the_path_it_came_from(tmp_path, source):
 
 
 def test_a_table_tells_that_two_volumes_are_one_person(tmp_path, source):
-    (tmp_path / "who.csv").write_text("file,patient\np0,a\np1,b\np2,a\n")
+    (tmp_path / "who.csv").write_text("file,patient\np0.nii.gz,a\np1,b\np2.nii,a\n")
     assert prepare(tmp_path, source, f"--patients={tmp_path / 'who.csv'}") == 0
     first, other, last = read_dataset(tmp_path / "data").patients
     assert first.who == last.who == "a"
