@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from heartseg_jax import settings
+from heartseg_jax.config import load
 from heartseg_jax.errors import GuardStop, UserError
 
 
@@ -138,7 +138,7 @@ def parse(argv: list[str]) -> Call:
     words = list(argv)
     verb = words.pop(0) if words and not words[0].startswith("-") else "train"
     if verb not in VERBS:
-        raise UserError(f"there is no verb '{verb}'{settings.suggestion(verb, list(VERBS))}")
+        raise UserError(f"there is no verb '{verb}'{load.suggestion(verb, list(VERBS))}")
     flags: dict[str, str] = {}
     overrides: dict[str, str] = {}
     while words:
@@ -155,7 +155,7 @@ def parse(argv: list[str]) -> Call:
             continue
         if name not in VERBS[verb].flags:
             known = [f"--{flag}" for flag in VERBS[verb].flags]
-            raise UserError(f"{verb} has no flag --{name}{settings.suggestion(f'--{name}', known)}")
+            raise UserError(f"{verb} has no flag --{name}{load.suggestion(f'--{name}', known)}")
         if name in SWITCHES and equals and value.lower() not in ("true", "false"):
             raise UserError(f"--{name} is a switch: give it alone")
         flags[name] = value.lower() if name in SWITCHES and equals else value
@@ -187,13 +187,13 @@ def usage() -> str:
 def run(call: Call, argv: list[str]) -> None:
     """Carry out one command line. Each verb is imported only when it is asked for."""
     flags = call.flags
-    name, config = settings.load(flags["config"], call.overrides) if "config" in flags else ("", None)
+    name, config = load.load(flags["config"], call.overrides) if "config" in flags else ("", None)
     if call.verb == "train":
         from heartseg_jax.training.train import train
 
         train(config, Path(flags.get("workdir", f"runs/{name}")), argv)
     elif call.verb == "evaluate":
-        from heartseg_jax.tools.evaluate import evaluate
+        from heartseg_jax.verbs.evaluate import evaluate
 
         evaluate(
             Path(flags["workdir"]),
@@ -203,15 +203,15 @@ def run(call: Call, argv: list[str]) -> None:
             output=Path(flags["output"]) if "output" in flags else None,
         )
     elif call.verb == "prepare":
-        from heartseg_jax.data.command import prepare
+        from heartseg_jax.verbs.prepare import prepare
 
         prepare(flags, config)
     elif call.verb == "convert":
-        from heartseg_jax.interop.command import convert
+        from heartseg_jax.verbs.convert import convert
 
         convert(flags)
     elif call.verb == "inspect":
-        from heartseg_jax.tools.inspect import inspect
+        from heartseg_jax.verbs.inspect import inspect
 
         inspect(
             Path(flags["workdir"]),
@@ -221,7 +221,7 @@ def run(call: Call, argv: list[str]) -> None:
             as_json="json" in flags,
         )
     elif call.verb == "lab":
-        from heartseg_jax.tools.lab import lab
+        from heartseg_jax.verbs.lab import lab
 
         lab(config, Path(flags.get("workdir", f"runs/{name}")), argv)
     elif call.verb == "check":
@@ -240,22 +240,22 @@ def check(flags: dict[str, str], name: str, config: Any) -> None:
                 f"check --{flag} is for {'a dataset' if flag == 'output' else 'a study'} alone: leave it out"
             )
     if is_dataset:
-        from heartseg_jax.tools.check_dataset import check_dataset
+        from heartseg_jax.verbs.check_dataset import check_dataset
 
         check_dataset(path, Path(flags["output"]) if "output" in flags else None, as_json=as_json)
     elif "input" in flags:
-        from heartseg_jax.tools.check_study import check_study
+        from heartseg_jax.verbs.check_study import check_study
 
         check_study(path, flags.get("series", ""), as_json=as_json)
     else:
-        from heartseg_jax.tools.check import check_config
+        from heartseg_jax.verbs.check_config import check_config
 
         check_config(name, config, as_json=as_json)
 
 
 def number(flags: dict[str, str], name: str) -> Any:
     """Return a flag's whole number, or None where it was not given."""
-    return settings.parse_value(f"--{name}", flags[name], 0) if name in flags else None
+    return load.parse_value(f"--{name}", flags[name], 0) if name in flags else None
 
 
 def main(argv: list[str]) -> int:

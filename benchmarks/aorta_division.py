@@ -13,8 +13,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from heartseg_jax.imaging.aorta import divide_aorta
-from heartseg_jax.imaging.phantom import PhantomSpec, generate
+from heartseg_jax.imaging.masks.aorta import divide_aorta
+from heartseg_jax.imaging.phantom.generator import PhantomSpec, generate
 
 GRIDS = {"fine": PhantomSpec((90, 110, 110), (2.5, 2.0, 2.0)), "coarse": PhantomSpec((32, 80, 80), (4.5, 3.0, 3.0))}
 

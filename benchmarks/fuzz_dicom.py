@@ -26,9 +26,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import pydicom
 
+from heartseg_jax import findings
 from heartseg_jax.errors import UserError
-from heartseg_jax.imaging import findings
-from heartseg_jax.imaging.dicom_series import candidates_of, read_block
+from heartseg_jax.imaging.dicom.series import candidates_of, read_block
 
 MOST_SECONDS, MOST_BYTES = 10.0, 2 * 2**30
 KINDS = ("flip", "flip_header", "truncate", "delete_tag", "shuffle")

@@ -15,10 +15,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from heartseg_jax import settings
 from heartseg_jax.anatomy import FOREGROUND
-from heartseg_jax.data.store import read_dataset
-from heartseg_jax.evaluation import figures
+from heartseg_jax.config import load
+from heartseg_jax.data.dataset.write import read_dataset
 from heartseg_jax.training.train import train
 
 BASELINES = ("all_background", "nearest_slice", "position_prior")
@@ -35,7 +34,7 @@ def main(argv: list[str]) -> None:
     overrides = dict(word.split("=", 1) for word in argv[3:]) | {"data.path": data}
     summaries = {}
     for patient in read_dataset(data).patients:
-        _, config = settings.load(config_file, overrides | {"data.test_patients": patient.id})
+        _, config = load.load(config_file, overrides | {"data.test_patients": patient.id})
         summaries[patient.id] = train(config, output / patient.id, argv)
     shorts = [s.short for s in FOREGROUND]
     lines = [
@@ -59,7 +58,7 @@ def main(argv: list[str]) -> None:
     (output / "table.md").write_text("\n".join(lines) + "\n")
     (output / "summaries.json").write_text(json.dumps(summaries, indent=1))
     lowest = {name: {"mean_dice": value} for name, value in average.items() if name != "model"}
-    figures.by_patient(cases, output / "by_patient.png", title="Each patient left out in turn", baselines=lowest)
+    slices.by_patient(cases, output / "by_patient.png", title="Each patient left out in turn", baselines=lowest)
     print("\n".join(lines))
 
 

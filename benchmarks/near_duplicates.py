@@ -18,8 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 from PIL import Image
 
-from heartseg_jax.data.likeness import brightness, correlation, prints_of
-from heartseg_jax.data.store import read_dataset
+from heartseg_jax.data.audit.near_duplicates import brightness, correlation, prints_of
+from heartseg_jax.data.dataset.write import read_dataset
 
 
 def as_jpeg(image: np.ndarray) -> np.ndarray:

@@ -27,11 +27,12 @@ import numpy as np
 import optax
 
 import main as command
-from heartseg_jax import settings
 from heartseg_jax.anatomy import IGNORED, NUM_LABELS
+from heartseg_jax.config import load
 from heartseg_jax.data import pipeline
-from heartseg_jax.data.store import Dataset, DatasetWriter, read_dataset
-from heartseg_jax.evaluation import drawing, metrics
+from heartseg_jax.data.dataset.write import Dataset, DatasetWriter, read_dataset
+from heartseg_jax.evaluation import metrics
+from heartseg_jax.figures import drawing
 from heartseg_jax.interop.encoder import load_encoder
 from heartseg_jax.models.unet import Encoder, UNet
 
@@ -117,7 +118,7 @@ FAULTS = (
 
 def slices_of(dataset: Dataset) -> dict[str, Slices]:
     """Return the dataset's slices on the network's grid, images from 0 to 1 by division alone."""
-    _, config = settings.load("configs/scratch.py", {"data.size": str(SIZE), "data.mm_per_pixel": "0"})
+    _, config = load.load("configs/scratch.py", {"data.size": str(SIZE), "data.mm_per_pixel": "0"})
     view = pipeline.view_of(config.data, dataset.intensity)
     found = {}
     for split in SPLITS:

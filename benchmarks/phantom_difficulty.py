@@ -22,7 +22,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from heartseg_jax.anatomy import FOREGROUND
-from heartseg_jax.imaging.phantom import VERSION, Phantom, PhantomSpec, generate
+from heartseg_jax.imaging.phantom.generator import VERSION, Phantom, PhantomSpec, generate
 
 
 def features(phantom: Phantom) -> np.ndarray:

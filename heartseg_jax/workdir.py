@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from ml_collections import FrozenConfigDict
 
-from heartseg_jax import settings
+from heartseg_jax.config import load
 from heartseg_jax.errors import UserError
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "ml_collections")
@@ -93,11 +93,11 @@ def open_for_training(path: Path, config: FrozenConfigDict) -> tuple[Workdir, IO
         raise UserError(f"another process is training in {path}; wait for it or give another --workdir") from None
     # What has no checkpoint yet holds nothing that another config could spoil: the corrected command may go on.
     if workdir.config.is_file() and workdir.checkpoints.is_dir() and any(workdir.checkpoints.iterdir()):
-        changed = settings.differences(read_config(workdir), config)
+        changed = load.differences(read_config(workdir), config)
         if changed:
             raise UserError(f"{path} holds a run of another config ({'; '.join(changed)}); give another --workdir")
     else:
-        write_json(workdir.config, settings.to_plain(config))
+        write_json(workdir.config, load.to_plain(config))
     return workdir, lock
 
 
@@ -108,7 +108,7 @@ def sign(workdir: Workdir, config: FrozenConfigDict, record: Mapping[str, Any]) 
     except (OSError, json.JSONDecodeError):
         before = {}
     earlier = [*before.pop("earlier_starts", []), *([before] if before else [])]
-    write_json(workdir.config, settings.to_plain(config))
+    write_json(workdir.config, load.to_plain(config))
     write_json(workdir.run, {**record, "earlier_starts": earlier})
 
 
@@ -117,7 +117,7 @@ def read_config(workdir: Workdir) -> FrozenConfigDict:
     if not workdir.config.is_file():
         raise UserError(f"no run at {workdir.path} (config.json is missing); give the --workdir of a run")
     try:
-        config = settings.complete(json.loads(workdir.config.read_text()))
+        config = load.complete(json.loads(workdir.config.read_text()))
     except (ValueError, TypeError, AttributeError, RecursionError, UserError) as error:
         raise UserError(
             f"{workdir.config} is damaged, or of another version ({error}); give the --workdir of another run"

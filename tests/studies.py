@@ -12,8 +12,8 @@ from highdicom.sr.coding import CodedConcept
 from PIL import Image
 
 from heartseg_jax.anatomy import FOREGROUND
-from heartseg_jax.imaging.palette import labels_to_rgb
-from heartseg_jax.imaging.phantom import PhantomSpec, generate
+from heartseg_jax.imaging.masks.palette import labels_to_rgb
+from heartseg_jax.imaging.phantom.generator import PhantomSpec, generate
 from tests.dicom_writer import SERIES, write_series
 
 SPACING = (7.0, 4.0, 5.0)

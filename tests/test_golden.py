@@ -8,10 +8,10 @@ import jax
 import numpy as np
 import pytest
 
-from heartseg_jax import settings
-from heartseg_jax.data.augment import PRESETS
-from heartseg_jax.imaging.phantom import PhantomSpec, generate
-from heartseg_jax.models import forward
+from heartseg_jax.config import load
+from heartseg_jax.imaging.phantom.generator import PhantomSpec, generate
+from heartseg_jax.models import registry
+from heartseg_jax.preprocess.augment import PRESETS
 from heartseg_jax.training import steps
 from heartseg_jax.training.phases import plan
 
@@ -34,8 +34,8 @@ def batch():
 @pytest.mark.parametrize("norm", ["none", "batch"])
 def test_the_loss_of_the_first_three_steps(batch, norm):
     overrides = {"data.size": "24", "model.width": "8", "model.levels": "3", "model.norm": norm}
-    _, config = settings.load("configs/quickstart.py", overrides | {"train.warmup_steps": "0"})
-    model = forward.build_model(config.model)
+    _, config = load.load("configs/quickstart.py", overrides | {"train.warmup_steps": "0"})
+    model = registry.build_model(config.model)
     tx, train_step = steps.compiled_phase(
         model, config.train, PRESETS["none"], plan(config.transfer, config.model.levels, 100)[0], 100, 0
     )

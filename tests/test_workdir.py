@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from heartseg_jax import settings, workdir
+from heartseg_jax import workdir
+from heartseg_jax.config import load
 from heartseg_jax.errors import UserError
 
 QUICKSTART = str(Path(__file__).parents[1] / "configs" / "quickstart.py")
@@ -13,7 +14,7 @@ QUICKSTART = str(Path(__file__).parents[1] / "configs" / "quickstart.py")
 
 @pytest.fixture
 def config():
-    return settings.load(QUICKSTART)[1]
+    return load.load(QUICKSTART)[1]
 
 
 def test_a_run_is_taken_up_only_with_its_own_config(tmp_path, config):
@@ -21,7 +22,7 @@ def test_a_run_is_taken_up_only_with_its_own_config(tmp_path, config):
     lock.close()
     assert workdir.read_config(folder) == config
     workdir.open_for_training(tmp_path / "run", config)[1].close()
-    _, other = settings.load(QUICKSTART, {"seed": "1"})
+    _, other = load.load(QUICKSTART, {"seed": "1"})
     folder.checkpoints.joinpath("5").mkdir(parents=True)  # before that, nothing would be spoilt
     with pytest.raises(UserError, match="seed: 0 -> 1"):
         workdir.open_for_training(tmp_path / "run", other)
@@ -29,7 +30,7 @@ def test_a_run_is_taken_up_only_with_its_own_config(tmp_path, config):
 
 
 def test_a_start_is_signed_when_nothing_refuses_it_and_the_earlier_ones_stay(tmp_path, config):
-    _, longer = settings.load(QUICKSTART, {"train.epochs": "9"})
+    _, longer = load.load(QUICKSTART, {"train.epochs": "9"})
     folder, lock = workdir.open_for_training(tmp_path / "run", config)
     workdir.sign(folder, config, {"commit": "a"})
     folder.checkpoints.joinpath("5").mkdir(parents=True)
@@ -44,11 +45,11 @@ def test_a_start_is_signed_when_nothing_refuses_it_and_the_earlier_ones_stay(tmp
 
 
 def test_a_run_of_an_earlier_version_has_the_defaults_of_later_fields(tmp_path, config):
-    plain = settings.to_plain(config)
+    plain = load.to_plain(config)
     del plain["log"], plain["data"]["augment"]
     workdir.write_json(tmp_path / "config.json", plain)
     found = workdir.read_config(workdir.Workdir(tmp_path))
-    assert found.log.to_dict() == settings.base().log.to_dict()
+    assert found.log.to_dict() == load.base().log.to_dict()
     assert (found.data.augment, found.data.size) == ("default", config.data.size)
 
 

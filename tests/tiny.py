@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from heartseg_jax.anatomy import ALL_KNOWN
-from heartseg_jax.data.store import Dataset, DatasetWriter, read_dataset
+from heartseg_jax.data.dataset.write import Dataset, DatasetWriter, read_dataset
 
 SIZE = 32
 SLICES = 6

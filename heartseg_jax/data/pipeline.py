@@ -10,7 +10,7 @@ import grain.python as grain
 import numpy as np
 
 from heartseg_jax.anatomy import IGNORED, NUM_LABELS
-from heartseg_jax.data.store import Dataset, Patient
+from heartseg_jax.data.dataset.write import Dataset, Patient
 from heartseg_jax.imaging import volume
 
 Batch = dict[str, np.ndarray]

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from heartseg_jax.errors import UserError
-from heartseg_jax.interop import graph, keras
+from heartseg_jax.interop import graph, keras_file
 
 SHIPPED = {"brain16": Path(__file__).resolve().parents[1] / "weights" / "brain_encoder16.keras"}
 """Encoders that come with the project, by name."""
@@ -54,14 +54,14 @@ def load_encoder(path: Path, *, channels: int = 3) -> Pretrained:
     path = SHIPPED.get(str(path), path)
     if (path / "conversion.json").is_file():
         return _read_folder(path, channels)
-    file = keras.read(path)
+    file = keras_file.read(path)
     try:
         return from_file(file, channels)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
 
 
-def from_file(file: keras.KerasFile, channels: int = 3) -> Pretrained:
+def from_file(file: keras_file.KerasFile, channels: int = 3) -> Pretrained:
     """Return the encoder of a Keras file that has been read."""
     if file.config is None:
         blocks, notes, left = _by_order(file)
@@ -122,7 +122,7 @@ def regrey(kernel: np.ndarray, channels: int) -> np.ndarray:
     return np.repeat(grey, channels, axis=2).astype(np.float32)
 
 
-def _by_graph(file: keras.KerasFile) -> tuple[list[tuple[str, str]], list[str], list[dict[str, str]]]:
+def _by_graph(file: keras_file.KerasFile) -> tuple[list[tuple[str, str]], list[str], list[dict[str, str]]]:
     """Return the (convolution, norm) names of the way down, notes, and what was left with the reason."""
     assert file.config is not None
     layers = graph.layers(file.config)
@@ -136,7 +136,7 @@ def _by_graph(file: keras.KerasFile) -> tuple[list[tuple[str, str]], list[str], 
     return blocks, list(path.notes), left
 
 
-def _by_order(file: keras.KerasFile) -> tuple[list[tuple[str, str]], list[str], list[dict[str, str]]]:
+def _by_order(file: keras_file.KerasFile) -> tuple[list[tuple[str, str]], list[str], list[dict[str, str]]]:
     """The same for a file without a config: layers in their order, told apart by shape."""
     convs, norms, foreign = [], [], []
     for name, arrays in file.weights.items():
@@ -179,7 +179,7 @@ def _by_order(file: keras.KerasFile) -> tuple[list[tuple[str, str]], list[str], 
     return blocks, [note], left
 
 
-def array_of(file: keras.KerasFile, layer: str, name: str) -> np.ndarray:
+def array_of(file: keras_file.KerasFile, layer: str, name: str) -> np.ndarray:
     """Return one array as finite float32, or raise a UserError."""
     arrays = file.weights.get(layer, {})
     if name not in arrays:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from heartseg_jax.errors import UserError
-from heartseg_jax.interop import graph, keras
+from heartseg_jax.interop import graph, keras_file
 from heartseg_jax.interop.encoder import NORM_NAMES, array_of, check_shape, from_file, row
 
 ACTIVATIONS = ("linear", "sigmoid", "softmax")
@@ -60,14 +60,14 @@ def load_unet(path: Path, *, channels: int = 3) -> KerasUNet:
     Raises:
       UserError: it cannot be read, has no graph, or is no U-Net of this project's kind.
     """
-    file = keras.read(path)
+    file = keras_file.read(path)
     try:
         return unet_from_file(file, channels)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
 
 
-def unet_from_file(file: keras.KerasFile, channels: int = 3) -> KerasUNet:
+def unet_from_file(file: keras_file.KerasFile, channels: int = 3) -> KerasUNet:
     """Return the U-Net of a Keras file that has been read."""
     if file.config is None:
         raise UserError("the file has weights alone, no graph: what its decoder computes cannot be known from it")
@@ -218,7 +218,7 @@ def _met(layer: graph.Layer | None) -> str:
 
 
 def _convolution(
-    file: keras.KerasFile, name: str, kernel: tuple[int, ...], filters: int, place: str, rows: list[dict[str, Any]]
+    file: keras_file.KerasFile, name: str, kernel: tuple[int, ...], filters: int, place: str, rows: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """Return {kernel, bias} of a layer, checked against their shapes; add their rows to the report."""
     arrays = {key: array_of(file, name, key) for key in ("kernel", "bias")}
@@ -229,7 +229,7 @@ def _convolution(
 
 
 def _norm(
-    file: keras.KerasFile, name: str, filters: int, place: str, rows: list[dict[str, Any]]
+    file: keras_file.KerasFile, name: str, filters: int, place: str, rows: list[dict[str, Any]]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return {scale, bias} and {mean, var} of a BatchNormalization."""
     found = {}

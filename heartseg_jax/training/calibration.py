@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from heartseg_jax.models.forward import Batch, network_input
+from heartseg_jax.models.registry import Batch, network_input
 from heartseg_jax.models.unet import UNet
 
 

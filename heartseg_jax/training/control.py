@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from heartseg_jax import settings
+from heartseg_jax.config import load
 from heartseg_jax.workdir import Workdir
 
 CALIBRATION_BATCHES = 8
@@ -25,7 +25,7 @@ def config_of(config: FrozenConfigDict, dataset: Path) -> FrozenConfigDict:
     A frozen random encoder needs its BatchNorm measured on the data, or its signal dies from stage to stage. A guard
     that would stop the run only warns here: that a control fails is a result.
     """
-    changed = ConfigDict(settings.base())
+    changed = ConfigDict(load.base())
     with changed.unlocked():
         changed.update(config)
         changed.data.path = str(dataset.absolute())

@@ -13,10 +13,10 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from heartseg_jax.data.augment import AugmentSettings, augment
 from heartseg_jax.errors import UserError
-from heartseg_jax.models.forward import apply_model, network_input
+from heartseg_jax.models.registry import apply_model, network_input
 from heartseg_jax.models.unet import UNet
+from heartseg_jax.preprocess.augment import AugmentSettings, augment
 from heartseg_jax.training import counts, losses
 from heartseg_jax.training.phases import Phase, build_optimizer, learning_rates
 

@@ -9,21 +9,22 @@ from typing import Any
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from heartseg_jax import workdir as runs
 from heartseg_jax.data import pipeline
-from heartseg_jax.data.augment import PRESETS
-from heartseg_jax.evaluation import figures, report
-from heartseg_jax.evaluation.evaluate import score_split
-from heartseg_jax.inference.predict import make_probabilities
-from heartseg_jax.models.forward import build_model
+from heartseg_jax.evaluation import report
+from heartseg_jax.evaluation.score_split import score_split
+from heartseg_jax.figures import slices
+from heartseg_jax.inference.predictor import make_probabilities
+from heartseg_jax.models.registry import build_model
 from heartseg_jax.models.unet import UNet
-from heartseg_jax.training import control, guards, proof, steps
+from heartseg_jax.preprocess.augment import PRESETS
+from heartseg_jax.progress import say, step_bar
+from heartseg_jax.training import control, guards, phase_log, steps
 from heartseg_jax.training.checkpoints import Checkpoints
-from heartseg_jax.training.ledger import Ledger
-from heartseg_jax.training.opening import Run, enter, first_state, learning_rates, open_run, phase_step, sign, tell
+from heartseg_jax.training.metrics_log import Ledger
 from heartseg_jax.training.phases import phase_at
+from heartseg_jax.training.run import Run, enter, first_state, learning_rates, open_run, phase_step, sign
 
 
 def train(config: Any, path: Path, argv: list[str], *, as_control: bool = False) -> dict[str, Any]:
@@ -65,7 +66,7 @@ def train(config: Any, path: Path, argv: list[str], *, as_control: bool = False)
         # Act 5: the score on patients it never saw, the figures, and the mark that all is there.
         summary = _finish(run, model, state)
         if config.transfer.control:
-            tell("the control: as many steps of the same data above a frozen encoder of random weights")
+            say("the control: as many steps of the same data above a frozen encoder of random weights")
             train(control.config_of(config, run.dataset.path), control.folder_of(path), argv, as_control=True)
             summary = report.with_controls(summary, control.scores(path, summary["split"], int(state.step)))
             report.write_summary(folder.evaluation / "summary.json", summary)
@@ -74,7 +75,7 @@ def train(config: Any, path: Path, argv: list[str], *, as_control: bool = False)
         shares = summary["foreground_fraction"]
         found = guards.check_black(f"{summary['split']} patients", shares["prediction"], shares["truth"])
         for warning in guards.act(found, config.guards):
-            tell(f"WARNING {warning}")
+            say(f"WARNING {warning}")
         if not as_control:
             print(f"\nrun: {folder.path}  (summary.json and cases.csv in evaluation/, pictures in figures/)")
         folder.done.write_text(f"step {int(state.step)}\n")
@@ -98,14 +99,14 @@ def _loop(
         batch_size=config.data.batch_size,
         per_epoch=run.per_epoch,
         write=lambda row: runs.append_metrics(run.folder, row),
-        tell=tell,
+        tell=say,
         task=run.dataset.task,
     )
     ledger.recall(runs.read_metrics(run.folder))
     eval_step = steps.make_eval_step(model, config.train)
     rates = learning_rates(run)
     batch = steps.to_devices(mesh, next(batches))
-    bar = tqdm(total=run.total_steps, initial=first, disable=None, unit="step", smoothing=0.1)
+    bar = step_bar(run.total_steps, first)
     number, entering = -1, False
     train_step: Any = None
     for step in range(first + 1, run.total_steps + 1):
@@ -114,7 +115,7 @@ def _loop(
             if step - 1 == run.phases[number].first and number:
                 state = enter(run, model, mesh, number, state)
             if run.transfers:
-                proof.begin(run, number, state)
+                phase_log.begin(run, number, state)
             ledger.start_clock()
             entering = True
         ends = step == run.phases[number].end
@@ -135,7 +136,7 @@ def _loop(
             row = ledger.look(step, *_watch(run, eval_step, state, mesh))
             ledger.paused(time.perf_counter() - began)
         if ends and run.transfers:
-            proof.end(run, number, state)
+            phase_log.end(run, number, state)
         if row or step % config.log.every_steps == 0:
             ledger.write(step, {group: float(rate[step - 1]) for group, rate in rates.items()}, row)
         if saves and ledger.finite:
@@ -151,7 +152,7 @@ def _loop(
         bar.update()
         bar.set_postfix_str(ledger.brief, refresh=False)
         if bar.disable and row:
-            tell(f"step {step}/{run.total_steps}  {ledger.brief}")
+            say(f"step {step}/{run.total_steps}  {ledger.brief}")
     bar.close()
     return state
 
@@ -195,7 +196,7 @@ def _finish(run: Run, model: Any, state: steps.TrainState) -> dict[str, Any]:
         black = next((row[key] for row in rows if (key := f"{run.tag}/all_background_accuracy") in row), None)
         path = run.folder.figures / "curves.png"
         bounds = [(phase.first, f"phase {n}") for n, phase in enumerate(run.phases, 1)] if len(run.phases) > 1 else []
-        figures.curves(
+        slices.curves(
             rows,
             path,
             title=run.folder.path.name,
@@ -216,4 +217,4 @@ def _draw_inputs(run: Run, root: jax.Array) -> None:
     places = [run.examples.index[n] for n in numbers[:8]]
     names = [run.dataset.patients[p].names[z] for p, z in places]
     path, task = run.folder.figures / "inputs.png", run.dataset.task
-    figures.inputs(np.asarray(image)[:8], np.asarray(label)[:8], path, names=names, task=task)
+    slices.inputs(np.asarray(image)[:8], np.asarray(label)[:8], path, names=names, task=task)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from heartseg_jax import settings
+from heartseg_jax.config import load
 from heartseg_jax.data import pipeline
 from tests.tiny import SIZE, SLICES, tile_labels, write_tiny
 
@@ -89,7 +89,7 @@ def test_percentiles_are_taken_over_what_is_brighter_than_air():
 
 
 def test_eight_bit_images_are_always_normalised_by_percentiles():
-    _, config = settings.load("configs/quickstart.py")
+    _, config = load.load("configs/quickstart.py")
     assert pipeline.view_of(config.data, "uint8").normalise == "percentile"
     assert pipeline.view_of(config.data, "HU").normalise == "window"
 

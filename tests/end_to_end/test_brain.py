@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 import main
-from heartseg_jax import settings
-from heartseg_jax.data.store import read_dataset
+from heartseg_jax.config import load
+from heartseg_jax.data.dataset.write import read_dataset
 from heartseg_jax.training.checkpoints import Checkpoints
 from heartseg_jax.workdir import Workdir, read_metrics
 from tests.tiny import flags, write_tiny
@@ -178,11 +178,11 @@ def test_the_networks_fit_those_of_the_transfer():
         ("configs/brain.py:small", "configs/transfer.py"),
         ("configs/brain.py", "configs/transfer.py:full"),
     ):
-        ours, theirs = settings.load(brain)[1], settings.load(heart)[1]
+        ours, theirs = load.load(brain)[1], load.load(heart)[1]
         assert (ours.model.width, ours.model.levels, ours.model.norm) == (
             theirs.model.width,
             theirs.model.levels,
             theirs.model.norm,
         )
     with pytest.raises(main.UserError, match="the variants of configs/brain.py are '' and 'small', not 'large'"):
-        settings.load("configs/brain.py:large")
+        load.load("configs/brain.py:large")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import main
-from heartseg_jax.data.store import read_dataset
+from heartseg_jax.data.dataset.write import read_dataset
 from tests.tiny import OVERRIDES, flags, write_tiny
 
 QUICKSTART = "--config=configs/quickstart.py"

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 import main
-from heartseg_jax.data.store import read_dataset
+from heartseg_jax.data.dataset.write import read_dataset
 from heartseg_jax.privacy import config_folder, read_salt
 from tests.dicom_writer import PLANTED
 from tests.studies import phantom, write_pictures, write_study

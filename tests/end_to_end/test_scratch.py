@@ -4,16 +4,16 @@ import jax
 import numpy as np
 import pytest
 
-from heartseg_jax import settings
-from heartseg_jax.data.augment import PRESETS
-from heartseg_jax.models.forward import build_model
+from heartseg_jax.config import load
+from heartseg_jax.models.registry import build_model
+from heartseg_jax.preprocess.augment import PRESETS
 from heartseg_jax.training import steps
 from heartseg_jax.training.phases import plan
 
 
 @pytest.mark.slow
 def test_one_step_at_512():
-    _, config = settings.load("configs/scratch.py")
+    _, config = load.load("configs/scratch.py")
     model = build_model(config.model)
     tx, train_step = steps.compiled_phase(
         model, config.train, PRESETS[config.data.augment], plan(config.transfer, config.model.levels, 100)[0], 100, 0

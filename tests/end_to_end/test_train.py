@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import main
-from heartseg_jax.data.store import read_dataset, with_test_patients
+from heartseg_jax.data.dataset.write import read_dataset, with_test_patients
 from heartseg_jax.training.checkpoints import Checkpoints
 from heartseg_jax.workdir import Workdir, read_metrics
 from tests.tiny import OVERRIDES, flags, write_tiny
@@ -90,17 +90,17 @@ def test_a_finished_run_goes_on_when_epochs_are_added(run, data, tmp_path, capsy
 
 
 def test_a_run_cut_short_ends_bit_identical_to_one_that_was_not(run, data, tmp_path, monkeypatch):
-    from heartseg_jax.training import ledger
+    from heartseg_jax.training import metrics_log
 
     path = tmp_path / "cut"
-    real = ledger.Ledger.take
+    real = metrics_log.Ledger.take
 
     def cut(self, step, current):
         if step == 8:  # after the checkpoint of step 6
             raise KeyboardInterrupt
         real(self, step, current)
 
-    monkeypatch.setattr(ledger.Ledger, "take", cut)
+    monkeypatch.setattr(metrics_log.Ledger, "take", cut)
     assert main.main(words(data, path)) == 130
     assert not (path / "DONE").exists()
     monkeypatch.undo()
@@ -123,11 +123,11 @@ def test_a_guard_that_stops_at_the_last_step_stops_the_same_command_again(data, 
 
 
 def test_a_state_that_is_lost_is_never_kept(data, tmp_path, monkeypatch):
-    from heartseg_jax.training import ledger
+    from heartseg_jax.training import metrics_log
 
-    real = ledger.Ledger.take
+    real = metrics_log.Ledger.take
     broken = lambda self, step, current: real(self, step, current | {"gradient_norm": np.inf if step > 6 else 1.0})  # noqa: E731
-    monkeypatch.setattr(ledger.Ledger, "take", broken)
+    monkeypatch.setattr(metrics_log.Ledger, "take", broken)
     path = tmp_path / "lost"
     assert main.main(words(data, path, guards__non_finite="warn", log__figures="false")) == 0
     assert Checkpoints(path / "checkpoints").steps() == [3, 6]
@@ -157,17 +157,17 @@ def test_a_run_is_taken_up_and_scored_wherever_it_lies_but_not_on_other_data(run
     assert contract["dataset"] == str(data)
     copy = tmp_path / "copy"
     shutil.copytree(data, copy)
-    monkeypatch.setattr("heartseg_jax.training.opening.dataset_for", lambda config, path: read_dataset(copy))
+    monkeypatch.setattr("heartseg_jax.training.run.dataset_for", lambda config, path: read_dataset(copy))
     assert main.main(words(data, moved)) == 0  # the same data in another place
     monkeypatch.setattr(
-        "heartseg_jax.tools.evaluate.resplit", lambda dataset, config: with_test_patients(dataset, ["a"], ["b"])
+        "heartseg_jax.verbs.evaluate.resplit", lambda dataset, config: with_test_patients(dataset, ["a"], ["b"])
     )
     assert main.main(["evaluate", f"--workdir={moved}"]) == 2
     assert "has changed since" in capsys.readouterr().err
 
 
 def test_evaluate_says_what_stands_in_for_spacing_and_neighbours(run, tmp_path):
-    from heartseg_jax.data.dataset import Patient
+    from heartseg_jax.data.dataset.records import Patient
     from heartseg_jax.data.pipeline import misfits
     from tests.data.test_pipeline import view
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from heartseg_jax.anatomy import ALL_KNOWN
-from heartseg_jax.data.dataset import Dataset, Patient, count_classes, with_test_patients
+from heartseg_jax.data.dataset.records import Dataset, Patient, count_classes, with_test_patients
 from heartseg_jax.evaluation.baselines import NAMES, baseline_scores, learn, predict_patient, thumbnail
 
 

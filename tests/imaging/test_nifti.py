@@ -10,7 +10,7 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff
 
 from heartseg_jax.errors import UserError
 from heartseg_jax.imaging.nifti import read_labels, read_nifti, write_nifti
-from heartseg_jax.imaging.orient import patient_axial
+from heartseg_jax.imaging.orientation import patient_axial
 from heartseg_jax.imaging.volume import Volume
 from tests.dicom_writer import axes, write_series
 
@@ -54,7 +54,7 @@ def test_all_48_orders_of_axes_are_one_patient(tmp_path, degrees):
 
 
 def test_a_real_volume_as_nifti_and_as_dicom_is_the_same(shared, tmp_path):
-    from heartseg_jax.imaging.dicom_series import candidates_of, read_block
+    from heartseg_jax.imaging.dicom.series import candidates_of, read_block
 
     path = shared / "data" / "heart_cta_volume" / "ct.nii.gz"
     volume, _ = patient_axial(read_nifti(path))

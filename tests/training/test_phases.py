@@ -7,11 +7,11 @@ import numpy as np
 import optax
 import pytest
 
-from heartseg_jax import settings
-from heartseg_jax.data.augment import PRESETS
+from heartseg_jax.config import load
 from heartseg_jax.errors import UserError
-from heartseg_jax.models import forward
-from heartseg_jax.training import freezing, phases, steps
+from heartseg_jax.models import registry
+from heartseg_jax.preprocess.augment import PRESETS
+from heartseg_jax.training import fingerprints, phases, steps
 from tests.training.test_steps import batch_of
 
 SCHEDULES = ("none", "frozen", "full", "lp_ft", "staged", "surgical", "custom")
@@ -145,8 +145,8 @@ def test_every_schedule_moves_as_a_plain_loop_does(schedule):
 @pytest.fixture(scope="module")
 def network():
     overrides = {"data.size": "32", "model.width": "8", "model.levels": "3", "model.norm": "encoder"}
-    _, config = settings.load("configs/quickstart.py", overrides | {"train.warmup_steps": "0"})
-    model = forward.build_model(config.model)
+    _, config = load.load("configs/quickstart.py", overrides | {"train.warmup_steps": "0"})
+    model = registry.build_model(config.model)
     return config, model, steps.init_params(model, jax.random.key(0), 32)
 
 
@@ -169,9 +169,9 @@ def test_after_twenty_frozen_steps_the_encoder_is_bit_identical_and_the_decoder_
             ]
             assert all(same) if group == "encoder" else not any(same), group
     groups = phases.groups(3)
-    digests = [freezing.fingerprint(*trees, groups) for trees in (before, after)]
+    digests = [fingerprints.fingerprint(*trees, groups) for trees in (before, after)]
     assert {g for g in groups if digests[0][g] == digests[1][g]} == phase.frozen
-    assert freezing.findings(1, phase, *digests) == []
+    assert fingerprints.findings(1, phase, *digests) == []
     assert float(metrics["gradient_norm"]) > 0
 
 
@@ -183,7 +183,8 @@ def test_a_thawed_encoder_moves_with_its_statistics(network):
     for seed in range(2):
         state, _ = step(state, batch_of(seed), jax.random.key(0))
     digests = [
-        freezing.fingerprint(*t, phases.groups(3)) for t in ((params, batch_stats), (state.params, state.batch_stats))
+        fingerprints.fingerprint(*t, phases.groups(3))
+        for t in ((params, batch_stats), (state.params, state.batch_stats))
     ]
     assert all(digests[0][g] != digests[1][g] for g in phases.groups(3))
 
@@ -191,15 +192,15 @@ def test_a_thawed_encoder_moves_with_its_statistics(network):
 def test_findings_name_what_moved_and_what_did_not():
     phase = phases.Phase(0, 10, (("encoder/stage1", 0.0), ("decoder", 1.0), ("head", 1.0)))
     old = {"encoder/stage1": "a", "decoder": "b", "head": "c"}
-    found = freezing.findings(1, phase, old, {"encoder/stage1": "x", "decoder": "b", "head": "y"})
+    found = fingerprints.findings(1, phase, old, {"encoder/stage1": "x", "decoder": "b", "head": "y"})
     assert ["encoder/stage1 changed, though frozen" in found[0].seen, "decoder stayed" in found[1].seen] == [True, True]
 
 
 @pytest.mark.parametrize("clip", ["0", "1"])
 def test_a_frozen_encoder_saves_a_quarter_of_the_flops(clip):
     overrides = {"data.size": "64", "model.width": "16", "model.levels": "5", "model.norm": "encoder"}
-    _, config = settings.load("configs/quickstart.py", overrides | {"train.clip_norm": clip})
-    model = forward.build_model(config.model)
+    _, config = load.load("configs/quickstart.py", overrides | {"train.clip_norm": clip})
+    model = registry.build_model(config.model)
     params, batch_stats = steps.init_params(model, jax.random.key(0), 64)
     flops = {}
     for schedule in ("full", "frozen"):

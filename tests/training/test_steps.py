@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from heartseg_jax import settings
-from heartseg_jax.data.augment import PRESETS
-from heartseg_jax.models import forward
+from heartseg_jax.config import load
+from heartseg_jax.models import registry
+from heartseg_jax.preprocess.augment import PRESETS
 from heartseg_jax.training import steps
 from heartseg_jax.training.phases import plan
 from tests.tiny import OVERRIDES, tile_images, tile_labels
@@ -15,7 +15,7 @@ from tests.tiny import OVERRIDES, tile_images, tile_labels
 
 @pytest.fixture(scope="module")
 def config():
-    return settings.load("configs/quickstart.py", OVERRIDES)[1]
+    return load.load("configs/quickstart.py", OVERRIDES)[1]
 
 
 def batch_of(seed: int) -> dict[str, np.ndarray]:
@@ -30,7 +30,7 @@ def batch_of(seed: int) -> dict[str, np.ndarray]:
 
 
 def build(config, preset="as_original"):
-    model = forward.build_model(config.model)
+    model = registry.build_model(config.model)
     tx, train_step = steps.compiled_phase(
         model, config.train, PRESETS[preset], plan(config.transfer, config.model.levels, 20)[0], 20, 0
     )
@@ -74,7 +74,7 @@ def test_the_learning_rate_warms_up_and_falls_to_a_hundredth(config):
 
 def test_the_window_maps_to_0_and_1_and_one_channel_becomes_three():
     batch = {"image": jnp.array([-300, -200, 200, 600, 900], jnp.int16).reshape(1, 1, 5, 1)}
-    image = forward.network_input({**batch, "window": jnp.array([[-200.0, 600.0]])})
+    image = registry.network_input({**batch, "window": jnp.array([[-200.0, 600.0]])})
     assert image.shape == (1, 1, 5, 3)
     np.testing.assert_allclose(image[0, 0, :, 2], [0, 0, 0.5, 1, 1])
 
@@ -100,7 +100,7 @@ def test_evaluation_counts_each_example_apart_and_leaves_padding_out(config):
 
 
 def test_bfloat16_computes_in_it_and_keeps_parameters_and_loss_in_float32(config):
-    _, config = settings.load("configs/quickstart.py", OVERRIDES | {"model.dtype": "bfloat16"})
+    _, config = load.load("configs/quickstart.py", OVERRIDES | {"model.dtype": "bfloat16"})
     _, state, train_step = build(config, "none")
     state, metrics = train_step(state, batch_of(0), jax.random.key(0))
     assert {leaf.dtype.name for leaf in jax.tree.leaves((state.params, state.batch_stats))} == {"float32"}

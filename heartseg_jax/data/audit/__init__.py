@@ -1,0 +1,1 @@
+"""Looks at a dataset for leaks, near-duplicates and oddities."""

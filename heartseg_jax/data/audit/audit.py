@@ -1,0 +1,202 @@
+"""What a dataset is worth: who is in it, what is labelled, what leaks between splits, and what looks wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from heartseg_jax import findings
+from heartseg_jax.anatomy import HEART, NUM_LABELS, structures
+from heartseg_jax.data.audit.label_shapes import islands, on_air, standing
+from heartseg_jax.data.audit.near_duplicates import MOST, Prints, alike, brightness, prints_of
+from heartseg_jax.data.dataset.describe import caveats_of
+from heartseg_jax.data.dataset.records import Dataset, Patient, check_leaks, count_classes, digest
+from heartseg_jax.data.dataset.splits import GAP, SPLITS
+from heartseg_jax.findings import REFUSE, WARN, Finding
+from heartseg_jax.imaging.hu_checks import of_values
+
+MOST_SHOWN = 5
+
+
+class PatientAudit(NamedTuple):
+    """A patient's row: `pixels` of labels 0 to 8 and 255, and what the values look like, in the dataset's unit.
+
+    Half a percent of the values lie below `low`, as many above `high`; `blood` is the median under the labels, or None.
+    """
+
+    id: str
+    splits: tuple[str, ...]
+    slices: int
+    slices_without_labels: int
+    pixels: tuple[int, ...]
+    low: float
+    blood: float | None
+    high: float
+
+
+class Pair(NamedTuple):
+    """Two slices of different splits that are nearly the same picture."""
+
+    one: str
+    one_split: str
+    other: str
+    other_split: str
+    correlation: float
+
+
+class Slip(NamedTuple):
+    """An island of a label on a named slice."""
+
+    slice: str
+    structure: str
+    row: int
+    column: int
+    voxels: int
+
+
+class Audit(NamedTuple):
+    """All that was found, the gravest first, with the rows it rests on."""
+
+    findings: list[Finding]
+    patients: list[PatientAudit]
+    pairs: list[Pair]
+    slips: list[Slip]
+
+
+def audit(dataset: Dataset, progress: Callable[[int, int], None] | None = None) -> Audit:
+    """Look at every slice of a dataset. `progress` is called with (patients done, patients in all)."""
+    found: list[Finding] = []
+    rows: list[PatientAudit] = []
+    slips: list[Slip] = []
+    prints: list[Prints] = []
+    of_patient: dict[str, list[tuple[str, Finding]]] = {}
+    for done, patient in enumerate(dataset.patients, 1):
+        images, labels = dataset.images(patient), np.asarray(dataset.labels(patient))
+        rows.append(_row(patient, images, labels))
+        for finding in _of_patient(dataset, patient, images, labels):
+            of_patient.setdefault(finding.check, []).append((patient.id, finding))
+        slips += _slips(dataset, patient, labels)
+        prints.append(_prints(dataset, images))
+        if progress:
+            progress(done, len(dataset.patients))
+    found += [_together(who) for who in of_patient.values()]
+    pairs = _pairs(dataset, prints)
+    if pairs:
+        first = pairs[0]
+        number = f"{len(pairs)} or more" if len(pairs) == MOST else len(pairs)
+        text = f"{number} pairs of slices in different splits are nearly the same, such as {_words(first)}"
+        mend = "if they are one patient under two names, give both one name, or a table (--patients)"
+        found.append(Finding(WARN, "near_duplicates", text, mend))
+    if slips:
+        text = f"{len(slips)} islands of a few voxels, such as {_place(slips[0])}"
+        found.append(Finding(WARN, "islands", text, "look at them: they may be slips of the hand"))
+    return Audit(findings.in_order([*_of_splits(dataset), *found]), rows, pairs, slips)
+
+
+def _row(patient: Patient, images: np.ndarray, labels: np.ndarray) -> PatientAudit:
+    pixels = np.array(patient.class_counts, np.int64)
+    thin = np.asarray(images[:: max(len(images) // 32, 1), ::2, ::2])
+    low, high = (float(value) for value in np.percentile(thin, (0.5, 99.5)))
+    labelled = [image[(plane > 0) & (plane < NUM_LABELS)] for image, plane in zip(images, labels, strict=True)]
+    values = np.concatenate(labelled)
+    splits = tuple(split for split in (*SPLITS, GAP) if split in patient.splits)
+    without = int((pixels[:, 1:NUM_LABELS].sum(axis=1) == 0).sum())
+    blood = float(np.median(values)) if len(values) else None
+    return PatientAudit(
+        patient.id, splits, patient.num_slices, without, tuple(int(n) for n in pixels.sum(axis=0)), low, blood, high
+    )
+
+
+def _of_patient(dataset: Dataset, patient: Patient, images: np.ndarray, labels: np.ndarray) -> list[Finding]:
+    found = []
+    for kind, array in (("images", images), ("labels", labels)):
+        if digest(array) != patient.sha256[kind]:
+            text = f"the {kind} were changed after the dataset was made"
+            found.append(Finding(REFUSE, "changed", text, "prepare it again"))
+    if not found and count_classes(labels, patient.id) != patient.class_counts:
+        found.append(Finding(REFUSE, "changed", "the index counts other pixels than there are", "prepare it again"))
+    if not any(sum(row[1:NUM_LABELS]) for row in patient.class_counts):
+        found.append(Finding(WARN, "no_labels", "not one pixel of a structure", "label the patient, or leave it out"))
+    if dataset.intensity == "HU":
+        found += of_values(images, 0, None)  # padding was set to air when the dataset was made
+        if dark := on_air(images, labels):
+            text = f"{', '.join(dark)} lie where the image is as dark as air or lung"
+            found.append(Finding(WARN, "labels_on_air", text, "are the masks of other slices, mirrored or shifted?"))
+    elif constant := int(sum(image.min() == image.max() for image in images)):
+        level = REFUSE if 2 * constant > len(images) else WARN
+        text = f"{constant} of {len(images)} slices are constant"
+        found.append(Finding(level, "constant", text, "the pixels were lost: export the images again"))
+    return found + (standing(labels, patient.contiguous) if dataset.task == HEART else [])
+
+
+def _slips(dataset: Dataset, patient: Patient, labels: np.ndarray) -> list[Slip]:
+    names = {structure.label: structure.name for structure in structures(dataset.task)}
+    return [
+        Slip(_slice_name(patient, island.slice), names[island.label], island.row, island.column, island.voxels)
+        for island in islands(labels, patient.contiguous)
+        if island.label in names
+    ]
+
+
+def _slice_name(patient: Patient, z: int) -> str:
+    return f"{patient.id}, slice {patient.names[z].removeprefix(patient.id).lstrip('_/')}"
+
+
+def _prints(dataset: Dataset, images: np.ndarray) -> Prints:
+    """Return the prints of a patient's slices, a handful in memory at a time."""
+    parts = [
+        prints_of(brightness(images[start : start + 16], dataset.intensity)) for start in range(0, len(images), 16)
+    ]
+    return Prints(np.concatenate([p.codes for p in parts]), np.concatenate([p.thumbnails for p in parts]))
+
+
+def _pairs(dataset: Dataset, prints: Sequence[Prints]) -> list[Pair]:
+    """Return the nearly equal slices in different splits. One patient's own neighbours are always alike: none there."""
+    if dataset.split_kind != "patient":
+        return []
+    names = [(_slice_name(p, z), p.splits[z]) for p in dataset.patients for z in range(p.num_slices)]
+    everything = Prints(np.concatenate([p.codes for p in prints]), np.concatenate([p.thumbnails for p in prints]))
+    order = [*SPLITS, GAP]
+    likest = alike(everything, [order.index(split) for _, split in names])
+    return [Pair(*names[pair.one], *names[pair.other], round(pair.correlation, 4)) for pair in likest]
+
+
+def _of_splits(dataset: Dataset) -> list[Finding]:
+    found = []
+    leaks = check_leaks(dataset) if dataset.split_kind == "patient" else []
+    if leaks:
+        more = f", and {len(leaks) - 1} more" if len(leaks) > 1 else ""
+        mend = "a score on such a split is worthless: remove the copies, or name patients right (--patients)"
+        found.append(Finding(REFUSE, "leak", f"{leaks[0]}{more}", mend))
+    if not dataset.examples("train"):
+        found.append(Finding(REFUSE, "nobody_trains", "nobody is in the training split", "give other --splits"))
+    return found + [Finding(WARN, "dataset", text) for text in caveats_of(dataset)]
+
+
+def _together(who: Sequence[tuple[str, Finding]]) -> Finding:
+    """Return one finding for all patients that have it."""
+    identity, first = who[0]
+    if len(who) == 1:
+        return first._replace(seen=f"{identity}: {first.seen}")
+    some = ", ".join(one for one, _ in who[:MOST_SHOWN]) + (" ..." if len(who) > MOST_SHOWN else "")
+    return first._replace(seen=f"{len(who)} patients ({some}), such as {identity}: {first.seen}")
+
+
+def _words(pair: Pair) -> str:
+    return f"{pair.one} ({pair.one_split}) and {pair.other} ({pair.other_split}), correlation {pair.correlation:.3f}"
+
+
+def _place(slip: Slip) -> str:
+    return f"{slip.voxels} of {slip.structure} at row {slip.row}, column {slip.column} of {slip.slice}"
+
+
+def as_record(found: Audit) -> dict[str, Any]:
+    """Return an audit as JSON takes it."""
+    return {
+        "findings": findings.as_json(found.findings),
+        "patients": [row._asdict() for row in found.patients],
+        "near_duplicates": [pair._asdict() for pair in found.pairs],
+        "islands": [slip._asdict() for slip in found.slips],
+    }

@@ -1,0 +1,128 @@
+"""What one patient's labels look like, and what is odd about them: slips, mirrored or tilted patients. No files."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import ndimage
+
+from heartseg_jax.anatomy import NAMES, NUM_LABELS
+from heartseg_jax.findings import WARN, Finding
+from heartseg_jax.imaging.masks.label_maps import (
+    ASCENDING,
+    DESCENDING,
+    LEFT_ATRIUM,
+    LEFT_VENTRICLE,
+    PULMONARY,
+    RIGHT_ATRIUM,
+    RIGHT_VENTRICLE,
+)
+
+SLIP_PIXELS, SLIP_SHARE = 12, 0.01
+"""An island is a slip up to so many voxels, and this share of the structure's largest part."""
+CLEARLY = 0.02
+"""A structure lies clearly beside another by this share of the picture's side."""
+
+
+class Island(NamedTuple):
+    """A few voxels of a structure, apart from the rest of it: on which slice, and where (row, column)."""
+
+    label: int
+    slice: int
+    row: int
+    column: int
+    voxels: int
+
+
+def islands(labels: np.ndarray, contiguous: bool) -> list[Island]:
+    """Return islands that look like slips of the hand in `labels [N, H, W]`, the smallest first.
+
+    Slices of a whole volume are looked at together, scattered ones each alone. What touches the outermost slices of a
+    volume may be the tip of something larger, and is none.
+    """
+    whole = contiguous and len(labels) > 1
+    found: list[Island] = []
+    for first, part in [(0, labels)] if whole else [(z, labels[z : z + 1]) for z in range(len(labels))]:
+        # Structure by structure within its own box: a whole volume of component numbers is eight times the labels.
+        for label, box in enumerate(ndimage.find_objects(part, NUM_LABELS - 1), 1):
+            if box is None:
+                continue
+            marked, count = ndimage.label(part[box] == label, np.ones((3, 3, 3)))
+            if count < 2:
+                continue
+            sizes = np.bincount(marked.ravel())[1:]
+            most = min(SLIP_PIXELS, SLIP_SHARE * sizes.max())
+            for size, place in zip(sizes, ndimage.find_objects(marked), strict=True):
+                z, y, x = (own.start + around.start for own, around in zip(place, box, strict=True))
+                at_the_end = whole and (z == 0 or place[0].stop + box[0].start == len(labels))
+                if size <= most and not at_the_end:
+                    found.append(Island(label, first + z, y, x, int(size)))
+    return sorted(found, key=lambda island: island.voxels)
+
+
+def standing(labels: np.ndarray, contiguous: bool) -> list[Finding]:
+    """Return warnings where the structures of `labels [N, H, W]` lie the wrong way round.
+
+    In the project's standing the left ventricle is to the right of the picture beside the right atrium, the spine is
+    at the bottom, and slices run upwards. Some hearts do lie mirrored in their patients: these are warnings only.
+    """
+    middles = _middles(labels)
+    across = _lead(middles, 2, [(LEFT_VENTRICLE, RIGHT_ATRIUM), (LEFT_ATRIUM, RIGHT_ATRIUM)], labels.shape[2])
+    down = _lead(middles, 1, [(DESCENDING, ASCENDING), (LEFT_ATRIUM, RIGHT_VENTRICLE)], labels.shape[1])
+    up = (
+        _lead(middles, 0, [(PULMONARY, LEFT_VENTRICLE), (PULMONARY, RIGHT_VENTRICLE)], len(labels)) if contiguous else 0
+    )
+    if across < 0 and down < 0:
+        text = "left and right, front and back lie the other way round: the slices seem to be turned by 180 degrees"
+        return [Finding(WARN, "turned", text, "give --orientation=rot180, or the files' own geometry")]
+    found = []
+    if across < 0:
+        text = (
+            "the left ventricle and atrium lie to the right of the right atrium: mirrored, or a heart on the other side"
+        )
+        found.append(Finding(WARN, "mirrored", text, "compare with the report; --orientation=flip-columns turns it"))
+    if down < 0:
+        text = "the front lies at the bottom: the slices seem to be upside down"
+        found.append(Finding(WARN, "upside_down", text, "give --orientation=flip-rows, or the files' own geometry"))
+    if up < 0:
+        text = "the pulmonary artery lies below the ventricles: the slices seem to be in the opposite order"
+        found.append(Finding(WARN, "reversed_slices", text, "sort the slices from the feet to the head"))
+    return found
+
+
+def _middles(labels: np.ndarray) -> dict[int, np.ndarray]:
+    """Return the mean place (slice, row, column) of each structure that is there."""
+    counts = np.zeros((NUM_LABELS, 3))
+    totals = np.zeros(NUM_LABELS)
+    rows, columns = np.arange(labels.shape[1]), np.arange(labels.shape[2])
+    for z, plane in enumerate(labels):
+        for label in range(1, NUM_LABELS):
+            inside = plane == label
+            number = int(inside.sum())
+            if number:
+                counts[label] += (z * number, inside.sum(axis=1) @ rows, inside.sum(axis=0) @ columns)
+                totals[label] += number
+    return {label: counts[label] / totals[label] for label in range(NUM_LABELS) if totals[label]}
+
+
+def _lead(middles: dict[int, np.ndarray], axis: int, pairs: list[tuple[int, int]], side: int) -> int:
+    """Return 1 where each pair's first lies clearly beyond its second, -1 where before, 0 where nothing is clear."""
+    ways = [
+        float(np.sign(lead)) if abs(lead) > CLEARLY * side else 0.0
+        for first, second in pairs
+        if first in middles and second in middles
+        for lead in [middles[first][axis] - middles[second][axis]]
+    ]
+    total = sum(ways)
+    return int(np.sign(total)) if ways and 0.0 not in ways and abs(total) == len(ways) else 0
+
+
+def on_air(images: np.ndarray, labels: np.ndarray, highest_hu: float = -300.0) -> list[str]:
+    """Return the structures most of whose voxels are as dark as lung or air: labels that lie beside their image."""
+    dark = []
+    for label in range(1, NUM_LABELS):
+        inside = np.concatenate([image[plane == label] for image, plane in zip(images, labels, strict=True)])
+        if len(inside) and np.median(inside) < highest_hu:
+            dark.append(NAMES[label])
+    return dark

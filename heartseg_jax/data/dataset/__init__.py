@@ -1,0 +1,1 @@
+"""The dataset folder: its records, reading, writing, splits and description."""

@@ -1,0 +1,76 @@
+"""What to tell of a dataset once it is made: who is in which split, what is seen how often, and warnings."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from heartseg_jax.anatomy import ALL_KNOWN, HEART, NAMES, NUM_LABELS, structures
+from heartseg_jax.data.dataset.records import Dataset, check_leaks
+from heartseg_jax.data.dataset.splits import GAP, SPLITS
+
+
+def describe(dataset: Dataset) -> str:
+    """Return a report of some lines: who is in which split, how often each structure is seen, warnings."""
+    slices = {split: len(dataset.examples(split)) for split in SPLITS}
+    lines = [
+        f"dataset    {dataset.path}",
+        f"source     {dataset.source.get('kind', 'unknown')}, task {dataset.task}, intensity {dataset.intensity},"
+        f" slices of {dataset.height} x {dataset.width}, split by {dataset.split_kind}",
+    ]
+    for split in SPLITS:
+        names = [patient.id for patient in dataset.patients_in(split)]
+        shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+        lines.append(f"{split:<10} {len(names)} patients, {slices[split]} slices: {shown or '-'}")
+    lines += ["", *count_table(dataset)]
+    # Other tasks have fewer structures than the network has channels: their merge tells nothing that was lost.
+    merges = {patient.merge for patient in dataset.patients if dataset.task == HEART}
+    for merge in sorted(merges - {ALL_KNOWN}):
+        who = [patient.id for patient in dataset.patients if patient.merge == merge]
+        parts = [f"{NAMES[c]} counts as {NAMES[m]}" for c, m in enumerate(merge) if c != m]
+        lines.append(f"merge      {'; '.join(parts)}: {', '.join(who[:6])}{' ...' if len(who) > 6 else ''}")
+    lines += [f"warning    {warning}" for warning in warnings_of(dataset)]
+    return "\n".join(lines)
+
+
+def count_table(dataset: Dataset) -> list[str]:
+    """Return the lines of a table: pixels of each structure, and slices that show it, by split."""
+    lines = [f"{'pixels (slices)':<18}" + "".join(f"{split:>20}" for split in SPLITS)]
+    counts = {split: counts_of(dataset, split) for split in SPLITS}
+    rows = [(0, NAMES[0]), *((s.label, s.name) for s in structures(dataset.task)), (NUM_LABELS, "ignored (255)")]
+    for row, name in rows:
+        cells = (f"{counts[s][:, row].sum()} ({(counts[s][:, row] > 0).sum()})" for s in SPLITS)
+        lines.append(f"{name:<18}" + "".join(f"{cell:>20}" for cell in cells))
+    return lines
+
+
+def counts_of(dataset: Dataset, split: str) -> np.ndarray:
+    """Return `[slices, 10]` pixels of labels 0 to 8 and 255, of every slice in a split."""
+    rows = [dataset.patients[p].class_counts[s] for p, s in dataset.examples(split)]
+    return np.array(rows, np.int64).reshape(-1, NUM_LABELS + 1)
+
+
+def warnings_of(dataset: Dataset) -> list[str]:
+    """Return what a user of `dataset` should know before trusting a score on it, leaks among it."""
+    leaks = check_leaks(dataset)[:5] if dataset.split_kind == "patient" else []
+    return [*caveats_of(dataset), *leaks]
+
+
+def caveats_of(dataset: Dataset) -> list[str]:
+    """Return what the index alone tells against trusting a score on `dataset`."""
+    found = list(dataset.source.get("warnings", ()))
+    persons = len({patient.who for patient in dataset.patients})
+    if dataset.split_kind == "block":
+        gaps = sum(split == GAP for patient in dataset.patients for split in patient.splits)
+        found.append(
+            f"one patient alone, split by block with {gaps} slices left out between: a score on it shows"
+            " memorisation, not generalisation"
+        )
+    elif persons < 5:
+        found.append(f"{persons} patients: report every one, a mean of so few says little")
+    found += [f"nobody is in the {split} split" for split in SPLITS if not dataset.examples(split)]
+    known = {m for patient in dataset.patients for c, m in enumerate(patient.merge) if c == m}
+    trained = counts_of(dataset, "train").sum(axis=0)
+    missing = [s.name for s in structures(dataset.task) if s.label in known and trained[s.label] == 0]
+    if missing:
+        found.append(f"not one training pixel of {', '.join(missing)}: it cannot be learnt from this dataset")
+    return found

@@ -1,0 +1,206 @@
+"""The records of a dataset: its patients, their splits and counts. Reading and writing are in `store`."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from heartseg_jax.anatomy import HEART, IGNORED, NUM_LABELS
+from heartseg_jax.data.dataset.splits import GAP, SPLITS
+from heartseg_jax.errors import UserError
+
+DTYPES: dict[str, np.dtype[Any]] = {"HU": np.dtype("<i2"), "uint8": np.dtype("u1")}
+
+
+@dataclass(frozen=True)
+class Patient:
+    """One patient of a dataset: what is known beside the two arrays.
+
+    Attributes:
+      id: unique in the dataset, and the stem of the file names.
+      spacing_mm: `(z, y, x)`; None where it is unknown (PNG).
+      contiguous: the slices are a whole volume in order, so that distances in 3D and neighbours as
+        channels make sense.
+      merge: nine labels; see `anatomy.check_merge`.
+      class_counts: for each slice ten numbers of pixels: labels 0..8, then the ignored ones.
+      names: for each slice the name of the file or slice that it came from.
+      splits: for each slice its split; all equal unless the dataset is split by block.
+      sha256: digests of the arrays' contents, by "images" and "labels".
+      person: the same for all volumes of one human being, who are never parted by a split; '' where there is one.
+    """
+
+    id: str
+    spacing_mm: tuple[float, float, float] | None
+    contiguous: bool
+    merge: tuple[int, ...]
+    class_counts: tuple[tuple[int, ...], ...]
+    names: tuple[str, ...]
+    splits: tuple[str, ...]
+    sha256: dict[str, str]
+    person: str = ""
+
+    @property
+    def who(self) -> str:
+        """The human being."""
+        return self.person or self.id
+
+    @property
+    def num_slices(self) -> int:
+        """Number of slices."""
+        return len(self.names)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset folder that has been read and found consistent. The arrays stay on the disk.
+
+    `task` says what the labels stand for, see `anatomy.TASKS`.
+    """
+
+    path: Path
+    intensity: str
+    height: int
+    width: int
+    split_kind: str
+    source: dict[str, Any]
+    patients: tuple[Patient, ...]
+    task: str = HEART
+
+    def examples(self, split: str) -> list[tuple[int, int]]:
+        """Return `(index of the patient, index of the slice)` of every slice in `split`, in order."""
+        if split not in SPLITS:
+            raise ValueError(f"no split {split!r}: there are {', '.join(SPLITS)}")
+        return [
+            (p, s)
+            for p, patient in enumerate(self.patients)
+            for s, slice_split in enumerate(patient.splits)
+            if slice_split == split
+        ]
+
+    def patients_in(self, split: str) -> list[Patient]:
+        """Return the patients with at least one slice in `split`."""
+        return [self.patients[p] for p in sorted({p for p, _ in self.examples(split)})]
+
+    def images(self, patient: Patient | int) -> np.ndarray:
+        """Return the images `[N, H, W]` of a patient (or of its index), int16 HU or uint8, memory-mapped."""
+        return self.open(patient, "images")
+
+    def labels(self, patient: Patient | int) -> np.ndarray:
+        """Return the labels `[N, H, W]` of a patient (or of its index), uint8 0..8 or 255, memory-mapped."""
+        return self.open(patient, "labels")
+
+    def open(self, patient: Patient | int, kind: str) -> np.ndarray:
+        """Return the array `kind` ("images" or "labels") of a patient, memory-mapped.
+
+        The header is skipped, not parsed: its shape and dtype were checked when the dataset was read, and
+        `np.load` parses it with `ast`, which fails now and then in threads (SystemError, "AST constructor
+        recursion depth mismatch", CPython 3.11) while slices are loaded beside a compilation.
+        """
+        who = self.patients[patient] if isinstance(patient, int) else patient
+        path = self.array_path(who, kind)
+        with path.open("rb") as file:
+            head = file.read(12)
+        # The .npy format: magic, version, then the header's length in 2 bytes (version 1) or 4 (later).
+        size = 2 if head[6] == 1 else 4
+        offset = 8 + size + int.from_bytes(head[8 : 8 + size], "little")
+        dtype = DTYPES["uint8" if kind == "labels" else self.intensity]
+        return np.memmap(path, dtype, "r", offset, (who.num_slices, self.height, self.width))
+
+    def array_path(self, patient: Patient, kind: str) -> Path:
+        """Return the file of the array `kind` of a patient."""
+        return self.path / f"{patient.id}.{kind}.npy"
+
+
+def count_classes(labels: np.ndarray, where: str = "the labels") -> tuple[tuple[int, ...], ...]:
+    """Return for each slice of `labels [N, H, W]` ten counts: labels 0..8, then 255.
+
+    Raises:
+      UserError: for any other value, naming `where` and the first slice that holds it.
+    """
+    rows = []
+    for index, plane in enumerate(labels):
+        counts = np.bincount(plane.ravel(), minlength=256)
+        wrong = [int(v) for v in np.flatnonzero(counts) if NUM_LABELS <= v != IGNORED]
+        if wrong:
+            raise UserError(
+                f"{where}: slice {index} holds label values {wrong[:8]}; only 0 to {NUM_LABELS - 1} and"
+                f" {IGNORED} (ignored) have a meaning. Correct the masks, or map them with --colours"
+            )
+        rows.append((*(int(c) for c in counts[:NUM_LABELS]), int(counts[IGNORED])))
+    return tuple(rows)
+
+
+def check_unchanged(dataset: Dataset, patient: Patient, labels: np.ndarray, slices: Sequence[int]) -> None:
+    """Raise UserError where `labels [n, H, W]`, read from these slices, are not those that the index counted."""
+    where = f"{dataset.array_path(patient, 'labels')}"
+    if count_classes(labels, where) != tuple(patient.class_counts[z] for z in slices):
+        raise UserError(f"{where} was changed after it was prepared: its pixels are not those counted; prepare again")
+
+
+def digest(array: np.ndarray) -> str:
+    """Return the SHA-256 of the array's contents in C order, as hexadecimal digits."""
+    return hashlib.sha256(memoryview(np.ascontiguousarray(array)).cast("B")).hexdigest()
+
+
+def with_test_patients(dataset: Dataset, test: Sequence[str], validation: Sequence[str] = ()) -> Dataset:
+    """Return `dataset` split anew: `test` and `validation` as named, everybody else trains.
+
+    Raises:
+      UserError: for an unknown patient, one named twice, or nobody left to train on.
+    """
+    known = [patient.id for patient in dataset.patients]
+    unknown = [identity for identity in [*test, *validation] if identity not in known]
+    if unknown:
+        raise UserError(f"no patient {', '.join(unknown)} in {dataset.path}; it holds {', '.join(known)}")
+    twice = set(test) & set(validation)
+    if twice:
+        raise UserError(f"patient {', '.join(sorted(twice))} cannot both test and validate")
+    parts = {**dict.fromkeys(test, "test"), **dict.fromkeys(validation, "validation")}
+    for patient in dataset.patients:
+        others = [other for other in dataset.patients if other.who == patient.who]
+        apart = [other.id for other in others if parts.get(other.id) != parts.get(patient.id)]
+        if apart:
+            raise UserError(
+                f"{patient.id} and {', '.join(apart)} in {dataset.path} are of one person: test or validate on all of "
+                "them, or on none"
+            )
+    if not set(known) - set(test) - set(validation):
+        raise UserError(f"no patient of {dataset.path} is left to train on: test or validate on fewer")
+
+    def place(patient: Patient) -> Patient:
+        split = "test" if patient.id in test else "validation" if patient.id in validation else "train"
+        return dataclasses.replace(patient, splits=(split,) * patient.num_slices)
+
+    return dataclasses.replace(dataset, split_kind="patient", patients=tuple(map(place, dataset.patients)))
+
+
+def check_leaks(dataset: Dataset) -> list[str]:
+    """Return what is in two splits, one finding a line: a patient, or a slice with the same image.
+
+    Constant images are passed over: air is the same in everybody.
+    """
+    findings = []
+    splits_of: dict[str, set[str]] = {}
+    for patient in dataset.patients:
+        if patient.person:
+            splits_of.setdefault(patient.person, set()).update(set(patient.splits) - {GAP})
+    findings += [f"person {who} is in {' and '.join(sorted(ins))}" for who, ins in splits_of.items() if len(ins) > 1]
+    seen: dict[bytes, tuple[str, str]] = {}
+    for patient in dataset.patients:
+        inside = sorted(set(patient.splits) - {GAP})
+        if len(inside) > 1:
+            findings.append(f"patient {patient.id} is in {' and '.join(inside)}")
+        for image, name, split in zip(dataset.images(patient), patient.names, patient.splits, strict=True):
+            if split == GAP or image.min() == image.max():
+                continue
+            place = (f"{patient.id}/{name}", split)
+            first = seen.setdefault(hashlib.sha256(image.tobytes()).digest(), place)
+            if first[1] != split:
+                findings.append(f"the same image is {first[0]} in {first[1]} and {place[0]} in {split}")
+    return findings

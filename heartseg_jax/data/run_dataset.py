@@ -1,0 +1,72 @@
+"""Which dataset a run trains on: the folder that its config names, or phantom patients made for it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from heartseg_jax.anatomy import HEART
+from heartseg_jax.config import load
+from heartseg_jax.data.dataset.write import Dataset, read_dataset, with_test_patients
+from heartseg_jax.data.sources.phantom import make_phantoms
+from heartseg_jax.errors import UserError
+from heartseg_jax.imaging.phantom import generator
+
+
+def dataset_for(config: Any, workdir: Path) -> Dataset:
+    """Return the dataset of a config, split as `data.test_patients` says where it says anything.
+
+    Without `data.path`, phantom patients are made once in `datasets/` beside the run folder, under a name that
+    holds the digest of everything they depend on: runs of the same phantoms share them.
+
+    Raises:
+      UserError: there is no such dataset, or it is of another task than `data.task`.
+    """
+    task = config.data.task
+    if not config.data.path and task != HEART:
+        raise UserError(
+            f"data.task is '{task}' and phantoms are hearts: make a dataset by `python main.py prepare "
+            "--source=image_mask_zip --input=FILE.zip --output=DATASET` and give --config.data.path=DATASET"
+        )
+    path = Path(config.data.path) if config.data.path else phantom_dataset(config.data.phantom, workdir.parent)
+    dataset = read_dataset(path)
+    if dataset.task != task:
+        raise UserError(
+            f"{path} is of the task '{dataset.task}', the config of '{task}'; give --config.data.task={dataset.task}, "
+            "or the --config.data.path of another dataset"
+        )
+    return resplit(dataset, config)
+
+
+def resplit(dataset: Dataset, config: Any) -> Dataset:
+    """Return the dataset with the config's own test and validation patients, or as it is."""
+    if not config.data.test_patients:
+        return dataset
+    return with_test_patients(dataset, config.data.test_patients, config.data.validation_patients)
+
+
+def phantom_dataset(group: Any, parent: Path) -> Path:
+    """Return the folder of the phantom patients that `group` (a config's `data.phantom`) asks for, made if need be."""
+    asked = {"version": generator.VERSION, **load.to_plain(group)}
+    name = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
+    path = parent / "datasets" / f"phantom-v{generator.VERSION}-{name}"
+    if not path.is_dir():
+        try:
+            make_phantoms(group, path)
+        except UserError:
+            # Another run may have made the very same patients meanwhile; they appear whole or not at all.
+            if not path.is_dir():
+                raise
+    return path
+
+
+def dataset_identity(dataset: Dataset) -> str:
+    """Return a digest of what a run learns from: every array, merge and split, wherever the folder lies."""
+    record = [dataclasses.asdict(patient) for patient in dataset.patients]
+    for patient in record:
+        if not patient["person"]:
+            del patient["person"]  # so that runs from before there was such a field know their datasets
+    return hashlib.sha256(json.dumps([dataset.intensity, record], sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,123 @@
+"""DICOM studies with their masks as cases of a dataset. Patients are called by keys, and by nothing else."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from heartseg_jax.data.sources.naming import Naming
+from heartseg_jax.data.sources.nifti_pairs import VOLUMES
+from heartseg_jax.data.sources.studies import Chosen, choose_all, find_places
+from heartseg_jax.data.sources.study_masks import (
+    Masks,
+    Pictures,
+    Reading,
+    from_nifti,
+    from_pictures,
+    from_segmentation,
+    pictures_in,
+)
+from heartseg_jax.data.sources.write_cases import Case, Labelled, Progress, Source, oblique
+from heartseg_jax.errors import UserError
+from heartseg_jax.imaging.dicom.series import Candidate, read_block
+from heartseg_jax.imaging.orientation import Turn, patient_axial
+from heartseg_jax.imaging.volume import Volume
+
+
+def dicom_studies(
+    folder: Path,
+    *,
+    masks: str | Path | None = None,
+    series: str = "",
+    how: Reading | None = None,
+    patients_table: str | Path | None = None,
+    merge: tuple[int, ...] | None = None,
+    naming: Naming | None = None,
+    progress: Progress | None = None,
+) -> Source:
+    """Return the cases of `folder/images/NAME` (a study's folder, zip or file) and `folder/masks/NAME...`.
+
+    Args:
+      folder: where they lie, or one study alone.
+      masks: of one study alone, or the folder of pictures that `export_png` made of all of them, painted on.
+      series: which, where several are fit: see `dicom_series.choose`, or 'best'.
+      how: how masks are understood.
+      patients_table: CSV file,patient: who is who, where the files do not tell (file is NAME).
+      merge: see `anatomy.check_merge`; by default what the masks' own names leave out is unknown.
+      naming: gathers who is who.
+      progress: called with (files done, files in all) for each study's headers.
+
+    Masks are a folder of colour PNGs, `NAME.nii.gz`, or a segmentation (`NAME.dcm`, a folder with one, or inside of
+    the study).
+
+    Raises:
+      UserError: for whatever is missing, unreadable or contradictory, naming the study and the mend.
+    """
+    naming = naming or Naming()
+    chosen, doubts = choose_all(find_places(folder, masks), series, naming, patients_table, progress)
+    # Of all studies: listed and read once.
+    shared = pictures_in(Path(masks)) if masks is not None and chosen[0].place.shared else None
+    counts: dict[str, int] = {}
+    cases = []
+    for one in chosen:
+        counts[one.key] = counts.get(one.key, 0) + 1
+        # The second study of a person needs an id of its own, and is never parted from the first.
+        identity = one.key if counts[one.key] == 1 else f"{one.key}.{counts[one.key]}"
+        pictures = shared.of_series(one.series.members[0].header.series_uid) if shared else None
+        read = partial(_read, one, pictures, how or Reading(), merge)
+        cases.append(Case(identity, one.key, str(one.place.study), partial(axial_size, one.series), read))
+    return Source(cases, {"kind": "dicom", "warnings": doubts})
+
+
+def axial_size(series: Candidate) -> tuple[int, int]:
+    """Return rows and columns of a series' axial slices, by its headers alone."""
+    block, first = series.block, series.members[0].header
+    assert block is not None
+    voxels = np.broadcast_to(np.int8(0), (len(block.members), first.rows, first.columns))
+    axial, _ = patient_axial(Volume(voxels, block.spacing_mm, block.origin_mm, block.direction))
+    return axial.voxels.shape[1], axial.voxels.shape[2]
+
+
+def _read(one: Chosen, pictures: Pictures | None, how: Reading, merge: tuple[int, ...] | None) -> Labelled:
+    volume, values = read_block(one.series)
+    axial, turn = patient_axial(volume)
+    masks = _masks(one, pictures, axial, turn, how)
+    found = (*one.found, *values, *oblique(turn.oblique_degrees), *masks.found)
+    phase = one.series.cardiac_phase
+    return Labelled(
+        axial,
+        masks.labels,
+        masks.merge if merge is None else merge,
+        masks.annotated,
+        found,
+        {"cardiac_phase": phase} if phase else {},
+    )
+
+
+def _masks(one: Chosen, pictures: Pictures | None, axial: Volume, turn: Turn, how: Reading) -> Masks:
+    place, block = one.place, one.series.block
+    assert block is not None
+    if place.masks is not None and place.masks.name.lower().endswith(VOLUMES):
+        return from_nifti(place.masks, axial, how)
+    if len(one.segmentations) > 1:
+        raise UserError(
+            f"{place.masks or place.study} holds {len(one.segmentations)} segmentations of one series: put the one to "
+            "use beside the study, as masks/NAME.dcm"
+        )
+    if one.segmentations:
+        return from_segmentation(one.segmentations[0], block, turn, how)
+    if place.masks is None:
+        raise UserError(
+            f"{place.study} has no masks: put colour PNGs, a label NIfTI or a segmentation beside it as "
+            f"masks/{place.name}..., or give --masks for one study alone"
+        )
+    if pictures is None:
+        return from_pictures(pictures_in(place.masks), one.series, one.elsewhere, turn, how)
+    if not pictures.paths:
+        raise UserError(
+            f"no picture in {place.masks} is of {place.name} by the export's table (instances.csv): paint some, leave "
+            f"the study out, or put each study's masks into a folder of its own"
+        )
+    return from_pictures(pictures, one.series, one.elsewhere, turn, how)

@@ -1,0 +1,303 @@
+"""A zip or a folder of numbered slice images and masks of one structure -> a dataset folder. Nothing is unpacked."""
+
+from __future__ import annotations
+
+import io
+import stat
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from heartseg_jax.anatomy import NUM_LABELS
+from heartseg_jax.data.dataset.splits import GAP, block_splits
+from heartseg_jax.data.dataset.write import Dataset, DatasetWriter, check_output, read_dataset, verify
+from heartseg_jax.errors import UserError
+
+BLOCK = 64
+"""Slices a block: more than a patient has, so that a block left out at a border parts the patients on its sides."""
+FEWEST_BLOCKS = 5
+ROUND = 16
+"""Blocks a round. Files are often sorted by disease: in each round of blocks every split gets its share."""
+ONE_STRUCTURE: tuple[int, ...] = (0, 1, *(0,) * (NUM_LABELS - 2))
+"""The `merge` of a source that knows background and label 1: the other channels count as background."""
+
+SUFFIXES = {"images": (".jpg", ".jpeg", ".png"), "masks": (".png",)}
+SIDE = (8, 4096)
+"""Pixels: a slice is not smaller or larger."""
+MOST_BYTES = 64 * 2**20
+MOST_FILES = 400_000
+BROKEN = (OSError, ValueError, SyntaxError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+"""What zipfile and Pillow raise over files that are damaged or packed in an unknown way."""
+
+Read = Callable[[], bytes]
+
+
+class Pair(NamedTuple):
+    """Slice `number`: the names of its two files, and what reads them."""
+
+    number: int
+    image: str
+    mask: str
+    read_image: Read
+    read_mask: Read
+
+
+def prepare_image_mask(
+    input: str | Path,
+    output: str | Path,
+    *,
+    task: str = "tumour",
+    block: int = BLOCK,
+    fractions: Sequence[float] = (0.7, 0.15, 0.15),
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Dataset:
+    """Make a dataset of `images/NUMBER.jpg` (or png) and `masks/NUMBER.png`, in a zip or a folder.
+
+    The files do not say whose slices they are, only that neighbouring numbers are one patient's: blocks of
+    consecutive slices stand in for patients, splits are runs of blocks, and the block at each border between two
+    splits is left out of the dataset.
+
+    Args:
+      input: the zip or the folder; a zip's members are read in memory, none is written to the disk.
+      output: the dataset folder.
+      task: what the masks show, see `anatomy.TASKS`; every pixel that is not 0 is label 1.
+      block: slices a block; what is left over is a block of its own, or joins the last where it is less than half.
+      fractions: shares of the blocks (train, validation, test).
+      overwrite: replace an existing dataset.
+      progress: called with (slices done, slices in all) after each block.
+
+    Raises:
+      UserError: for whatever is missing, unreadable or contradictory, naming the file and the mend.
+    """
+    check_output(output, overwrite)
+    if block < 1:
+        raise UserError(f"--block must be at least 1 slice, not {block}")
+    with _files(Path(input)) as files:
+        pairs = find_pairs(files, str(input))
+        blocks = into_blocks(pairs, block)
+        if len(blocks) < FEWEST_BLOCKS:
+            raise UserError(
+                f"{len(pairs)} slices make {len(blocks)} blocks of {block}, too few to part training from test "
+                f"({FEWEST_BLOCKS} at least): give --block={max(1, len(pairs) // (2 * FEWEST_BLOCKS))}, or more slices"
+            )
+        splits = runs_of_blocks(len(blocks), fractions)
+        height, width = read_pixels(pairs[0].image, pairs[0].read_image).shape
+        left_out = [_identity(members) for members, split in zip(blocks, splits, strict=True) if split == GAP]
+        caveat = (
+            f"blocks of {block} consecutive slices stand in for patients, whom the files do not name: a patient may "
+            "lie in two blocks of one split, and 'patients' are blocks wherever they are counted"
+        )
+        source = {
+            "kind": "image_mask_zip",
+            "block": block,
+            "fractions": list(fractions),
+            "left_out": left_out,
+            "caveats": [caveat],
+            "warnings": [
+                caveat,
+                f"{len(left_out)} blocks at the borders between splits were left out, so that no patient of up to "
+                f"{block} consecutive slices is in two splits: {', '.join(left_out) or '-'}",
+            ],
+        }
+        with DatasetWriter(
+            output, intensity="uint8", height=height, width=width, source=source, task=task, overwrite=overwrite
+        ) as writer:
+            marked, pixels, done = 0, 0, 0
+            for members, split in zip(blocks, splits, strict=True):
+                images, labels = _read_block(members, (height, width))
+                marked += int(np.count_nonzero(labels))
+                pixels += labels.size
+                done += len(members)
+                if progress:
+                    progress(done, len(pairs))
+                if split != GAP:
+                    names = [pair.image for pair in members]
+                    writer.add(_identity(members), images, labels, names=names, split=split, merge=ONE_STRUCTURE)
+            if not marked:
+                raise UserError(f"all {len(pairs)} masks of {input} are empty: no pixel is above 0; export them again")
+            if marked == pixels:
+                raise UserError(f"no pixel of the masks of {input} is 0, the background; export them with 0 for it")
+    dataset = read_dataset(output)
+    verify(dataset)
+    return dataset
+
+
+def into_blocks(pairs: Sequence[Pair], block: int) -> list[list[Pair]]:
+    """Return `pairs` in runs of `block`; a remainder of less than half a block joins the last."""
+    blocks = [list(pairs[start : start + block]) for start in range(0, len(pairs), block)]
+    if len(blocks) > 1 and 2 * len(blocks[-1]) < block:
+        rest = blocks.pop()
+        blocks[-1] += rest
+    return blocks
+
+
+def runs_of_blocks(count: int, fractions: Sequence[float]) -> tuple[str, ...]:
+    """Return the split of each of `count` blocks; a block between two splits is in none.
+
+    Every second round runs backwards, train to test, then test to train, so that rounds meet within a split.
+    """
+    splits: list[str] = []
+    for number, members in enumerate(np.array_split(np.arange(count), max(1, count // ROUND))):
+        turn = block_splits(len(members), fractions, gap=1)
+        splits += turn[::-1] if number % 2 else turn
+    return tuple(splits)
+
+
+def _identity(members: Sequence[Pair]) -> str:
+    return f"slices_{members[0].number:04d}-{members[-1].number:04d}"
+
+
+def _read_block(members: Sequence[Pair], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    images, labels = np.empty((2, len(members), *size), np.uint8)
+    for index, pair in enumerate(members):
+        image = read_pixels(pair.image, pair.read_image)
+        mask = read_pixels(pair.mask, pair.read_mask, mask=True)
+        if image.shape != mask.shape:
+            raise UserError(
+                f"{pair.image} is {image.shape[0]} x {image.shape[1]} and {pair.mask} {mask.shape[0]} x "
+                f"{mask.shape[1]} pixels: export them again together"
+            )
+        if image.shape != size:
+            raise UserError(
+                f"{pair.image} is {image.shape[0]} x {image.shape[1]} pixels, the first image {size[0]} x {size[1]}: "
+                "bring all slices to one size"
+            )
+        images[index], labels[index] = image, mask
+    return images, labels
+
+
+def read_pixels(name: str, read: Read, *, mask: bool = False) -> np.ndarray:
+    """Return an 8-bit grey image `[H, W]` uint8, or of a mask 1 where it is not black and 0 elsewhere.
+
+    Raises:
+      UserError: it cannot be read, is no PNG or JPEG, coloured, of more than 8 bits, or of a size that no slice has.
+    """
+    try:
+        with Image.open(io.BytesIO(read()), formats=("PNG", "JPEG")) as picture:
+            # Told by its head alone: what claims to be huge is never decoded.
+            if not (SIDE[0] <= min(picture.size) and max(picture.size) <= SIDE[1]):
+                raise UserError(
+                    f"{name} is {picture.height} x {picture.width} pixels; slices have {SIDE[0]} to {SIDE[1]} a side"
+                )
+            if getattr(picture, "n_frames", 1) > 1:
+                raise UserError(f"{name} holds several pictures: export one file a slice")
+            picture.load()
+            mode = picture.mode
+            pixels = np.asarray(picture if mode in ("L", "1") or mode.startswith("I") else picture.convert("RGBA"))
+    except (*BROKEN, Image.DecompressionBombError) as error:
+        raise UserError(f"{name} cannot be read as an image ({_short(error)}): replace it") from error
+    if mask:
+        if pixels.ndim == 3:
+            pixels = pixels[..., :3].max(axis=-1) * (pixels[..., 3] > 0)
+        return (pixels != 0).astype(np.uint8)
+    if mode.startswith("I"):
+        raise UserError(f"{name} has more than 8 bits a pixel and no known scale: export 8-bit grey images")
+    if pixels.ndim == 3:
+        if (pixels[..., :3] != pixels[..., :1]).any() or (pixels[..., 3] != 255).any():
+            raise UserError(f"{name} is coloured or transparent: export 8-bit grey images")
+        return pixels[..., 0]
+    return pixels.astype(np.uint8) * (255 if mode == "1" else 1)
+
+
+def find_pairs(files: Mapping[str, Read], where: str) -> list[Pair]:
+    """Return the pairs among `files` (path inside the source -> reader), by number.
+
+    What lies outside of `images/` and `masks/` is passed over; a file inside that does not belong is refused.
+
+    Raises:
+      UserError: an image without a mask or the reverse, two files of one number, other names, or no pair at all.
+    """
+    found: dict[str, dict[int, str]] = {"images": {}, "masks": {}}
+    for name in files:
+        kind, _, rest = name.partition("/")
+        if kind not in found or rest.startswith("."):
+            continue
+        stem, _, suffix = rest.rpartition(".")
+        if not (stem.isascii() and stem.isdecimal() and len(stem) <= 9) or f".{suffix.lower()}" not in SUFFIXES[kind]:
+            kinds = " or ".join(SUFFIXES[kind])
+            raise UserError(f"{name} in {where}: files of {kind}/ are called by a number and end in {kinds}")
+        first = found[kind].setdefault(int(stem), name)
+        if first != name:
+            raise UserError(f"{first} and {name} in {where} have the same number: remove one")
+    images, masks = found["images"], found["masks"]
+    for have, lack, mate in ((images, masks, "mask"), (masks, images, "image")):
+        alone = [have[number] for number in sorted(set(have) - set(lack))]
+        if alone and lack:
+            more = f" and {len(alone) - 3} more" if len(alone) > 3 else ""
+            raise UserError(f"no {mate} for {', '.join(alone[:3])}{more} in {where}: add it, or remove these")
+    if not images or not masks:
+        raise UserError(
+            f"{where} holds no pairs images/NUMBER.jpg (or .png) and masks/NUMBER.png at its top: "
+            f"{len(images)} images, {len(masks)} masks"
+        )
+    return [Pair(n, images[n], masks[n], files[images[n]], files[masks[n]]) for n in sorted(images)]
+
+
+@contextmanager
+def _files(source: Path) -> Iterator[dict[str, Read]]:
+    """Give path inside the source -> reader of its bytes, of a folder or a zip."""
+    if source.is_dir():
+        places = [p for kind in SUFFIXES if (source / kind).is_dir() for p in sorted((source / kind).iterdir())]
+        yield {f"{p.parent.name}/{p.name}": _file_reader(p) for p in places if p.is_file()}
+        return
+    if not source.is_file():
+        raise UserError(f"no zip or folder at {source}; correct --input")
+    try:
+        archive = zipfile.ZipFile(source)
+    except BROKEN as error:
+        raise UserError(f"{source} cannot be read as a zip ({_short(error)}): get it again") from error
+    with archive:
+        yield _members(archive, source)
+
+
+def _members(archive: zipfile.ZipFile, source: Path) -> dict[str, Read]:
+    entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+    if len(entries) > MOST_FILES:
+        raise UserError(f"{source} holds {len(entries)} files; {MOST_FILES} are the most")
+    files: dict[str, Read] = {}
+    for entry in entries:
+        name = entry.filename
+        parts = entry.orig_filename.replace("\\", "/").split("/")
+        # Nothing is unpacked, so nothing could be overwritten: but a zip with such names was not made for this.
+        if ".." in parts or parts[0] == "" or ":" in parts[0] or stat.S_ISLNK(entry.external_attr >> 16):
+            raise UserError(f"{source} holds {name!r}, a path that leads out of it: make the zip anew")
+        if entry.flag_bits & 1:
+            raise UserError(f"{source} is encrypted ({name}): make it anew without a password")
+        if name in files:
+            raise UserError(f"{source} holds {name} twice: make the zip anew")
+        files[name] = _member_reader(archive, entry)
+    return files
+
+
+def _file_reader(path: Path) -> Read:
+    def read() -> bytes:
+        with path.open("rb") as file:
+            return _limited(file.read(MOST_BYTES + 1))
+
+    return read
+
+
+def _member_reader(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Read:
+    def read() -> bytes:
+        # Not by the size that the zip tells: a bomb tells what it likes.
+        with archive.open(entry) as file:
+            return _limited(file.read(MOST_BYTES + 1))
+
+    return read
+
+
+def _limited(content: bytes) -> bytes:
+    if len(content) > MOST_BYTES:
+        raise ValueError(f"it has more than {MOST_BYTES // 2**20} MiB")
+    return content
+
+
+def _short(error: BaseException) -> str:
+    return " ".join(str(error).split())[:120] or type(error).__name__

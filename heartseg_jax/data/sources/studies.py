@@ -1,0 +1,226 @@
+"""A folder of DICOM studies: which lie there with which masks, which series of each is meant, and whose it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from heartseg_jax import findings
+from heartseg_jax.data.sources.naming import Naming
+from heartseg_jax.data.sources.nifti_pairs import VOLUMES
+from heartseg_jax.data.sources.patient_table import SUFFIXES, natural_key, read_owners
+from heartseg_jax.data.sources.study_masks import names_of
+from heartseg_jax.data.sources.write_cases import Progress
+from heartseg_jax.errors import UserError
+from heartseg_jax.findings import WARN, Finding
+from heartseg_jax.imaging.dicom.elements import Unreadable
+from heartseg_jax.imaging.dicom.header import Header
+from heartseg_jax.imaging.dicom.patient import Person, read_person
+from heartseg_jax.imaging.dicom.segmentation import References, references
+from heartseg_jax.imaging.dicom.series import Candidate, Look, choose, look
+from heartseg_jax.privacy import read_salt
+
+BEST = "best"
+"""What to give for --series to take the fittest one wherever several are fit."""
+BESIDE = (".csv", ".json", ".txt", ".md", ".pdf")
+"""Files that may lie beside studies and masks, and are neither."""
+TABLE_MENDS = "say who is who by --patients=table.csv"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a case lies: its name in the source, the study, and its masks (None: inside the study).
+
+    `shared` tells that the masks' folder is that of all studies.
+    """
+
+    name: str
+    study: Path
+    masks: Path | None
+    shared: bool = False
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A case whose headers were read.
+
+    Attributes:
+      place: where it lies.
+      series: the series that is to be used.
+      segmentations: those that were drawn on it.
+      elsewhere: what slices of the study's other series are called.
+      key: the patient's.
+      found: what was found so far.
+    """
+
+    place: Place
+    series: Candidate
+    segmentations: tuple[Header, ...]
+    elsewhere: frozenset[str]
+    key: str
+    found: tuple[Finding, ...]
+
+
+def find_places(folder: Path, masks: str | Path | None = None) -> list[Place]:
+    """Return the cases of a source in natural order of their names; a folder without `images` is one study.
+
+    `masks` are those of one study alone, or a folder of pictures of all of them.
+
+    Raises:
+      UserError: there is nothing, or masks have no study.
+    """
+    images = folder / "images"
+    shared = None if masks is None else Path(masks)
+    if shared is not None and not shared.exists():
+        raise UserError(f"there are no masks at {shared}")
+    if not images.is_dir():
+        return [Place(folder.name, folder, shared)]
+    studies = _entries(images)
+    if not studies:
+        raise UserError(f"{images} holds no study")
+    names = sorted(studies, key=natural_key)
+    if shared is not None and len(names) > 1:
+        if not shared.is_dir():
+            raise UserError(f"{shared} is one mask for {len(names)} studies: put each study's into {folder / 'masks'}")
+        return [Place(name, studies[name], shared, shared=True) for name in names]
+    if shared is not None:
+        return [Place(names[0], studies[names[0]], shared)]
+    found = _entries(folder / "masks") if (folder / "masks").is_dir() else {}
+    alone = sorted(set(found) - set(studies), key=natural_key)
+    if alone:
+        raise UserError(f"no study beside the masks {', '.join(alone[:3])} in {images}: add it, or remove the masks")
+    return [Place(name, studies[name], found.get(name)) for name in names]
+
+
+def _entries(folder: Path) -> dict[str, Path]:
+    """Return {name: path} of what lies in a folder, but for tables and notes."""
+    named: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or (path.is_file() and path.suffix.lower() in BESIDE):
+            continue
+        if named.setdefault(_stem(path), path) != path:
+            raise UserError(f"{folder} holds {_stem(path)} twice: remove one")
+    return named
+
+
+def _stem(path: Path) -> str:
+    for suffix in (*reversed(VOLUMES), ".zip", ".dcm"):
+        if path.is_file() and path.name.lower().endswith(suffix):
+            return path.name[: -len(suffix)]
+    return path.name
+
+
+def choose_all(
+    places: Sequence[Place],
+    series: str,
+    naming: Naming,
+    patients_table: str | Path | None = None,
+    progress: Progress | None = None,
+) -> tuple[list[Chosen], list[str]]:
+    """Read the headers of all cases: which series each gives, and whose it is; and doubts about who is who.
+
+    Raises:
+      UserError: a study has no series that is fit, or several and none is named.
+    """
+    owners = None
+    if patients_table is not None:
+        owners = read_owners(Path(patients_table), [place.name for place in places])
+    salt = read_salt()
+    chosen: list[Chosen] = []
+    persons: list[Person] = []
+    for place in places:
+        seen = look(place.study, progress)
+        drawn = [(header, references(header)) for header in _segmentations(place, seen)]
+        one = _series(place, seen, series, drawn)
+        findings.raise_refused(str(place.study), one.findings)
+        own = tuple(header for header, said in drawn if said.are(one))
+        if drawn and not own:
+            raise UserError(
+                f"the segmentation of {place.name} was drawn on another series, or another phase, than the one that is "
+                "read: choose that by --series, or leave --series out"
+            )
+        try:
+            person = read_person(one.members[0].header.source)
+        except Unreadable as error:
+            raise UserError(f"{place.study}: {error}; {TABLE_MENDS}") from None
+        found = [*one.findings]
+        if owners is not None:
+            key = naming.keyed(f"name\n{owners[place.name]}", owners[place.name], place.name, salt)
+        else:
+            key = naming.keyed(person.secret, person.secret.split("\n")[1], place.name, salt)
+            if not person.told:
+                text = "neither PatientID nor PatientName is told: the study counts as a patient"
+                found.append(Finding(WARN, "unknown_patient", text, TABLE_MENDS))
+        others = [member for other in seen.candidates if other is not one for member in other.members]
+        elsewhere = frozenset(name for member in others for name in names_of(member))
+        persons.append(person)
+        chosen.append(Chosen(place, one, own, elsewhere, key, tuple(found)))
+    _check_shared(chosen)
+    return chosen, _doubts(chosen, persons) if owners is None else []
+
+
+def _segmentations(place: Place, seen: Look) -> list[Header]:
+    """Return the segmentations of a case: those beside its study, where masks lie there, else those inside.
+
+    Raises:
+      UserError: masks lie there of two kinds, or of none.
+    """
+    if place.masks is None:
+        return seen.segmentations
+    if place.shared or place.masks.name.lower().endswith(VOLUMES):
+        return []
+    pictures = place.masks.is_dir() and any(path.suffix.lower() in SUFFIXES for path in place.masks.iterdir())
+    if pictures and not any(path.suffix.lower() == ".dcm" for path in place.masks.iterdir()):
+        return []
+    found = look(place.masks).segmentations
+    if pictures and found:
+        raise UserError(f"{place.masks} holds pictures and a segmentation: leave the one that counts")
+    if not pictures and not found:
+        raise UserError(f"{place.masks} is neither a folder of PNGs, a NIfTI nor a DICOM segmentation")
+    return found
+
+
+def _series(place: Place, seen: Look, series: str, drawn: Sequence[tuple[Header, References]]) -> Candidate:
+    """Return the series to use: the one named, the one that the segmentation was drawn on, or the only fit one."""
+    where = str(place.study)
+    if series and series != BEST:
+        return choose(seen.candidates, series, where)
+    own = [one for one in seen.candidates if any(said.are(one) for _, said in drawn)]
+    if series == BEST and seen.candidates:
+        return (own or seen.candidates)[0]
+    return choose(seen.candidates, "", where, own or None)
+
+
+def _doubts(chosen: Sequence[Chosen], persons: Sequence[Person]) -> list[str]:
+    """Return what speaks for one person under several keys, or for several under one."""
+    by_key: dict[str, set[str]] = {}
+    by_name: dict[str, set[str]] = {}
+    for one, person in zip(chosen, persons, strict=True):
+        by_key.setdefault(one.key, set()).add(person.study)
+        if person.also:
+            by_name.setdefault(person.also, set()).add(one.key)
+    notes = [
+        f"{' and '.join(sorted(keys))} have one name and date of birth: if they are one person, {TABLE_MENDS}"
+        for keys in by_name.values()
+        if len(keys) > 1
+    ]
+    studies = max(by_key.values(), key=len)
+    if len(by_key) == 1 and len(studies) > 1:
+        notes.append(
+            f"all {len(studies)} studies have one PatientID and count as one patient: where an archive has blanked the "
+            f"ids, {TABLE_MENDS}"
+        )
+    return notes
+
+
+def _check_shared(chosen: Sequence[Chosen]) -> None:
+    """Refuse a shared folder of pictures where its table cannot tell two studies apart."""
+    seen: dict[str, str] = {}
+    for one in chosen:
+        first = seen.setdefault(one.series.members[0].header.series_uid, one.place.name)
+        if one.place.shared and first != one.place.name:
+            raise UserError(
+                f"{first} and {one.place.name} have one SeriesInstanceUID, so that the table cannot tell whose a "
+                "picture is: put each study's masks into a folder of its own"
+            )

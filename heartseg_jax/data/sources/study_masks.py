@@ -1,0 +1,211 @@
+"""The masks of a DICOM study -> labels on its grid: colour PNGs named by slice, a label NIfTI, or a segmentation."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from heartseg_jax.anatomy import ALL_KNOWN
+from heartseg_jax.data.sources.patient_table import SUFFIXES, natural_key
+from heartseg_jax.data.sources.write_cases import check_same_grid, overlapping
+from heartseg_jax.errors import UserError
+from heartseg_jax.findings import NOTE, WARN, Finding
+from heartseg_jax.imaging.dicom.geometry import Block, Member
+from heartseg_jax.imaging.dicom.header import Header
+from heartseg_jax.imaging.dicom.segmentation import read_segmentation
+from heartseg_jax.imaging.dicom.series import Candidate
+from heartseg_jax.imaging.masks import label_maps as words
+from heartseg_jax.imaging.masks import palette as colour_masks
+from heartseg_jax.imaging.nifti import read_labels
+from heartseg_jax.imaging.orientation import Turn, patient_axial
+from heartseg_jax.imaging.volume import Volume
+
+TABLE = "instances.csv"
+COLUMNS = ("file", "series_uid", "instance_uid", "frame", "position_mm")
+"""What the table of an export of PNGs begins with: it leads from each picture back to its instance."""
+
+
+class Reading(NamedTuple):
+    """How masks are to be understood: another palette, names of values, and what to do about damaged colours."""
+
+    colours: dict[colour_masks.Colour, int] | None = None
+    label_map: dict[str, int] | None = None
+    repair: bool = False
+    max_off_palette: float = 0.0
+
+
+class Masks(NamedTuple):
+    """Labels patient-axial (`meanings.AORTA` among them), what they know, and which slices they are known of."""
+
+    labels: np.ndarray
+    merge: tuple[int, ...]
+    annotated: np.ndarray | None = None
+    found: tuple[Finding, ...] = ()
+
+
+def from_segmentation(header: Header, block: Block, turn: Turn, how: Reading) -> Masks:
+    """Return the labels of a DICOM segmentation. Raises UserError as `read_segmentation`."""
+    read = read_segmentation(header, block, how.label_map)
+    found = []
+    if read.strange:
+        found.append(Finding(NOTE, "other_segments", f"{read.strange} segments of other anatomy count as background"))
+    found += overlapping(read.overlapping)
+    return Masks(turn.forth(read.labels), words.merge_for(read.known), found=tuple(found))
+
+
+def from_nifti(path: Path, volume: Volume, how: Reading) -> Masks:
+    """Return the labels of a NIfTI on the grid of `volume`, which is patient-axial.
+
+    Raises:
+      UserError: it cannot be read, lies on another grid, or has values without a meaning.
+    """
+    labels, _ = patient_axial(read_labels(path))
+    check_same_grid(labels, volume, path)
+    meanings = words.OWN if how.label_map is None else words.by_number(how.label_map, "--labels")
+    own = words.translated(labels.voxels, meanings, str(path))
+    return Masks(own, ALL_KNOWN if how.label_map is None else words.merge_for(set(meanings.values())))
+
+
+class Row(NamedTuple):
+    """What the table of an export says of a picture."""
+
+    series_uid: str
+    instance_uid: str
+    frame: int
+    position: str
+
+
+class Pictures(NamedTuple):
+    """A folder of colour PNGs: the pictures, and the rows of an export's table by their stems."""
+
+    folder: Path
+    paths: tuple[Path, ...]
+    table: dict[str, Row]
+
+    def of_series(self, uid: str) -> Pictures:
+        """Return those that the table gives to one series: each study's, of an export of many."""
+        own = tuple(path for path in self.paths if path.stem in self.table and self.table[path.stem].series_uid == uid)
+        return self._replace(paths=own)
+
+
+def pictures_in(folder: Path) -> Pictures:
+    """Return the pictures of a folder in natural order, with the table that lies in it or above it.
+
+    Raises:
+      UserError: it holds none, or the table is damaged.
+    """
+    paths = [p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")]
+    if not paths:
+        raise UserError(f"{folder} holds no mask")
+    return Pictures(folder, tuple(sorted(paths, key=lambda path: natural_key(path.name))), _table(folder))
+
+
+def from_pictures(pictures: Pictures, series: Candidate, elsewhere: Collection[str], turn: Turn, how: Reading) -> Masks:
+    """Return the labels of colour PNGs, each named by its slice of `series`.
+
+    A picture is called like its slice's file, or by the SOPInstanceUID, or as the table of an export says; those that
+    the table gives to another series are passed over. Slices without a picture are not annotated. Numbers alone are
+    refused: nobody knows from which end they count. So are names in `elsewhere`: files of the study's other series.
+
+    Raises:
+      UserError: a picture is of no slice or another size, two are of one slice, or colours stand for nothing.
+    """
+    assert series.block is not None
+    members = series.block.members
+    slices = _slices_of(pictures, members, elsewhere)
+    size = (members[0].header.rows, members[0].header.columns)
+    labels = np.zeros((len(members), *size), np.uint8)
+    audits, mended = [], 0
+    for path, z in slices.items():
+        mask = colour_masks.read_mask(path, how.colours)
+        if (got := mask.labels.shape) != size:
+            raise UserError(f"{path} is {got[0]} x {got[1]} pixels, its slice {size[0]} x {size[1]}")
+        audits.append(colour_masks.audit(path.name, mask))
+        labels[z] = colour_masks.repair_mask(path.name, mask, how.colours) if how.repair else mask.labels
+        mended += int(mask.off.sum())
+    if not how.repair:
+        colour_masks.check_audits(audits, how.max_off_palette)
+    found = []
+    if mended:
+        done = "were repaired" if how.repair else "have no meaning and are ignored (255)"
+        text = f"{mended} mask pixels off the palette {done}"
+        found.append(Finding(WARN, "off_palette", text, "export exact colours"))
+    annotated = np.zeros(len(labels), bool)
+    annotated[list(slices.values())] = True
+    if not annotated.all():
+        text = f"{int(annotated.sum())} of {len(annotated)} slices have a mask, and only these are in the dataset"
+        found.append(Finding(NOTE, "slices_without_mask", text))
+    merge = ALL_KNOWN if how.colours is None else words.merge_for(set(how.colours.values()))
+    if annotated.all():
+        return Masks(turn.forth(labels), merge, None, tuple(found))
+    if turn.axes[0] != 0:
+        raise UserError(
+            f"{pictures.folder} has masks of some slices alone, and these are not axial: give one for every slice"
+        )
+    return Masks(turn.forth(labels), merge, annotated[:: -1 if turn.flipped[0] else 1], tuple(found))
+
+
+def _slices_of(pictures: Pictures, members: Sequence[Member], elsewhere: Collection[str]) -> dict[Path, int]:
+    """Return which slice each picture shows; None stands for names of two slices."""
+    series_uid = members[0].header.series_uid
+    by_instance: dict[tuple[str, int], int | None] = {}
+    by_position = {position_of(member): number for number, member in enumerate(members)}
+    by_name: dict[str, int | None] = {}
+    for number, member in enumerate(members):
+        key = (member.header.instance_uid, member.number + 1)
+        by_instance[key] = None if key in by_instance else number
+        if len(member.header.places) == 1:
+            for name in names_of(member):
+                by_name[name] = None if name in by_name or name in elsewhere else number
+    found: dict[Path, int] = {}
+    for path in pictures.paths:
+        row = pictures.table.get(path.stem)
+        if row and row.series_uid != series_uid:
+            continue
+        z = by_instance.get((row.instance_uid, row.frame)) if row else by_name.get(path.stem)
+        if z is None and row and (row.instance_uid, row.frame) in by_instance:
+            z = by_position.get(row.position)  # instances without a UID of their own, as some anonymisers leave them
+        if z is None:
+            what = "may be of several slices" if path.stem in by_name or row else "is of no slice that is read"
+            raise UserError(
+                f"{path} {what}: call masks like the slices' files, by SOPInstanceUID, or as "
+                f"--export_png called the pictures, with its {TABLE} beside"
+            )
+        if z in found.values():
+            raise UserError(f"{path} is the second mask of one slice: remove one")
+        found[path] = z
+    if not found:
+        raise UserError(f"no mask in {pictures.folder} is of a slice of this study: paint some, or leave the study out")
+    return found
+
+
+def position_of(member: Member) -> str:
+    """Return where a frame lies, as the table of an export tells it: x, y, z in mm."""
+    return " ".join(f"{mm:.4f}" for mm in member.place.position_mm or ())
+
+
+def names_of(member: Member) -> set[str]:
+    """Return what a picture of a slice may be called, without its suffix."""
+    file = Path(member.header.source.name).name
+    return {file, Path(file).stem, member.header.instance_uid} - {""}
+
+
+def _table(folder: Path) -> dict[str, Row]:
+    """Return {stem of a picture: its row} of the export's table, which lies in the folder or above it."""
+    above = (folder, *list(folder.absolute().parents)[:2])
+    place = next((at / TABLE for at in above if (at / TABLE).is_file()), None)
+    if place is None:
+        return {}
+    try:
+        with place.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        return {
+            Path(row["file"]).stem: Row(row["series_uid"], row["instance_uid"], int(row["frame"]), row["position_mm"])
+            for row in rows
+        }
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise UserError(f"{place} is no table of an export, or a damaged one; export the pictures again") from error

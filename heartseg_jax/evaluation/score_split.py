@@ -1,0 +1,92 @@
+"""Scores a model on a split: patient by patient, beside the baselines, with the slices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from heartseg_jax.anatomy import IGNORED
+from heartseg_jax.data.dataset.records import check_unchanged
+from heartseg_jax.data.dataset.write import Dataset
+from heartseg_jax.data.pipeline import Examples, View, intensity_window
+from heartseg_jax.evaluation import baselines, metrics, report
+from heartseg_jax.figures import slices
+from heartseg_jax.inference.predictor import PatientLabels, Probabilities, predict_split
+
+MAX_PANELS = 6
+SLIVER = 0.002
+"""Share of a slice's pixels below which a structure in it is its end rather than its body."""
+
+
+def score_split(
+    probabilities: Probabilities,
+    dataset: Dataset,
+    split: str,
+    view: View,
+    *,
+    output: Path,
+    batch_size: int,
+    step: int | None,
+    checkpoint: str | None,
+    draw: bool = True,
+    as_split: str | None = None,
+    warnings: tuple[str, ...] = (),
+) -> dict[str, Any]:
+    """Score every patient of `split`, write `summary.json`, `cases.csv` and figures to `output`; return the summary.
+
+    `as_split` is the name told in the report where it is not `split` itself.
+    """
+    scores, panels = {}, []
+    for found in predict_split(probabilities, Examples(dataset, split, view), batch_size):
+        patient = dataset.patients[found.patient]
+        truth = np.asarray(dataset.labels(patient)[found.slices])
+        check_unchanged(dataset, patient, truth, found.slices)
+        whole = patient.contiguous and bool(np.all(np.diff(found.slices) == 1))
+        scores[patient.id] = metrics.score_patient(
+            truth, found.labels, patient.merge, patient.spacing_mm, whole, task=dataset.task
+        )
+        panels.append(_panel(dataset, view, found, truth))
+    summary = report.build_summary(
+        scores,
+        split=as_split or split,
+        step=step,
+        checkpoint=checkpoint,
+        baselines=baselines.baseline_scores(dataset, split),
+        split_kind=dataset.split_kind,
+        warnings=(*dataset.source.get("caveats", ()), *warnings),
+        task=dataset.task,
+    )
+    report.write_report(output, summary, scores)
+    if draw and panels:
+        mean = "none" if summary["mean_dice"] is None else f"{summary['mean_dice']:.3f}"
+        kept = [panels[i] for i in np.unique(np.linspace(0, len(panels) - 1, MAX_PANELS).round().astype(int))]
+        slices.predictions(
+            kept,
+            output / "predictions.png",
+            title=f"{as_split or split} patients: mean Dice {mean}",
+            caption=f"{summary['patients']} patients; of each the slice with most structures",
+            task=dataset.task,
+        )
+    return summary
+
+
+def _panel(dataset: Dataset, view: View, found: PatientLabels, truth: np.ndarray) -> slices.Panel:
+    """Return the patient's slice with most structures (of equals the one with most of them) as a picture's row.
+
+    Slivers do not count: a slice of which they are the point would show a structure at its very end.
+    """
+
+    def richness(labels: np.ndarray) -> tuple[int, int]:
+        areas = np.bincount(labels[(labels > 0) & (labels != IGNORED)], minlength=1)
+        return int(np.sum(areas > SLIVER * labels.size)), int(areas.sum())
+
+    best = max(range(len(truth)), key=lambda z: richness(truth[z]))
+    patient = dataset.patients[found.patient]
+    image = np.asarray(dataset.images(patient)[found.slices[best]], np.float32)
+    low, high = intensity_window(view, image[None])[0]
+    name = f"{patient.id}, slice {patient.names[found.slices[best]].removeprefix(patient.id).lstrip('_/')}"
+    return slices.Panel(
+        name, np.clip((image - low) / (high - low), 0, 1), truth[best], found.labels[best], patient.merge
+    )

@@ -1,0 +1,188 @@
+"""The curves of a run, from the lines of `metrics.jsonl`."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from heartseg_jax.anatomy import HEART, structures
+from heartseg_jax.figures import drawing
+
+TRAIN, VALIDATION = "#8c8c8c", "#0072B2"
+WATCHED = {"val": "validation", "fit": "training slices, as they are"}
+"""Who was evaluated, by the tags' first part: the training slices stand in where nobody validates."""
+SMOOTH_FROM_POINTS = 100
+
+
+def curves(
+    rows: Sequence[Mapping],
+    path: str | Path,
+    *,
+    title: str,
+    phase_boundaries: Sequence[int | tuple[int, str]] = (),
+    background_accuracy: float | None = None,
+    task: str = HEART,
+) -> None:
+    """Draw loss, pixel accuracy and Dice against the step.
+
+    Args:
+        rows: lines of `metrics.jsonl`: `step`, perhaps `epoch`, and the tags `train/loss`, `val/loss`,
+            `train/pixel_accuracy`, `val/pixel_accuracy`, `val/dice/mean`, `val/dice/<structure>`; each row has some.
+            What is None or not finite breaks the line. Without any `val/` tag those of `fit/` are drawn in its place.
+        path: the picture to write.
+        title: above it.
+        phase_boundaries: steps at which a phase of training begins, with or without its name.
+        background_accuracy: what an all-background prediction scores; drawn as a dashed line.
+        task: whose structures have a Dice.
+    """
+    with drawing.canvas(path, 12.0, 4.0) as figure:
+        figure.suptitle(textwrap.fill(title, 120), x=0.01, ha="left", fontweight="bold")
+        loss, accuracy, dice = figure.subplots(1, 3)
+        tag = watched(rows)
+        _loss(loss, rows, tag)
+        _accuracy(accuracy, rows, tag, background_accuracy)
+        _dice(dice, rows, tag, task)
+        for axes in (loss, accuracy, dice):
+            _frame(axes, rows, phase_boundaries)
+        handles = _dice_handles(rows, tag, task)
+        if handles:
+            figure.legend(handles=handles, loc="outside right center", frameon=False, title="Dice of")
+
+
+def series(rows: Sequence[Mapping], tag: str) -> tuple[np.ndarray, np.ndarray]:
+    """Pick a tag's steps and values, float64 both; NaN where a value is None or not finite; the last of equal steps."""
+    found: dict[float, float] = {}
+    for row in rows:
+        if tag in row and row.get("step") is not None:
+            value = row[tag]
+            found[float(row["step"])] = float(value) if value is not None and math.isfinite(value) else math.nan
+    steps = sorted(found)
+    return np.array(steps), np.array([found[step] for step in steps])
+
+
+def watched(rows: Sequence[Mapping]) -> str:
+    """Tell whose evaluations the rows hold: 'fit' where there are such tags and no 'val', else 'val'."""
+    found = {key.split("/")[0] for row in rows for key in row}
+    return "fit" if "fit" in found and "val" not in found else "val"
+
+
+def _loss(axes, rows: Sequence[Mapping], tag: str) -> None:
+    axes.set_title("Loss")
+    everything = []
+    for part, name, rgb in (("train", "training", TRAIN), (tag, WATCHED[tag], VALIDATION)):
+        steps, values = series(rows, f"{part}/loss")
+        everything.append(values[np.isfinite(values)])
+        if len(steps) > SMOOTH_FROM_POINTS and part == "train":
+            axes.plot(steps, values, color=rgb, linewidth=0.6, alpha=0.35)
+            axes.plot(steps, _running_median(values), color=rgb, linewidth=1.6, label=f"{name} (running median)")
+        elif len(steps):
+            axes.plot(steps, values, color=rgb, linewidth=1.6, label=name, **_dots(steps))
+    values = np.concatenate(everything)
+    if values.size and values.min() > 0 and values.max() / values.min() > 30:
+        axes.set_yscale("log")
+    _legend_or_note(axes, "no loss was recorded")
+
+
+def _accuracy(axes, rows: Sequence[Mapping], tag: str, background: float | None) -> None:
+    axes.set_title("Pixel accuracy")
+    lowest = [background] if background is not None else []
+    for part, name, rgb in (("train", "training", TRAIN), (tag, WATCHED[tag], VALIDATION)):
+        steps, values = series(rows, f"{part}/pixel_accuracy")
+        if len(steps):
+            axes.plot(steps, values, color=rgb, linewidth=1.6, label=name, **_dots(steps))
+            lowest += [float(v) for v in values if math.isfinite(v)]
+    if background is not None:
+        label = f"all background: {background:.3f}"
+        axes.axhline(background, color="#D55E00", linestyle="--", linewidth=1.3, label=label)
+    if lowest:
+        axes.set_ylim(max(0.0, min(lowest) - 0.08 * (1.02 - min(lowest))), 1.002)
+    _legend_or_note(axes, "no accuracy was recorded")
+
+
+def _dice(axes, rows: Sequence[Mapping], tag: str, task: str) -> None:
+    from matplotlib.patheffects import Normal, Stroke
+
+    axes.set_title(f"Dice, {WATCHED[tag]}")
+    axes.set_ylim(0.0, 1.0)
+    drawn = False
+    for structure in structures(task):
+        steps, values = series(rows, f"{tag}/dice/{structure.name}")
+        if len(steps):
+            drawn = True
+            (line,) = axes.plot(
+                steps, values, color=drawing.colour(structure.label), linewidth=1.2, **_dots(steps, 2.5)
+            )
+            # Yellow and light green would be lost on white without a dark rim.
+            line.set_path_effects([Stroke(linewidth=2.0, foreground="#444444"), Normal()])
+    steps, values = series(rows, f"{tag}/dice/mean")
+    if len(steps):
+        drawn = True
+        axes.plot(steps, values, color="black", linewidth=2.4, zorder=5, **_dots(steps, 4))
+    if not drawn:
+        _note(axes, "no Dice was recorded")
+
+
+def _dice_handles(rows: Sequence[Mapping], tag: str, task: str) -> list:
+    from matplotlib.lines import Line2D
+    from matplotlib.patheffects import Normal, Stroke
+
+    mean = Line2D([], [], color="black", linewidth=2.4, label="mean")
+    handles = [mean] if len(series(rows, f"{tag}/dice/mean")[0]) else []
+    for structure in structures(task):
+        label = f"{structure.short}  {structure.name.replace('_', ' ')}"
+        line = Line2D([], [], color=drawing.colour(structure.label), linewidth=1.6, label=label)
+        line.set_path_effects([Stroke(linewidth=2.4, foreground="#444444"), Normal()])
+        if len(series(rows, f"{tag}/dice/{structure.name}")[0]):
+            handles.append(line)
+    return handles
+
+
+def _frame(axes, rows: Sequence[Mapping], boundaries: Sequence[int | tuple[int, str]]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel("step")
+    last = max((float(row["step"]) for row in rows if row.get("step") is not None), default=1.0)
+    axes.set_xlim(0, max(last, 1.0) * 1.02)
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    for boundary in boundaries:
+        step, name = boundary if isinstance(boundary, tuple) else (boundary, "")
+        axes.axvline(step, color=drawing.FAINT, linewidth=0.9, linestyle=(0, (1, 2)))
+        if name:
+            spot = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
+            axes.annotate(name, (step, 0.02), xytext=(3, 0), rotation=90, fontsize=7, color="#666666", **spot)
+    steps, epochs = series(rows, "epoch")
+    known = np.isfinite(epochs)
+    if known.sum() >= 2 and np.ptp(epochs[known]) > 0:
+        # Epochs grow evenly with steps, so one slope carries the axis to its ends.
+        slope, offset = np.polyfit(steps[known], epochs[known], 1)
+        both = (lambda x: x * slope + offset, lambda y: (y - offset) / slope)
+        top = axes.secondary_xaxis("top", functions=both)
+        top.set_xlabel("epoch", labelpad=2)
+        top.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+
+
+def _dots(steps: np.ndarray, size: float = 3.0) -> dict[str, Any]:
+    """Mark the points while they are few: one point alone draws no line."""
+    return {"marker": "o", "markersize": size} if len(steps) <= 40 else {}
+
+
+def _running_median(values: np.ndarray) -> np.ndarray:
+    half = max(2, len(values) // 50)
+    windows = [values[max(0, k - half) : k + half + 1] for k in range(len(values))]
+    return np.array([np.nanmedian(w) if np.isfinite(w).any() else math.nan for w in windows])
+
+
+def _legend_or_note(axes, missing: str) -> None:
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=True, framealpha=0.85, edgecolor="none", loc="best")
+    else:
+        _note(axes, missing)
+
+
+def _note(axes, text: str) -> None:
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=drawing.FAINT)

@@ -1,0 +1,68 @@
+"""A picture of a dataset: some slices of each patient under their labels, on one page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from heartseg_jax.anatomy import NUM_LABELS
+from heartseg_jax.data.audit.near_duplicates import brightness
+from heartseg_jax.data.dataset.records import Dataset, Patient
+from heartseg_jax.figures import drawing
+
+MOST_PANELS, COLUMNS = 24, 6
+
+
+def montage(dataset: Dataset, path: str | Path, title: str) -> None:
+    """Draw up to 24 slices, the same number of each patient; of more patients than that, evenly spread ones."""
+    patients = _spread(dataset.patients, MOST_PANELS)
+    each = max(1, min(12 if len(patients) == 1 else 4, MOST_PANELS // len(patients)))
+    panels = [(patient, z) for patient in patients for z in slices_of(patient, each)]
+    rows = -(-len(panels) // COLUMNS)
+    present: set[int] = set()
+    columns = min(COLUMNS, len(panels))
+    with drawing.canvas(path, max(7.0, 1.9 * columns), 2.15 * rows + 1.3) as figure:
+        left_out = len(dataset.patients) - len(patients)
+        head = f"{title}{f' ({left_out} patients not shown)' if left_out else ''}"
+        figure.suptitle(head, x=0.01, ha="left", fontweight="bold")
+        grid = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axes, (patient, z) in zip(grid, panels, strict=False):
+            image, labels = dataset.images(patient)[z : z + 1], np.asarray(dataset.labels(patient)[z])
+            drawing.show_image(axes, brightness(image, dataset.intensity)[0])
+            drawing.show_labels(axes, labels, fill=0.3, width=0.9)
+            present |= drawing.labels_present(labels)
+            name = Path(patient.names[z]).stem.removeprefix(patient.id).lstrip("_")
+            axes.set_title(f"{_short(patient.id, 16)} · {_short(name, 12)}", loc="center", fontsize=7.5)
+            axes.set_xlabel(patient.splits[z], fontsize=7.5)
+        for axes in grid[len(panels) :]:
+            axes.set_visible(False)
+        handles = drawing.structure_handles(present, dataset.task)
+        if handles:
+            figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
+        figure.get_layout_engine().set(w_pad=0.02, h_pad=0.03, wspace=0.0, hspace=0.02)
+
+
+def slices_of(patient: Patient, count: int) -> list[int]:
+    """Return up to `count` slices, in order: evenly spread over those with the most structures of their kind."""
+    labelled = [z for z, row in enumerate(patient.class_counts) if sum(row[1:NUM_LABELS])]
+    if not labelled:
+        return [patient.num_slices // 2]
+    parts = np.array_split(np.array(labelled), min(count, len(labelled)))
+
+    def richness(z: int) -> tuple[int, int]:
+        row = patient.class_counts[z][1:NUM_LABELS]
+        return sum(n > 0 for n in row), sum(row)
+
+    return [int(max(part, key=richness)) for part in parts]
+
+
+def _spread(patients: Sequence[Patient], most: int) -> list[Patient]:
+    places = np.unique(np.linspace(0, len(patients) - 1, min(most, len(patients))).round().astype(int))
+    return [patients[k] for k in places]
+
+
+def _short(text: str, most: int) -> str:
+    text = text.encode("utf-8", "replace").decode()  # names of files need not be text
+    return text if len(text) <= most else f"{text[: most // 2]}…{text[-(most // 2 - 1) :]}"

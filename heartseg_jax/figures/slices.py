@@ -1,0 +1,275 @@
+"""The figures: curves of a run, predictions, the batch as the network gets it, and Dice of every patient."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from heartseg_jax.anatomy import ALL_KNOWN, FOREGROUND, HEART, IGNORED, NUM_LABELS, structures
+from heartseg_jax.evaluation.metrics import confusion, dice_from_counts
+from heartseg_jax.figures import drawing
+from heartseg_jax.figures.curves import curves
+
+__all__ = ["Panel", "by_patient", "curves", "error_map", "inputs", "predictions"]
+
+
+class Panel(NamedTuple):
+    """One slice to show: `image` [H, W] 0 to 1, `truth` and `prediction` labels [H, W], and the patient's merge."""
+
+    title: str
+    image: np.ndarray
+    truth: np.ndarray
+    prediction: np.ndarray
+    merge: Sequence[int] = ALL_KNOWN
+
+
+def predictions(panels: Sequence[Panel], path: str | Path, *, title: str, caption: str = "", task: str = HEART) -> None:
+    """Draw a row for each panel: image | truth | prediction | errors, with Dice and the legend.
+
+    Truth, prediction and errors are after the panel's merge. Raises ValueError if there is no panel.
+    """
+    if not panels:
+        raise ValueError("there is no slice to show")
+    note = textwrap.fill(caption, 130)
+    height = 2.62 * len(panels) + 1.35 + 0.17 * (note.count("\n") + 1 if note else 0)
+    with drawing.canvas(path, 9.6, height) as figure:
+        figure.suptitle(textwrap.fill(title, 95), x=0.01, ha="left", fontweight="bold")
+        grid = figure.subplots(len(panels), 4, squeeze=False)
+        for axes, head in zip(grid[0], ("image", "truth", "prediction", "errors"), strict=True):
+            axes.set_title(head, loc="center")
+        for row, panel in zip(grid, panels, strict=True):
+            _prediction_row(row, panel, task)
+        handles = _rows_of_four(drawing.structure_handles(task=task) + _error_handles(panels))
+        figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, title=note or None)
+        figure.get_layout_engine().set(w_pad=0.02, h_pad=0.03, wspace=0.0, hspace=0.0)
+
+
+def error_map(truth: np.ndarray, prediction: np.ndarray, merge: Sequence[int] = ALL_KNOWN) -> np.ndarray:
+    """Classify pixels: 0 right or ignored, 1 false positive, 2 false negative, 3 wrong structure; uint8 [H, W]."""
+    truth, prediction, ignored = _merged(truth, merge), _merged(prediction, merge), truth == IGNORED
+    found = np.zeros(truth.shape, dtype=np.uint8)
+    found[(truth == 0) & (prediction != 0)] = 1
+    found[(truth != 0) & (prediction == 0)] = 2
+    found[(truth != 0) & (prediction != 0) & (truth != prediction)] = 3
+    found[ignored] = 0
+    return found
+
+
+def inputs(
+    image: np.ndarray,
+    label: np.ndarray,
+    path: str | Path,
+    *,
+    names: Sequence[str] = (),
+    most: int = 6,
+    task: str = HEART,
+) -> None:
+    """Draw a batch as the network receives it, with statistics of every channel and the labels' outlines.
+
+    Args:
+        image: [B, H, W, C], what the first layer gets. Drawn on a scale of 0 to 1, so that a fault in the
+            normalisation shows as black or white, and is named.
+        label: [B, H, W], 0..8 or 255.
+        path: the picture to write.
+        names: of the examples, as far as known.
+        most: so many examples are drawn; the statistics above them are of the whole batch.
+        task: what the labels stand for.
+    """
+    image, label = np.asarray(image, dtype=np.float32), np.asarray(label)
+    shown, channels = min(most, len(image)), image.shape[-1]
+    same = channels > 1 and all(np.array_equal(image[..., 0], image[..., c]) for c in range(1, channels))
+    drawn = [0] if same else list(range(channels))
+    rows = len(drawn) + 1
+    with drawing.canvas(path, max(7.2, 2.15 * shown + 0.4), (2.42 + 0.22 * (not same)) * rows + 1.5) as figure:
+        figure.suptitle(_batch_text(image, label, shown, same), x=0.01, ha="left", fontsize=8.5)
+        grid = figure.subplots(rows, shown, squeeze=False)
+        for k in range(shown):
+            name = str(names[k]) if k < len(names) else f"example {k}"
+            name = name if len(name) <= 28 else f"{name[:13]}…{name[-14:]}"
+            grid[0][k].set_title(name, loc="center", fontsize=8.5)
+            for axes, c in zip(grid[:, k], drawn, strict=False):
+                drawing.show_image(axes, image[k, ..., c])
+                what = f"channels 0–{channels - 1} alike" if same else f"channel {c}"
+                axes.set_xlabel(f"{what}\n{_statistics(image[k, ..., c])}", fontsize=7.5)
+            axes = grid[-1][k]
+            drawing.show_image(axes, image[k, ..., drawn[len(drawn) // 2]])
+            drawing.show_labels(axes, label[k], fill=0.0, width=1.1)
+            axes.set_xlabel(f"labels: {_share(label[k])}", fontsize=7.5)
+        handles = drawing.structure_handles(drawing.labels_present(label[:shown]), task)
+        if (label[:shown] == IGNORED).any():
+            handles.append(_ignored_handle())
+        if handles:
+            columns = min(len(handles), 4 if shown > 3 else 3)
+            figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
+
+
+def by_patient(
+    cases: Sequence[Mapping],
+    path: str | Path,
+    *,
+    title: str,
+    baselines: Mapping[str, Mapping[str, float | None]] | None = None,
+) -> None:
+    """Draw the Dice of every patient as a dot for each structure, the means, and the baselines' mean Dice as lines.
+
+    Args:
+        cases: rows with `patient`, `structure`, `dice` (as `report.case_rows` makes them); None is not drawn.
+        path: the picture to write.
+        title: above it.
+        baselines: name -> {mean_dice, ...}; None is not drawn.
+    """
+    patients = list(dict.fromkeys(str(row["patient"]) for row in cases))
+    named = len(patients) <= len(_MARKERS)
+    with drawing.canvas(path, 9.6, 4.3) as figure:
+        axes = figure.subplots()
+        axes.set_title(textwrap.fill(title, 70), fontsize=11, fontweight="bold")
+        for at, structure in enumerate(FOREGROUND):
+            own = [r for r in cases if r["structure"] == structure.name and r["dice"] is not None]
+            for row in own:
+                which = patients.index(str(row["patient"]))
+                shift = 0.5 * ((which + 0.5) / len(patients) - 0.5)
+                axes.plot(
+                    at + shift,
+                    float(row["dice"]),
+                    marker=_MARKERS[which] if named else "o",
+                    markersize=6.5 if named else 4.5,
+                    color=drawing.colour(structure.label),
+                    markeredgecolor=drawing.INK,
+                    markeredgewidth=0.7,
+                    linestyle="none",
+                    clip_on=False,
+                    zorder=3,
+                )
+            if own:
+                mean = sum(float(r["dice"]) for r in own) / len(own)
+                axes.hlines(mean, at - 0.34, at + 0.34, color=drawing.INK, linewidth=1.6, zorder=2)
+        axes.set_xlim(-0.6, len(FOREGROUND) - 0.4)
+        axes.set_ylim(-0.02, 1.02)
+        axes.set_ylabel("Dice")
+        ticks = [f"{s.short}\n{s.name.replace('_', chr(10))}" for s in FOREGROUND]
+        axes.set_xticks(range(len(FOREGROUND)), ticks)
+        axes.grid(False, axis="x")
+        handles = _patient_handles(patients, named) + _baseline_lines(axes, baselines or {})
+        figure.legend(handles=handles, loc="outside right center", frameon=False)
+
+
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+
+
+def _prediction_row(row, panel: Panel, task: str) -> None:
+    truth, prediction = _merged(panel.truth, panel.merge), _merged(panel.prediction, panel.merge)
+    for axes in row[:3]:
+        drawing.show_image(axes, panel.image)
+    # Dimmed, so that the errors are what is seen.
+    drawing.show_image(row[3], panel.image * 0.6)
+    row[0].set_ylabel(textwrap.fill(panel.title, 30), fontsize=8.5)
+    drawing.show_labels(row[1], truth)
+    drawing.show_labels(row[2], np.where(truth == IGNORED, IGNORED, prediction))
+    errors = error_map(panel.truth, panel.prediction, panel.merge)
+    paint = np.zeros((*errors.shape, 4))
+    for code, (_, rgb, _) in enumerate(drawing.ERRORS, start=1):
+        paint[errors == code] = (*_rgb(rgb), 0.95)
+    row[3].imshow(paint, interpolation="nearest")
+    drawing.show_ignored(row[3], truth)
+
+    dice = dice_from_counts(confusion(panel.truth, panel.prediction, panel.merge))
+    each = [(s.short, value) for s in structures(task) if (value := dice[s.label]) is not None]
+    mean = sum(v for _, v in each) / len(each) if each else None
+    words = "nothing to score" if mean is None else f"mean Dice {mean:.2f} in this slice"
+    if truth.any() and not prediction.any():
+        words += "\nno foreground is predicted"
+    row[2].set_xlabel(words, fontsize=8)
+    row[3].set_xlabel(_pairs(each), fontsize=7.5)
+
+
+def _pairs(each: Sequence[tuple[str, float]]) -> str:
+    words = [f"{short} {value:.2f}" for short, value in each]
+    half = (len(words) + 1) // 2 if len(words) > 4 else len(words)
+    return "\n".join("  ".join(part) for part in (words[:half], words[half:]) if part)
+
+
+def _merged(labels: np.ndarray, merge: Sequence[int]) -> np.ndarray:
+    table = np.arange(256, dtype=np.uint8)
+    table[:NUM_LABELS] = merge
+    return table[np.asarray(labels).astype(np.uint8)]
+
+
+def _rgb(code: str) -> tuple[float, ...]:
+    return tuple(int(code[k : k + 2], 16) / 255 for k in (1, 3, 5))
+
+
+def _error_handles(panels: Sequence[Panel]) -> list:
+    from matplotlib.patches import Patch
+
+    found = [Patch(facecolor=rgb, label=text) for _, rgb, text in drawing.ERRORS]
+    return found + ([_ignored_handle()] if any((p.truth == IGNORED).any() for p in panels) else [])
+
+
+def _rows_of_four(handles: list) -> list:
+    """Order handles so that a legend of four columns, which fills column by column, reads along its rows."""
+    from matplotlib.patches import Patch
+
+    whole = handles + [Patch(facecolor="none", label=" ") for _ in range(-len(handles) % 4)]
+    return [handle for column in range(4) for handle in whole[column::4]]
+
+
+def _ignored_handle():
+    from matplotlib.patches import Patch
+
+    return Patch(facecolor="#999999", edgecolor="white", hatch="/////", label=drawing.IGNORED_TEXT)
+
+
+def _statistics(channel: np.ndarray) -> str:
+    low, high = float(channel.min()), float(channel.max())
+    text = f"min {low:.3g}   max {high:.3g}\nmean {channel.mean():.3g}   std {channel.std():.3g}"
+    if not np.isfinite(channel).all():
+        return text + "\nNOT FINITE"
+    if low == high:
+        return text + "\nCONSTANT"
+    return text + ("\nOUTSIDE 0 TO 1" if low < -1e-3 or high > 1 + 1e-3 else "")
+
+
+def _share(label: np.ndarray) -> str:
+    counted = label != IGNORED
+    share = (label[counted] > 0).mean() if counted.any() else 0.0
+    ignored = f", {1 - counted.mean():.1%} ignored" if not counted.all() else ""
+    return f"{share:.1%} foreground{ignored}"
+
+
+def _batch_text(image: np.ndarray, label: np.ndarray, shown: int, same: bool) -> str:
+    count, height, width, channels = image.shape
+    lines = [f"What the network receives: {count} × {height} × {width} × {channels}, {shown} shown; {_share(label)}"]
+    for c in range(1 if same else channels):
+        part = image[..., c]
+        name = f"all {channels} channels (alike)" if same else f"channel {c}"
+        lines.append(
+            f"{name}: min {part.min():.3g}, mean {part.mean():.3g}, std {part.std():.3g}, max {part.max():.3g}"
+        )
+    return "\n".join(lines)
+
+
+def _patient_handles(patients: Sequence[str], named: bool) -> list:
+    from matplotlib.lines import Line2D
+
+    plain: dict[str, Any] = {"linestyle": "none", "markerfacecolor": "#dddddd", "markeredgecolor": drawing.INK}
+    mean = Line2D([], [], color=drawing.INK, linewidth=1.6, label="mean over patients")
+    if not named:
+        return [Line2D([], [], marker="o", label=f"one of {len(patients)} patients", **plain), mean]
+    dots = [Line2D([], [], marker=m, label=f"patient {p}", **plain) for m, p in zip(_MARKERS, patients, strict=False)]
+    return [*dots, mean]
+
+
+def _baseline_lines(axes, baselines: Mapping[str, Mapping[str, float | None]]) -> list:
+    styles = {"all_background": ":", "nearest_slice": "--", "position_prior": "-."}
+    lines = []
+    for name, row in baselines.items():
+        value = row.get("mean_dice")
+        if value is not None:
+            label = f"{name.replace('_', ' ')}, mean {value:.2f}"
+            style = styles.get(name, (0, (3, 1, 1, 1, 1, 1)))
+            lines.append(axes.axhline(value, color="#0072B2", linewidth=1.2, linestyle=style, label=label, zorder=1))
+    return lines

@@ -1,0 +1,207 @@
+"""Where the frames of one series lie: their order along the normal, and whether they make one regular block."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from heartseg_jax.findings import NOTE, REFUSE, WARN, Finding
+from heartseg_jax.imaging.dicom.elements import Vector
+from heartseg_jax.imaging.dicom.header import Header, Place
+
+SAME_PLACE_MM = 0.01
+ORTHONORMAL = 1e-3
+PARALLEL = 1e-3
+UNEVEN_WARN, UNEVEN_REFUSE, GAP = 0.01, 0.1, 1.5
+"""Shares of the usual distance: rounding stays below the first; a gap is a distance so many times the usual."""
+TILT_DEGREES = 0.5
+MM = (1e-3, 1e3)
+"""Spacings beyond these are no patient's: another unit, or a broken file."""
+CONTRADICTION = 0.05
+"""So far apart, as a share, must two statements of the distance between slices be before it is said."""
+
+
+class Member(NamedTuple):
+    """One frame: the file that holds it and its number in there (0-based)."""
+
+    header: Header
+    number: int
+
+    @property
+    def place(self) -> Place:
+        """Where it lies."""
+        return self.header.places[self.number]
+
+
+class Block(NamedTuple):
+    """Frames in order, and the geometry that they share. `direction` as in `Volume`."""
+
+    members: tuple[Member, ...]
+    spacing_mm: tuple[float, float, float]
+    origin_mm: tuple[float, float, float]
+    direction: np.ndarray
+
+
+def normal_of(place: Place) -> np.ndarray | None:
+    """Return the unit normal of a frame's plane, or None where its orientation is absent or no rotation."""
+    return None if place.orientation is None else _normal(place.orientation)
+
+
+@functools.lru_cache(maxsize=1024)
+def _normal(orientation: Vector) -> np.ndarray | None:
+    row, column = np.array(orientation[:3]), np.array(orientation[3:])
+    products = np.array([row @ row - 1, column @ column - 1, row @ column])
+    if np.abs(products).max() > ORTHONORMAL:
+        return None
+    return np.cross(row, column)
+
+
+def along_normal(members: Sequence[Member]) -> np.ndarray:
+    """Return each frame's distance in mm along the first one's normal; all must have position and orientation."""
+    normal = normal_of(members[0].place)
+    return np.array([np.dot(member.place.position_mm, normal) for member in members])  # type: ignore[arg-type]
+
+
+def arrange(members: Sequence[Member]) -> tuple[Block | None, list[Finding]]:
+    """Return the frames in order with their geometry, and what is wrong with it; no block where that refuses.
+
+    The order is that of the positions along the normal: instance numbers, slice locations and file names are often
+    wrong. The distance between slices is that of their positions, never the thickness.
+    """
+    findings = list(_one_by_one(members))
+    if findings:
+        return None, findings
+    findings += _together(members)
+    if any(finding.level == REFUSE for finding in findings):
+        return None, findings
+    distances = along_normal(members)
+    order = np.argsort(distances, kind="stable")
+    members, distances = [members[k] for k in order], distances[order]
+    first = members[0].place
+    assert first.orientation is not None
+    assert first.position_mm is not None
+    assert first.spacing_mm is not None
+    step, more = _step(members, distances)
+    findings += more
+    if step is None:
+        return None, findings
+    row, column = np.array(first.orientation[:3]), np.array(first.orientation[3:])
+    direction = np.stack([np.cross(row, column), column, row], axis=1)
+    spacing = (step, first.spacing_mm[0], first.spacing_mm[1])
+    return Block(tuple(members), spacing, tuple(first.position_mm), direction), findings  # type: ignore[arg-type]
+
+
+def _one_by_one(members: Sequence[Member]) -> list[Finding]:
+    """Find frames that do not say where they lie."""
+    found = []
+    wanted = {
+        "position": (lambda p: p.position_mm is not None, "ImagePositionPatient"),
+        "orientation": (lambda p: p.orientation is not None, "ImageOrientationPatient"),
+        "spacing": (
+            lambda p: p.spacing_mm is not None and MM[0] <= min(p.spacing_mm) and max(p.spacing_mm) <= MM[1],
+            f"PixelSpacing from {MM[0]:g} to {MM[1]:g} mm",
+        ),
+    }
+    for name, (holds, words) in wanted.items():
+        lacking = sum(not holds(member.place) for member in members)
+        if lacking:
+            found.append(
+                Finding(
+                    REFUSE,
+                    f"missing_{name}",
+                    f"{lacking} of {len(members)} slices have no {words}",
+                    "export the original series anew; sizes in mm cannot be guessed",
+                )
+            )
+    if not found and any(normal_of(member.place) is None for member in members):
+        text = "the directions of rows and columns are no right angle of unit vectors"
+        found.append(Finding(REFUSE, "contradictory_orientation", text, "export the original series anew"))
+    return found
+
+
+def _together(members: Sequence[Member]) -> list[Finding]:
+    """Find what frames of one block must share and do not."""
+    found = []
+    first = members[0].place
+    orientations = np.array([member.place.orientation for member in members])
+    if np.abs(orientations - orientations[0]).max() > PARALLEL:
+        kinds = len(np.unique(np.round(orientations, 2), axis=0))
+        found.append(
+            Finding(
+                REFUSE,
+                "mixed_orientation",
+                f"the series has slices of {kinds} orientations",
+                "choose another series, or export the axial slices alone",
+            )
+        )
+    spacings = np.array([member.place.spacing_mm for member in members])
+    if np.abs(spacings / np.array(first.spacing_mm) - 1).max() > 1e-3:
+        text = f"pixel spacings from {spacings.min():g} to {spacings.max():g} mm in one series"
+        found.append(Finding(REFUSE, "mixed_spacing", text, "choose another series"))
+    sizes = {(member.header.rows, member.header.columns) for member in members}
+    if len(sizes) > 1:
+        listed = ", ".join(f"{rows} x {columns}" for rows, columns in sorted(sizes))
+        found.append(Finding(REFUSE, "mixed_size", f"the series has slices of sizes {listed}", "choose another series"))
+    if len({member.header.person for member in members} - {b""}) > 1:
+        text = "the slices are of several patients (PatientID)"
+        found.append(Finding(REFUSE, "mixed_patients", text, "send each patient's study again"))
+    frames = {member.header.frame_of_reference for member in members} - {""}
+    if len(frames) > 1:
+        text = f"{len(frames)} frames of reference in one series: the patient was moved in between"
+        found.append(Finding(REFUSE, "mixed_frame_of_reference", text, "choose another series"))
+    rescales = {(member.place.slope, member.place.intercept) for member in members}
+    if len(rescales) > 1:
+        text = f"{len(rescales)} rescale slopes and intercepts; each slice is read by its own"
+        found.append(Finding(NOTE, "mixed_rescale", text))
+    return found
+
+
+def _step(members: Sequence[Member], distances: np.ndarray) -> tuple[float | None, list[Finding]]:
+    """Return the distance in mm between neighbouring slices, or None where there is no such one."""
+    if len(members) == 1:
+        thickness = members[0].header.thickness_mm
+        if not thickness or thickness <= 0:
+            text = "a single slice without a SliceThickness: its extent across is not known"
+            return None, [Finding(REFUSE, "missing_spacing", text, "give the whole series")]
+        return float(thickness), []
+    steps = np.diff(distances)
+    twice = int((steps < SAME_PLACE_MM).sum())
+    if twice:
+        text = f"{twice} of {len(members)} slices lie where another one lies, and nothing tells them apart"
+        mend = "remove the copies, or export each reconstruction or heart phase as a series of its own"
+        return None, [Finding(REFUSE, "duplicate_positions", text, mend)]
+    usual = float(np.median(steps))
+    gaps = np.flatnonzero(steps > GAP * usual)
+    if len(gaps):
+        lost = int(sum(round(steps[g] / usual) - 1 for g in gaps))
+        text = f"{lost} slices seem to be missing in {len(gaps)} places, the first after slice {gaps[0] + 1}"
+        return None, [Finding(REFUSE, "gaps", text, "send the whole series: slices were lost on the way")]
+    uneven = float(np.abs(steps / usual - 1).max())
+    if uneven > UNEVEN_REFUSE:
+        text = f"slices lie {steps.min():.3g} to {steps.max():.3g} mm apart"
+        return None, [Finding(REFUSE, "uneven_spacing", text, "choose a series of even spacing")]
+    found = []
+    if uneven > UNEVEN_WARN:
+        text = f"slices lie {steps.min():.4g} to {steps.max():.4g} mm apart; their mean is taken"
+        found.append(Finding(WARN, "uneven_spacing", text, "prefer a series of even spacing"))
+    told = members[0].header.between_mm
+    if told is not None and told != 0 and abs(abs(told) / usual - 1) > CONTRADICTION:
+        text = f"SpacingBetweenSlices says {abs(told):.4g} mm, the positions {usual:.4g} mm; the positions count"
+        found.append(Finding(WARN, "contradictory_spacing", text, "compare with the scan's report"))
+    tilt = _tilt_degrees(members)
+    if tilt > TILT_DEGREES:
+        text = f"the slices are shifted sideways against each other: a gantry tilt of {tilt:.1f} degrees"
+        mend = "resample the series to a block of right angles first, such as dcm2niix does"
+        return None, [*found, Finding(REFUSE, "gantry_tilt", text, mend)]
+    return float((distances[-1] - distances[0]) / (len(members) - 1)), found
+
+
+def _tilt_degrees(members: Sequence[Member]) -> float:
+    """Return the angle between the way from the first slice to the last and the normal."""
+    way = np.subtract(members[-1].place.position_mm, members[0].place.position_mm)  # type: ignore[arg-type]
+    normal = normal_of(members[0].place)
+    across = np.linalg.norm(way - (way @ normal) * normal)
+    return float(np.degrees(np.arctan2(across, abs(way @ normal))))

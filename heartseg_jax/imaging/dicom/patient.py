@@ -1,0 +1,115 @@
+"""What a DICOM file says in words: the series' description, the heart's phase, and who the patient is.
+
+Who the patient is leaves this module by `read_person` alone, to be turned into a key.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+from heartseg_jax.imaging.dicom.elements import Unreadable
+from heartseg_jax.imaging.dicom.files import Source
+from heartseg_jax.imaging.dicom.header import guarded, parse
+
+NO_NAMES = frozenset(["ct", "mr", "de", "la", "le", "el", "di", "da", "st", "dr"])
+"""Words of patients' names that stand in descriptions of series too, and tell nobody."""
+
+
+class Words(NamedTuple):
+    """What a series is called, without the patient's name, and the heart's phase where it is told."""
+
+    description: str
+    cardiac_phase: str
+
+
+def read_words(source: Source) -> Words:
+    """Return a file's own words on its series. They are asked for once a series: reading names is slow.
+
+    Raises:
+      Unreadable: the file is broken.
+    """
+    with source.open() as file:
+        dataset = parse(file, stop_before_pixels=True)
+    return guarded(lambda: Words(_description(dataset), _cardiac_phase(dataset)))
+
+
+def _cardiac_phase(dataset: Any) -> str:
+    """Return the heart's phase where the file tells it: percent of the cycle, or ms after the R wave."""
+    percent = dataset.get("NominalPercentageOfCardiacPhase")
+    if percent is not None:
+        return f"{float(percent):g} %"
+    if dataset.get("TriggerTime") is not None:
+        return f"{float(dataset.TriggerTime):g} ms"
+    found = re.search(r"(?<!\d)(\d{1,3})(?:\.\d+)?\s?%", str(dataset.get("SeriesDescription", "") or ""))
+    return f"{found[1]} %" if found and int(found[1]) <= 100 else ""
+
+
+def _description(dataset: Any) -> str:
+    """Return the series' description, unless a part of what tells the patient or the hospital is in it."""
+    text = str(dataset.get("SeriesDescription", "") or "")
+    parts = set(
+        _words(" ".join(str(dataset.get(name) or "") for name in ("PatientName", "PatientID", "AccessionNumber")))
+    )
+    hospital = str(dataset.get("InstitutionName") or "").casefold().strip()
+    digits = re.sub(r"\D", "", text)
+    year, month, day = (born := str(dataset.get("PatientBirthDate") or ""))[:4], born[4:6], born[6:8]
+    dates = {year + month + day, day + month + year, month + day + year} if len(born) == 8 else set()
+    if (
+        parts & set(_words(text))
+        # Within a longer word, too; some scripts part none.
+        or any((len(part) >= 3 or not part.isascii()) and part in text.casefold() for part in parts)
+        or (len(hospital) >= 3 and hospital in text.casefold())
+        or any(date in digits for date in dates)
+    ):
+        return "(not shown: it names the patient)"
+    return re.sub(r"[^\x20-\x7e\xa0-\uffff]", " ", text)[:64]
+
+
+def _words(text: str) -> list[str]:
+    """Return the words of a text, but for those that stand in names and in descriptions alike."""
+    return [word for word in re.split(r"[\W_]+", text.casefold()) if word and word not in NO_NAMES]
+
+
+class Person(NamedTuple):
+    """Who a study is of. `secret` tells the patient from all others and never enters anything that is kept.
+
+    `also` is name and date of birth, '' unless both are told; `study` is the study's UID; `told` is False where neither
+    id nor name was there and the study stands for a patient.
+    """
+
+    secret: str
+    also: str
+    study: str
+    told: bool
+
+
+def read_person(source: Source) -> Person:
+    """Return who a file is of: by PatientID, else by name and date of birth, else by the study.
+
+    The id's issuer is left out: it is told in some of a patient's studies and not in others, and one patient under two
+    keys is worse than two under one, which is noticed.
+
+    Raises:
+      Unreadable: the file is broken, or holds none of them.
+    """
+    with source.open() as file:
+        dataset = parse(file, stop_before_pixels=True)
+    return guarded(lambda: _person(dataset))
+
+
+def _person(dataset: Any) -> Person:
+    def word(name: str) -> str:
+        return str(dataset.get(name) or "").strip()
+
+    # Some anonymisers take even the study's UID away.
+    study = next(filter(None, map(word, ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"))), "")
+    name, born = word("PatientName"), word("PatientBirthDate")
+    also = f"name\n{name.casefold()}\n{born}" if name and born else ""
+    if word("PatientID"):
+        return Person(f"id\n{word('PatientID')}", also, study, True)
+    if name:
+        return Person(f"name\n{name}\n{born}", also, study, True)
+    if not study:
+        raise Unreadable("it has neither a PatientID nor any UID of its study: nothing tells whose it is")
+    return Person(f"study\n{study}", "", study, False)

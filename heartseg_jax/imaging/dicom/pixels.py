@@ -1,0 +1,69 @@
+"""From a DICOM file's stored values to HU. What must be decoded first is `dicom.decode`'s."""
+
+from __future__ import annotations
+
+from typing import BinaryIO
+
+import numpy as np
+
+from heartseg_jax.imaging.dicom.elements import Unreadable
+from heartseg_jax.imaging.dicom.header import Header, decode
+from heartseg_jax.imaging.hu_checks import LOWEST_HU
+from heartseg_jax.imaging.volume import AIR_HU
+
+MOST_BYTES = 2**30
+"""Of one file's decoded pixels: half of what reading may take, since decoding holds them twice."""
+
+
+def read_hu(header: Header) -> tuple[np.ndarray, int]:
+    """Return a file's frames as HU, int16 `[F, H, W]`, and how many pixels were padding and are air now.
+
+    Raises:
+      Unreadable: there are no pixels, they cannot be decoded, or they do not fit into HU.
+    """
+    h, frames = header, len(header.places)
+    if not header.has_pixels or not h.rows or not h.columns:
+        raise Unreadable("it has no pixel data")
+    if h.samples != 1 or h.photometric not in ("MONOCHROME1", "MONOCHROME2"):
+        raise Unreadable(f"its pixels are {h.photometric or 'of no known kind'}, not grey values")
+    needed = h.rows * h.columns * frames * max(h.bits_allocated // 8, 1)
+    if needed > MOST_BYTES:
+        raise Unreadable(f"it claims {frames} frames of {h.rows} x {h.columns}, {needed / 2**30:.1f} GiB")
+    with header.source.open() as file:
+        raw = _read_plain(file, header) if header.plain else decode(file, header)
+    raw = raw.reshape(frames, h.rows, h.columns)
+    hu = np.empty(raw.shape, np.int16)
+    for plane, values, place in zip(hu, raw, header.places, strict=True):
+        _rescale(values, 1.0 if place.slope is None else place.slope, place.intercept or 0.0, plane)
+    # Scanners pad round fields of view with values that no tissue has, and do not always name them.
+    low = header.modality == "CT" and hu.min() < LOWEST_HU
+    if not low and header.padding is None:
+        return hu, 0
+    padded = hu < LOWEST_HU if low else np.zeros(hu.shape, bool)
+    if header.padding is not None:
+        padded |= (raw >= header.padding[0]) & (raw <= header.padding[1])
+    hu[padded] = AIR_HU
+    return hu, int(padded.sum())
+
+
+def _read_plain(file: BinaryIO, header: Header) -> np.ndarray:
+    """Return uncompressed pixels as they lie; bits above the stored ones, which may hold an overlay, are dropped."""
+    assert header.plain is not None
+    offset, dtype, unused = header.plain
+    file.seek(offset)
+    content = file.read(header.rows * header.columns * np.dtype(dtype).itemsize)
+    if len(content) < header.rows * header.columns * np.dtype(dtype).itemsize:
+        raise Unreadable("its pixels end too soon")
+    raw = np.frombuffer(content, dtype)
+    return np.right_shift(np.left_shift(raw, unused), unused) if unused else raw
+
+
+def _rescale(values: np.ndarray, slope: float, intercept: float, hu: np.ndarray) -> None:
+    """Write `slope * values + intercept` to `hu`, int16, rounded and kept within its range."""
+    narrow = slope == 1 and intercept == int(intercept) and values.dtype.itemsize <= 2 and abs(intercept) < 2**15
+    if narrow and int(values.min()) + intercept >= -32768 and int(values.max()) + intercept <= 32767:
+        # Nothing is lost modulo 2^16, so that one pass over the pixels does: they are most of what reading takes.
+        same = values.view(np.int16) if values.dtype == np.uint16 else values
+        np.add(same, np.int16(intercept), out=hu, dtype=np.int16, casting="unsafe")
+        return
+    np.rint(np.clip(values.astype(np.float64) * slope + intercept, -32768, 32767), out=hu, casting="unsafe")

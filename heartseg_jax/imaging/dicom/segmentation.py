@@ -1,0 +1,171 @@
+"""A DICOM segmentation -> labels on the grid of the series that it was drawn on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from heartseg_jax.anatomy import IGNORED
+from heartseg_jax.errors import UserError
+from heartseg_jax.imaging.dicom.elements import Unreadable
+from heartseg_jax.imaging.dicom.geometry import Block
+from heartseg_jax.imaging.dicom.header import Header, decode_frames, guarded, parse
+from heartseg_jax.imaging.dicom.series import Candidate
+from heartseg_jax.imaging.masks.label_maps import CODES, meaning_of, paint
+
+SAME_PLACE_MM = 0.1
+"""So far apart may a frame of the segmentation and its slice lie: rounding of decimal strings."""
+LABELMAP = "1.2.840.10008.5.1.4.1.1.66.7"
+
+
+class Segmentation(NamedTuple):
+    """Labels `[Z, H, W]` uint8 (`meanings.PART_OF` among them) in a block's own order, and what was seen on the way.
+
+    `known` are the labels that some segment stands for, also where no voxel has them; `strange` counts segments of
+    other anatomy, and `overlapping` voxels that two structures claim: nobody's, 255.
+    """
+
+    labels: np.ndarray
+    known: frozenset[int]
+    strange: int
+    overlapping: int
+
+
+class References(NamedTuple):
+    """What a segmentation says it was drawn on: the series' UID ('' where it does not say), and the instances'."""
+
+    series_uid: str
+    instances: frozenset[str]
+
+    def are(self, candidate: Candidate) -> bool:
+        """Tell whether a series, or one phase of it, is what was drawn on, as far as anything is said."""
+        if self.instances:
+            return any(member.header.instance_uid in self.instances for member in candidate.members)
+        return self.series_uid in ("", candidate.members[0].header.series_uid)
+
+
+def references(header: Header) -> References:
+    """Return what a segmentation was drawn on; nothing where it is broken, which reading it tells."""
+    try:
+        with header.source.open() as file:
+            dataset = parse(file, stop_before_pixels=True)
+        return guarded(lambda: _references(dataset))
+    except Unreadable:
+        return References("", frozenset())
+
+
+def _references(dataset: Any) -> References:
+    series = (dataset.get("ReferencedSeriesSequence") or [{}])[0]
+    found = {str(item.ReferencedSOPInstanceUID) for item in series.get("ReferencedInstanceSequence") or []}
+    for frame in dataset.get("PerFrameFunctionalGroupsSequence") or []:
+        for derivation in frame.get("DerivationImageSequence") or []:
+            found |= {str(item.ReferencedSOPInstanceUID) for item in derivation.get("SourceImageSequence") or []}
+    return References(str(series.get("SeriesInstanceUID", "")), frozenset(found))
+
+
+def read_segmentation(header: Header, block: Block, meanings: Mapping[str, int] | None = None) -> Segmentation:
+    """Return a segmentation, binary, fractional (half counts) or label map, on the grid of `block`.
+
+    A segment's structure is told by `meanings` (number or label -> structure), else by its SNOMED CT code, else by its
+    label. Other segments are background, as they are in every source.
+
+    Raises:
+      UserError: it is broken, drawn on another grid, or no segment is a structure's; it names the file and the mend.
+    """
+    name = header.source.name
+    try:
+        with header.source.open() as file:
+            dataset = parse(file, stop_before_pixels=True)
+        segments, numbers, most = guarded(lambda: _segments(dataset, header, meanings or {}))
+        known = frozenset(label for label in segments.values() if label not in (None, 0, IGNORED))
+        if not known:
+            raise UserError(
+                f"none of the {len(segments)} segments of {name} is a structure of the heart that is known here; say "
+                'what each stands for by --labels=map.json, such as {"1": "left_ventricle"}'
+            )
+        slices = _slices(header, block)
+        return _drawn(header, slices, len(block.members), segments, numbers, most, known)
+    except Unreadable as error:
+        raise UserError(f"{name}: {error}; export the segmentation again") from None
+
+
+def _segments(
+    dataset: Any, header: Header, meanings: Mapping[str, int]
+) -> tuple[dict[int, int | None], list[int], float]:
+    """Return number -> label (None: other anatomy), each frame's segment (0: pixels tell it), and full membership."""
+    segments: dict[int, int | None] = {}
+    for item in dataset.get("SegmentSequence") or []:
+        number, label = int(item.SegmentNumber), str(item.get("SegmentLabel", "") or "")
+        code = (item.get("SegmentedPropertyTypeCodeSequence") or [{}])[0]
+        meaning = meanings.get(str(number), meanings.get(label.strip()))
+        if meaning is None and str(code.get("CodingSchemeDesignator", "")) == "SCT":
+            meaning = CODES.get(str(code.get("CodeValue", "")))
+        segments[number] = meaning_of(label) if meaning is None else meaning
+    if header.sop_class == LABELMAP:
+        return segments, [0] * len(header.places), 1.0
+    shared = (dataset.get("SharedFunctionalGroupsSequence") or [{}])[0]
+    numbers = []
+    for own in dataset.get("PerFrameFunctionalGroupsSequence") or [{}] * len(header.places):
+        told = own.get("SegmentIdentificationSequence") or shared.get("SegmentIdentificationSequence")
+        if not told:
+            raise Unreadable("a frame does not say of which segment it is")
+        numbers.append(int(told[0].ReferencedSegmentNumber))
+    if set(numbers) - set(segments):
+        raise Unreadable("a frame is of a segment that is not described")
+    fractional = str(dataset.get("SegmentationType", "")).upper() == "FRACTIONAL"
+    return segments, numbers, float(dataset.get("MaximumFractionalValue", 1) or 1) if fractional else 1.0
+
+
+def _slices(header: Header, block: Block) -> list[int]:
+    """Return the slice of the block on which each frame lies."""
+
+    def refuse(what: str) -> UserError:
+        return UserError(
+            f"{header.source.name} does not lie on the grid of its series: {what}; draw it on the series that is read, "
+            "or choose that by --series"
+        )
+
+    first = block.members[0]
+    if (header.rows, header.columns) != (first.header.rows, first.header.columns):
+        raise refuse(
+            f"it has {header.rows} x {header.columns} pixels, the series {first.header.rows} x {first.header.columns}"
+        )
+    positions = np.array([member.place.position_mm for member in block.members])
+    slices = []
+    for place in header.places:
+        if place.position_mm is None or place.orientation is None or place.spacing_mm is None:
+            raise Unreadable("a frame does not say where it lies")
+        if np.abs(np.subtract(place.orientation, first.place.orientation)).max() > 1e-3:  # type: ignore[arg-type]
+            raise refuse("its slices have another orientation")
+        if np.abs(np.subtract(place.spacing_mm, block.spacing_mm[1:])).max() > 1e-3 * min(block.spacing_mm[1:]):
+            raise refuse("its pixels are of another size")
+        away = np.linalg.norm(positions - place.position_mm, axis=1)
+        if away.min() > SAME_PLACE_MM:
+            raise refuse(f"a frame lies {away.min():.1f} mm from the nearest slice")
+        slices.append(int(away.argmin()))
+    return slices
+
+
+def _drawn(
+    header: Header,
+    slices: list[int],
+    count: int,
+    segments: Mapping[int, int | None],
+    numbers: list[int],
+    most: float,
+    known: frozenset[int],
+) -> Segmentation:
+    labels = np.zeros((count, header.rows, header.columns), np.uint8)
+    claimed_twice = np.zeros(labels.shape, bool)
+    for z, number, frame in zip(slices, numbers, decode_frames(header), strict=True):
+        plane = frame.reshape(header.rows, header.columns)
+        for value in [number] if number else [int(v) for v in np.unique(plane) if v]:
+            label = segments.get(value)
+            if not label:
+                continue
+            claimed_twice[z] |= paint(labels[z], plane >= most / 2 if number else plane == value, label)
+    labels[claimed_twice] = IGNORED
+    strange = sum(label is None for label in segments.values())
+    return Segmentation(labels, known, strange, int(claimed_twice.sum()))

@@ -1,0 +1,80 @@
+"""What a block of CT tells by its extent and its values, whatever it was read from: findings, none raises."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from heartseg_jax.findings import NOTE, REFUSE, WARN, Finding
+from heartseg_jax.imaging.volume import AIR_HU, Volume
+
+FEW_SLICES = 20
+SMALL_FIELD_MM, SHORT_MM = 130.0, 80.0
+"""A heart with its great vessels needs about so much: across, and from top to bottom."""
+CONTRAST_HU = (150, 600)
+CONTRAST_SHARE = 0.02
+"""Of the middle of the block: chambers full of contrast fill more; spine and calcium alone fill less."""
+LOWEST_HU = -1100
+"""Air is -1000; noise reaches somewhat lower, and most scanners cut at -1024. Below lies padding."""
+
+
+def of_extent(count: int, shape: tuple[int, int], spacing_mm: Sequence[float]) -> list[Finding]:
+    """Return what follows from a block's size: `count` slices of `shape`, spacing (z, y, x) in mm."""
+    found = []
+    if count < 2:
+        text = "one slice alone: no volume, no neighbours"
+        return [Finding(REFUSE, "too_few_slices", text, "give the whole series")]
+    if count < FEW_SLICES:
+        text = f"{count} slices alone"
+        found.append(Finding(WARN, "too_few_slices", text, "volumes and the valve's region need the whole heart"))
+    fields = [shape[0] * spacing_mm[1], shape[1] * spacing_mm[2]]
+    if min(fields) < SMALL_FIELD_MM:
+        text = f"the field of view is {fields[0]:.0f} x {fields[1]:.0f} mm and may cut the heart"
+        found.append(Finding(WARN, "small_field", text, "prefer a reconstruction of a larger field of view"))
+    if count * spacing_mm[0] < SHORT_MM:
+        text = f"the block is {count * spacing_mm[0]:.0f} mm from end to end and may cut the heart"
+        found.append(Finding(WARN, "short_block", text, "prefer a series that covers the heart and the aortic arch"))
+    return found
+
+
+def of_values(hu: np.ndarray, padded: int, contrast_agent: bool | None) -> list[Finding]:
+    """Return what the values of a block tell: `hu` int16 `[Z, Y, X]`, of which `padded` pixels were made air."""
+    found = []
+    if padded:
+        text = f"{100 * padded / hu.size:.1f} % of the pixels are padding and were set to air"
+        found.append(Finding(NOTE, "padding", text))
+    thin = hu[:: max(len(hu) // 32, 1), ::2, ::2]
+    constant = sum(_is_constant(plane) for plane in hu)
+    if 2 * constant > len(hu):
+        text = f"{constant} of {len(hu)} slices are constant"
+        return [*found, Finding(REFUSE, "constant", text, "the pixels were lost: export the series anew")]
+    low, high = (float(value) for value in np.percentile(thin, (0.5, 99.5)))
+    if low > -200 or low < -8192 or high > 8192 or high < -500:
+        text = f"99 % of the values lie from {low:.0f} to {high:.0f}: no HU of a patient in air"
+        mend = "choose a series in HU; a colour map, a mask or a lost rescale looks like this"
+        return [*found, Finding(REFUSE, "not_hu", text, mend)]
+    z, y, x = (slice(n // 4, max(n - n // 4, n // 4 + 1)) for n in hu.shape)
+    middle = hu[z, y, x]
+    bright = float(np.mean((middle >= CONTRAST_HU[0]) & (middle <= CONTRAST_HU[1])))
+    if bright < CONTRAST_SHARE:
+        said = {True: "although a contrast agent is named", False: "and no contrast agent is named", None: ""}
+        text = f"{100 * bright:.1f} % of the middle is as bright as contrast {said[contrast_agent]}".rstrip()
+        mend = "chambers cannot be told from walls without contrast: choose a series with it"
+        found.append(Finding(WARN, "no_contrast", text, mend))
+    return found
+
+
+def _is_constant(plane: np.ndarray) -> bool:
+    """Tell whether a slice has one value alone; a few pixels tell of most that it has not."""
+    return bool((plane[::8, ::8] == plane[0, 0]).all() and (plane == plane[0, 0]).all())
+
+
+def in_hu(volume: Volume) -> tuple[Volume, list[Finding]]:
+    """Return a volume of any dtype as HU, int16, its padding as air, and all that this module's looks find."""
+    hu = np.rint(np.clip(volume.voxels, -32768, 32767)).astype(np.int16)
+    padding = hu < LOWEST_HU
+    hu[padding] = AIR_HU
+    found = of_extent(len(hu), (hu.shape[1], hu.shape[2]), volume.spacing_mm)
+    found += of_values(hu, int(padding.sum()), None)
+    return Volume(hu, volume.spacing_mm, volume.origin_mm, volume.direction, volume.frames), found

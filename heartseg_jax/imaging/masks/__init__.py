@@ -1,0 +1,1 @@
+"""Label maps, colour masks and what their values mean."""

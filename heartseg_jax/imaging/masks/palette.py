@@ -1,0 +1,275 @@
+"""Colour masks <-> labels, exactly, and the auditor of colours that stand for nothing.
+
+Masks that JPEG or antialiasing damaged are mended in `repair`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from heartseg_jax.anatomy import IGNORED, NAMES, NUM_LABELS, STRUCTURES
+from heartseg_jax.errors import UserError
+from heartseg_jax.imaging.masks.label_maps import WORDS, meaning_of
+from heartseg_jax.imaging.masks.repair import repair
+
+Colour = tuple[int, int, int]
+Palette = Mapping[Colour, int]
+
+IGNORED_RGB: Colour = (255, 0, 255)
+"""Mask colour of label 255. Magenta is no mixture of the structures' colours, so no rim can show it."""
+
+STANDARD: dict[Colour, int] = {**{s.mask_rgb: s.label for s in STRUCTURES}, IGNORED_RGB: IGNORED}
+"""The project's palette."""
+
+MAX_UNDECIDED = 0.05
+"""A repair that leaves a larger part of the foreground undecided has failed."""
+
+
+class Mask(NamedTuple):
+    """A mask file: `labels [H, W]` uint8 (255 where off), `off [H, W]` bool, `rgb [H, W, 3]` uint8.
+
+    `off` marks colours that are not in the palette. `rgb` is None for a file that holds label numbers.
+    """
+
+    labels: np.ndarray
+    off: np.ndarray
+    rgb: np.ndarray | None
+
+
+class Audit(NamedTuple):
+    """What the auditor saw in one file: pixels off black, those off the palette, and their colours."""
+
+    name: str
+    foreground: int
+    off: int
+    colours: dict[Colour, int]
+
+    @property
+    def fraction(self) -> float:
+        """Share of the pixels off background that are off the palette."""
+        return self.off / self.foreground if self.foreground else 0.0
+
+
+def labels_to_rgb(labels: np.ndarray) -> np.ndarray:
+    """Return uint8 `[..., 3]`, the mask colours of `labels [...]` (0..8 or 255). Raises ValueError for others."""
+    table = np.zeros((256, 3), np.uint8)
+    for colour, label in STANDARD.items():
+        table[label] = colour
+    if not np.isin(labels, list(STANDARD.values())).all():
+        raise ValueError(f"labels must be 0 to {NUM_LABELS - 1} or {IGNORED}, not {np.unique(labels)[:20]}")
+    return table[labels]
+
+
+def rgb_to_labels(rgb: np.ndarray, palette: Palette = STANDARD) -> tuple[np.ndarray, np.ndarray]:
+    """Return `(labels, off)` of uint8 `rgb [..., 3]`: a colour counts exactly, or `off` is True and it is 255."""
+    codes = _codes(rgb)
+    known = sorted((_code(colour), label) for colour, label in palette.items())
+    sorted_codes = np.array([code for code, _ in known])
+    place = np.searchsorted(sorted_codes, codes).clip(max=len(known) - 1)
+    off = sorted_codes[place] != codes
+    labels = np.array([label for _, label in known], np.uint8)[place]
+    labels[off] = IGNORED
+    return labels, off
+
+
+def _codes(rgb: np.ndarray) -> np.ndarray:
+    wide = rgb.astype(np.int32)
+    return (wide[..., 0] << 16) | (wide[..., 1] << 8) | wide[..., 2]
+
+
+def _code(colour: Sequence[int]) -> int:
+    return (colour[0] << 16) | (colour[1] << 8) | colour[2]
+
+
+def open_image(path: Path) -> Image.Image:
+    """Open and decode an image file; UserError where it cannot be read."""
+    try:
+        with Image.open(path) as image:
+            frames = getattr(image, "n_frames", 1)
+            if frames > 1:
+                raise UserError(f"{path} holds {frames} pictures: export one file a slice")
+            image.load()
+            return image
+    except UserError:
+        raise
+    except Exception as error:  # damaged files raise whatever Pillow's readers stumble over
+        raise UserError(f"{path} cannot be read as an image ({error}): replace or remove it") from error
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Return `(height, width)` of an image file from its head; UserError where it cannot be read."""
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except Exception as error:  # as above
+        raise UserError(f"{path} cannot be read as an image ({error}): replace or remove it") from error
+
+
+def png_bits(path: Path) -> int:
+    """Return the bits a channel of a PNG, 8 for other files: Pillow cuts 16-bit colour to 8 in silence."""
+    with open(path, "rb") as file:
+        head = file.read(25)
+    return head[24] if len(head) == 25 and head[:8] == b"\x89PNG\r\n\x1a\n" else 8
+
+
+def read_mask(path: str | Path, palette: Palette | None = None) -> Mask:
+    """Read a mask: colours (RGB, RGBA, indexed), or label numbers in grey (0..8 and 255, 8 or 16 bits).
+
+    With a `palette` of the user's, grey counts as a colour too. What is transparent is black.
+
+    Raises:
+      UserError: for an unreadable file, or grey values that are neither.
+    """
+    path = Path(path)
+    image = open_image(path)
+    if image.mode in ("L", "1", "LA") and palette is None and "transparency" not in image.info:
+        return _from_numbers(path, np.asarray(image.convert("L")))
+    if image.mode.startswith("I") or image.mode == "F":
+        numbers = np.asarray(image)
+        if palette is None or numbers.max() > 255 or numbers.min() < 0:
+            return _from_numbers(path, numbers)
+        image = Image.fromarray(numbers.astype(np.uint8))
+    rgb = on_black(image)
+    if png_bits(path) == 16 and not rgb.any():
+        # 16-bit colour comes as its high bytes: black may be empty, or numbers that were never scaled up.
+        raise UserError(f"{path} holds 16-bit colours, all below 256 or none at all: save it with 8 bits a channel")
+    labels, off = rgb_to_labels(rgb, STANDARD if palette is None else palette)
+    return Mask(labels, off, rgb)
+
+
+def on_black(image: Image.Image) -> np.ndarray:
+    """Return uint8 `[H, W, 3]`: what is transparent shows black."""
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
+    return np.asarray(image.convert("RGB"))
+
+
+def _from_numbers(path: Path, numbers: np.ndarray) -> Mask:
+    found = [v.item() for v in np.unique(numbers)]
+    wrong = [v for v in found if v not in range(NUM_LABELS) and v != IGNORED]
+    if wrong:
+        raise UserError(
+            f"{path} is grey with values {', '.join(f'{v:g}' for v in wrong[:6])}: a grey mask holds label numbers"
+            f" 0 to {NUM_LABELS - 1} and {IGNORED}; say what its greys mean with --colours=map.json"
+        )
+    if found in ([0, IGNORED], [IGNORED]):
+        raise UserError(
+            f"{path} is black and white: that may be one structure or a zone to ignore; say which with"
+            ' --colours=map.json, such as {"0,0,0": "background", "255,255,255": "left_atrium"}'
+        )
+    return Mask(numbers.astype(np.uint8), np.zeros(numbers.shape, bool), None)
+
+
+def audit(name: str, mask: Mask) -> Audit:
+    """Return how many pixels of `mask` are off the palette, and in which colours."""
+    foreground = int((mask.labels != 0).sum())
+    colours: dict[Colour, int] = {}
+    if mask.rgb is not None and mask.off.any():
+        codes, counts = np.unique(_codes(mask.rgb[mask.off]), return_counts=True)
+        colours = {(int(c) >> 16, int(c) >> 8 & 255, int(c) & 255): int(n) for c, n in zip(codes, counts, strict=True)}
+    return Audit(name, foreground, int(mask.off.sum()), colours)
+
+
+def check_audits(audits: Iterable[Audit], max_off_palette: float = 0.0) -> None:
+    """Raise UserError where a file's `fraction` is above `max_off_palette`: worst files, commonest colours, mend."""
+    audits = list(audits)
+    refused = sorted((a for a in audits if a.fraction > max_off_palette), key=lambda a: (-a.fraction, a.name))
+    if not refused:
+        return
+    colours: dict[Colour, int] = {}
+    for one in refused:
+        for colour, count in one.colours.items():
+            colours[colour] = colours.get(colour, 0) + count
+    worst = ", ".join(f"{a.name} ({a.off} of {a.foreground} pixels, {a.fraction:.1%})" for a in refused[:3])
+    common = sorted(colours.items(), key=lambda item: (-item[1], item[0]))[:4]
+    shown = ", ".join(f"#{r:02x}{g:02x}{b:02x} ({count})" for (r, g, b), count in common)
+    other = "say what they mean with --colours=map.json"
+    damage = "if JPEG or antialiasing damaged the masks, mend them with --repair"
+    # A painter's palette has a handful of colours, damage has dozens.
+    mend = f"{other}; {damage}" if len(colours) <= 12 else f"{damage}; if they are another palette, {other}"
+    raise UserError(
+        f"{len(refused)} of {len(audits)} masks hold {len(colours)} colours that stand for nothing; worst:"
+        f" {worst}; commonest colours: {shown}. {mend[0].upper()}{mend[1:]}"
+    )
+
+
+def repair_mask(name: str, mask: Mask, palette: Palette | None = None) -> np.ndarray:
+    """Return the labels `[H, W]` of a damaged mask; an intact one is returned as it is.
+
+    Raises:
+      UserError: where too much stays undecided: another palette, or damage beyond mending.
+    """
+    if mask.rgb is None or not mask.off.any():
+        return mask.labels
+    known = list((STANDARD if palette is None else palette).items())
+    colours = np.array([colour for colour, _ in known], np.uint8)
+    labels = repair(mask.rgb, colours, np.array([label for _, label in known], np.uint8))
+    undecided = int(((labels == IGNORED) & mask.off).sum())
+    foreground = int((labels != 0).sum())
+    if undecided > MAX_UNDECIDED * foreground:
+        raise UserError(
+            f"{name} cannot be repaired: {undecided} of {foreground} pixels are not near any region of a known"
+            " colour; if it has another palette, give --colours=map.json, otherwise export it again or remove it"
+        )
+    return labels
+
+
+def read_palette(path: str | Path) -> dict[Colour, int]:
+    """Read a palette of the user's: JSON `{colour: structure}`.
+
+    A colour is "#rrggbb", "r,g,b" or "[r, g, b]"; a structure is a name of `meanings.WORDS`, a label 0..8, or
+    255; "aorta" stands for both its halves (`meanings.AORTA`). A list of `[[r, g, b], structure]` serves as well.
+    Black is background unless the map says otherwise.
+
+    Raises:
+      UserError: for anything else, naming the entry.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=list)
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"the colour map {path} cannot be read ({error})") from error
+    if not isinstance(content, list) or not content or not all(_is_pair(entry) for entry in content):
+        raise UserError(f'the colour map {path} must be an object such as {{"#ff0000": "left_atrium"}}')
+    palette: dict[Colour, int] = {}
+    for key, value in content:
+        colour, label = _parse_colour(key, path), _parse_label(value, path)
+        if palette.setdefault(colour, label) != label:
+            raise UserError(f"the colour map {path} gives the colour {key} two meanings")
+    palette.setdefault((0, 0, 0), 0)
+    return palette
+
+
+def _is_pair(entry: Any) -> bool:
+    return isinstance(entry, list | tuple) and len(entry) == 2
+
+
+def _parse_colour(key: Any, path: str | Path) -> Colour:
+    text = ",".join(map(str, key)) if isinstance(key, list) else str(key).strip()
+    if re.fullmatch(r"#[0-9a-fA-F]{6}", text):
+        return (int(text[1:3], 16), int(text[3:5], 16), int(text[5:7], 16))
+    numbers = re.fullmatch(r"[\[(]?\s*(\d{1,3})\s*,\s*(\d{1,3})\s*,\s*(\d{1,3})\s*[\])]?", text)
+    if numbers and max(map(int, numbers.groups())) <= 255:
+        return (int(numbers[1]), int(numbers[2]), int(numbers[3]))
+    raise UserError(f'the colour map {path}: {key!r} is no colour; write "#rrggbb" or "r,g,b" with 0 to 255')
+
+
+def _parse_label(value: Any, path: str | Path) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and (0 <= value < NUM_LABELS or value == IGNORED):
+        return value
+    if isinstance(value, str):
+        meaning = meaning_of(value)
+        if meaning is not None:
+            return meaning
+        close = difflib.get_close_matches(value.strip().lower().replace(" ", "_"), WORDS, 1)
+        hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(NAMES)} and ignored"
+        raise UserError(f"the colour map {path}: no structure {value!r}; {hint}")
+    raise UserError(f"the colour map {path}: {value!r} is no label; use 0 to {NUM_LABELS - 1}, {IGNORED} or a name")

@@ -1,0 +1,1 @@
+"""The laboratory: arms, folds, training them, and the report."""

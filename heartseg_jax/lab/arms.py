@@ -1,0 +1,208 @@
+"""What the laboratory compares: arms as changes of a config, folds as splits of a dataset. Nothing runs here."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import numpy as np
+from ml_collections import FrozenConfigDict
+
+from heartseg_jax.config import load
+from heartseg_jax.data.dataset.write import Dataset, with_test_patients
+from heartseg_jax.errors import UserError
+
+CALIBRATION_BATCHES = 8
+TRANSFER = {"model.norm": "encoder"}
+BRAIN = {**TRANSFER, "pretrained.path": "brain16"}
+
+ARMS: dict[str, tuple[str, dict[str, Any]]] = {
+    "scratch": ("the original's network from random weights", {"model.norm": "none", "model.levels": 3}),
+    "scratch_deep": ("the transfer network from random weights, nothing frozen: the fair control", TRANSFER),
+    "random_frozen": (
+        "encoder frozen at random weights, its BatchNorm calibrated",
+        {**TRANSFER, "transfer.schedule": "frozen", "pretrained.recalibrate_batches": CALIBRATION_BATCHES},
+    ),
+    "brain_frozen": ("brain encoder, frozen", {**BRAIN, "transfer.schedule": "frozen"}),
+    "brain_frozen_recalibrated": (
+        "brain encoder, frozen, its BatchNorm calibrated on the heart",
+        {**BRAIN, "transfer.schedule": "frozen", "pretrained.recalibrate_batches": CALIBRATION_BATCHES},
+    ),
+    "brain_staged": ("brain encoder, thawed stage by stage, deepest first", {**BRAIN, "transfer.schedule": "staged"}),
+    "brain_surgical": (
+        "brain encoder, thawed stage by stage, finest first",
+        {**BRAIN, "transfer.schedule": "surgical"},
+    ),
+    "brain_full": ("brain encoder, everything learns from the first step", {**BRAIN, "transfer.schedule": "full"}),
+    "synthetic_full": (
+        "whole network from a run on phantoms alone, everything learns",
+        {**TRANSFER, "transfer.schedule": "full", "pretrained.load": "all"},
+    ),
+}
+"""Name -> (what it is, the fields in which it differs from the laboratory's config)."""
+
+
+class Job(NamedTuple):
+    """All folds of one arm with one seed."""
+
+    arm: str
+    split: str
+    train_patients: int
+    seed: int
+
+    def name(self, fold: str) -> str:
+        """The stem of the result file of a fold."""
+        return f"{self.split}-n{self.train_patients}-{self.arm}-seed{self.seed}-{fold}"
+
+
+class Fold(NamedTuple):
+    """A dataset split into what trains and what is left out."""
+
+    name: str
+    dataset: Dataset
+
+
+def arms_of(config: Any) -> list[str]:
+    """Return the arms that a config asks for, in the table's order.
+
+    Raises:
+      UserError: an unknown one, or synthetic_full without a run to start from.
+    """
+    asked = list(config.lab.arms) or [name for name in ARMS if name != "synthetic_full" or config.lab.synthetic_run]
+    unknown = [name for name in asked if name not in ARMS]
+    if unknown:
+        raise UserError(f"lab.arms has '{unknown[0]}'{load.suggestion(unknown[0], list(ARMS))}")
+    if "synthetic_full" in asked and not config.lab.synthetic_run:
+        raise UserError("the arm synthetic_full needs --config.lab.synthetic_run=RUN, a run of configs/synthetic.py")
+    return [name for name in ARMS if name in asked]
+
+
+def arm_config(config: FrozenConfigDict, arm: str) -> FrozenConfigDict:
+    """Return the laboratory's config as an arm has it."""
+    changed = _thaw(config)
+    for field, value in ARMS[arm][1].items():
+        if field == "pretrained.path" and config.pretrained.path:
+            continue  # the user's own brain encoder in place of the one that comes with the project
+        _set(changed, field, value)
+    if "pretrained.path" not in ARMS[arm][1]:
+        _set(changed, "pretrained.path", config.lab.synthetic_run if arm == "synthetic_full" else "")
+    # What only says which jobs there are must not make another program of an arm.
+    for field, value in load.fields(load.base()):
+        if field.startswith("lab."):
+            _set(changed, field, value)
+    load.validate(changed)
+    return FrozenConfigDict(changed)
+
+
+def _thaw(config: FrozenConfigDict) -> Any:
+    copy = load.base()
+    with copy.unlocked():
+        copy.update(config)
+    return copy
+
+
+def _set(config: Any, field: str, value: Any) -> None:
+    owner = config
+    *groups, leaf = field.split(".")
+    for group in groups:
+        owner = owner[group]
+    with owner.unlocked():
+        owner[leaf] = value
+
+
+def jobs_of(config: Any) -> list[Job]:
+    """Return the jobs, by patient before by slice, and every arm with one seed before the next seed."""
+    splits = list(config.lab.splits) or ["patient", "slice"]
+    for split in splits:
+        if split not in ("patient", "slice"):
+            raise UserError(f"lab.splits has '{split}'; there are patient, slice")
+    try:
+        counts = [int(text) for text in config.lab.train_patients] or [0]
+    except ValueError:
+        raise UserError(f"lab.train_patients must be whole numbers, not {config.lab.train_patients}") from None
+    if min(counts) < 0:
+        raise UserError(f"lab.train_patients must be 0 (all others) or more, not {min(counts)}")
+    found = []
+    for split in splits:
+        # A split by slice has slices of every patient on both sides: their number is no question there.
+        for count in counts if split == "patient" else [0]:
+            for seed in range(config.lab.seeds):
+                found += [Job(arm, split, count, config.seed + seed) for arm in arms_of(config)]
+    return found
+
+
+def folds_of(dataset: Dataset, job: Job) -> list[Fold]:
+    """Return as many folds as there are patients: each left out in turn, or slices dealt out at random.
+
+    A person with several volumes is one patient here, called as the first of them.
+
+    Which patients train, where not all others do, and how slices are dealt out follow from the job's seed: they are
+    the same for every arm.
+
+    Raises:
+      UserError: there are fewer patients than the job needs.
+    """
+    who = [patient.who for patient in dataset.patients]
+    patients = list(dict.fromkeys(who))
+    if len(patients) < 2 or job.train_patients >= len(patients):
+        raise UserError(
+            f"{dataset.path} has {len(patients)} patients; training on {job.train_patients or 'all others'} "
+            "and leaving one out needs more"
+        )
+    if job.split == "slice":
+        places = [(p, z) for p, patient in enumerate(dataset.patients) for z in range(patient.num_slices)]
+        order = np.random.default_rng([job.seed, 1]).permutation(len(places))
+        dealt = {places[place]: number % len(patients) for number, place in enumerate(order)}
+        return [
+            Fold(f"fold{fold}", _resplit(dataset, lambda p, z, fold=fold: "test" if dealt[p, z] == fold else "train"))
+            for fold in range(len(patients))
+        ]
+    folds = []
+    for number, left_out in enumerate(patients):
+        split = with_test_patients(dataset, [patient.id for patient in dataset.patients if patient.who == left_out])
+        if job.train_patients:
+            others = [identity for identity in patients if identity != left_out]
+            kept = set(np.random.default_rng([job.seed, number]).permutation(others)[: job.train_patients].tolist())
+            split = _resplit(
+                split,
+                lambda p, z, out=left_out, kept=kept: (
+                    "test" if who[p] == out else "train" if who[p] in kept else "validation"
+                ),
+            )
+        folds.append(Fold(left_out, split))
+    return folds
+
+
+def inner_fold(fold: Fold) -> Fold:
+    """Return a fold's training slices split once more: the next patient in turn is left out, to choose by.
+
+    What the fold itself leaves out is on neither side: a choice made by it would be a choice made by the test.
+
+    Raises:
+      UserError: nobody would be left to train on.
+    """
+    ids = {patient.who for patient in fold.dataset.patients_in("train")}
+    owners = [patient.who for patient in fold.dataset.patients]
+    everybody = list(dict.fromkeys(owners))
+    at = everybody.index(fold.name) if fold.name in everybody else 0
+    if len(ids) < 2:
+        raise UserError(
+            "lab.learning_rates are chosen by a training patient left out: lab.train_patients must be 2 or more"
+        )
+    chosen = next(i for i in everybody[at + 1 :] + everybody if i in ids)
+
+    def place(p: int, z: int) -> str:
+        if fold.dataset.patients[p].splits[z] != "train":
+            return "validation"
+        return "test" if owners[p] == chosen else "train"
+
+    return Fold(f"{fold.name}-inner", _resplit(fold.dataset, place))
+
+
+def _resplit(dataset: Dataset, place: Any) -> Dataset:
+    """Return the dataset with the split of each (patient number, slice) as `place` says."""
+    patients = tuple(
+        dataclasses.replace(patient, splits=tuple(place(p, z) for z in range(patient.num_slices)))
+        for p, patient in enumerate(dataset.patients)
+    )
+    return dataclasses.replace(dataset, patients=patients)

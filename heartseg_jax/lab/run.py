@@ -1,0 +1,143 @@
+"""One job of the laboratory: an arm trained on every fold with one seed, each fold's result a JSON file of its own."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import FrozenConfigDict
+
+from heartseg_jax import workdir as runs
+from heartseg_jax.data import pipeline
+from heartseg_jax.data.dataset.write import Dataset
+from heartseg_jax.evaluation import metrics
+from heartseg_jax.inference.predictor import make_probabilities, predict_split
+from heartseg_jax.lab.arms import Fold, Job, arm_config, folds_of, inner_fold
+from heartseg_jax.lab.ensemble_training import Outcome, Program, Replica, batch_of, train_replicas
+from heartseg_jax.models.registry import build_model
+from heartseg_jax.preprocess.augment import PRESETS
+from heartseg_jax.training import initial_weights, phases, steps
+
+
+def program_of(config: FrozenConfigDict, rate: float | None = None) -> Program:
+    """Return what all folds of an arm share; `rate` in place of the config's learning rate."""
+    train = config.train
+    if rate is not None:
+        train = FrozenConfigDict({**dict(train.items()), "learning_rate": rate})
+    planned = phases.plan(config.transfer, config.model.levels, train.steps)
+    return Program(
+        build_model(config.model),
+        train,
+        PRESETS[config.data.augment],
+        planned,
+        train.steps,
+        config.transfer.rewarm_steps,
+        config.data.batch_size,
+    )
+
+
+def replica_of(config: FrozenConfigDict, program: Program, fold: Fold, seed: int) -> Replica:
+    """Return one training: its slices, and its weights before step 1."""
+    view = pipeline.view_of(config.data, fold.dataset.intensity)
+    seen, unseen = (pipeline.Examples(fold.dataset, split, view, config.data.cache_gb) for split in ("train", "test"))
+    params, batch_stats = steps.init_params(program.model, jax.random.key(seed), config.data.size)
+    replica = Replica(seen, unseen, seed, params, batch_stats)
+
+    def first_batches(count: int) -> Iterator[dict[str, np.ndarray]]:
+        return (batch_of(replica, step, program.batch_size) for step in range(count))
+
+    params, batch_stats, _ = initial_weights.start(config, program.model, params, batch_stats, first_batches)
+    return replica._replace(params=params, batch_stats=batch_stats)
+
+
+def run_job(
+    config: FrozenConfigDict, dataset: Dataset, job: Job, folder: Path, together: bool, tell: Callable[[str], None]
+) -> None:
+    """Train what is still missing of a job and write a result for each fold."""
+    arm = arm_config(config, job.arm)
+    missing = [fold for fold in folds_of(dataset, job) if not (folder / f"{job.name(fold.name)}.json").is_file()]
+    rates = [float(text) for text in config.lab.learning_rates] or [arm.train.learning_rate]
+    for group in [missing] if together and missing else [[fold] for fold in missing]:
+        chosen = [_choose(arm, fold, job, rates) for fold in group]
+        for rate in sorted(set(chosen)):
+            some = [fold for fold, own in zip(group, chosen, strict=True) if own == rate]
+            program = program_of(arm, rate)
+            began = time.perf_counter()
+            replicas = [replica_of(arm, program, fold, job.seed) for fold in some]
+            outcomes = train_replicas(program, replicas, config.lab.looks, together)
+            for fold, replica, outcome in zip(some, replicas, outcomes, strict=True):
+                record = result_of(job, fold, program, replica, outcome)
+                record["learning_rate"] = rate
+                record["wall_s"] = round((time.perf_counter() - began) / len(some), 2)
+                runs.write_json(folder / f"{job.name(fold.name)}.json", record)
+                tell(f"{job.name(fold.name)}: {_brief(record)}")
+
+
+def _choose(arm: FrozenConfigDict, fold: Fold, job: Job, rates: list[float]) -> float:
+    """Return the learning rate that scores best on one of the training patients, left out for the choice."""
+    if len(rates) == 1:
+        return rates[0]
+    inner = inner_fold(fold)
+    scores = []
+    for rate in rates:
+        program = program_of(arm, rate)
+        (outcome,) = train_replicas(program, [replica_of(arm, program, inner, job.seed)], 1, False)
+        scores.append(outcome.curve[-1][2] if outcome.stopped is None else -1.0)
+    return rates[int(np.argmax(scores))]
+
+
+def result_of(job: Job, fold: Fold, program: Program, replica: Replica, outcome: Outcome) -> dict[str, Any]:
+    """Return a fold's result: counts of every unseen slice on its own grid, the learning curve, the proofs."""
+    dataset, patients, predicted, true, total = fold.dataset, {}, 0, 0, 0
+    if outcome.stopped is None:
+        probabilities = make_probabilities(program.model, outcome.params, outcome.batch_stats)
+        for found in predict_split(probabilities, replica.unseen, program.batch_size):
+            patient = dataset.patients[found.patient]
+            truth = np.asarray(dataset.labels(patient)[found.slices])
+            counts = metrics.confusion(truth, found.labels, patient.merge)
+            patients[patient.id] = counts.tolist()
+            predicted += int(counts[:, 1:].sum())
+            true += int(counts[1:].sum())
+            total += int(counts.sum())
+    return {
+        **job._asdict(),
+        "fold": fold.name,
+        "train_slices": len(replica.examples),
+        "test_slices": len(replica.unseen),
+        "steps": program.total_steps,
+        "patients": patients,
+        "fit_dice": _finite(outcome.curve[-1][1]),
+        "curve": [[step, _finite(seen), _finite(unseen)] for step, seen, unseen in outcome.curve],
+        "seconds": round(outcome.seconds, 2),
+        "stopped": outcome.stopped,
+        # A mask without structures is a finding of its own, whatever the accuracy.
+        "all_background": bool(patients) and predicted < 0.02 * true,
+        "background_share": 1 - true / total if total else None,
+        "proofs": outcome.proofs,
+    }
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _brief(record: dict[str, Any]) -> str:
+    if record["stopped"]:
+        return f"STOPPED: {record['stopped']}"
+    scores = []
+    for counts in record["patients"].values():
+        known = [d for d in metrics.dice_from_counts(np.asarray(counts))[1:] if d is not None]
+        scores.append(sum(known) / len(known) if known else 0.0)
+    mean = sum(scores) / len(scores) if scores else float("nan")
+    black = "  ALL BACKGROUND" if record["all_background"] else ""
+    return f"Dice {mean:.3f} unseen, {record['fit_dice'] or 0:.3f} trained, {record['wall_s']:.0f} s{black}"
+
+
+def read_results(folder: Path) -> list[dict[str, Any]]:
+    """Return every result that has been written."""
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]

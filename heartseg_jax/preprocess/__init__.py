@@ -1,0 +1,1 @@
+"""What the network sees: the contract, resampling and windows on the host, augmentation on the device."""

@@ -1,0 +1,40 @@
+"""The guards' look at the data before the first step: labels, images and structures of the training slices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from heartseg_jax.anatomy import NUM_LABELS
+from heartseg_jax.data.dataset.write import Dataset
+from heartseg_jax.training import guards
+
+MAX_IMAGES_LOOKED_AT = 24
+
+
+def inspect_data(dataset: Dataset, policy: Any) -> list[str]:
+    """Return the guards' warnings about a dataset; raises GuardStop where the config says stop.
+
+    Every label of every patient is read; of the images, slices evenly spaced through each patient.
+    """
+    warnings = []
+    for patient in dataset.patients:
+        labels = dataset.labels(patient)
+        for plane in labels:
+            # A slice at a time: the counts tell at once whether a value is out of range.
+            counts = np.bincount(np.asarray(plane).ravel(), minlength=256)
+            if counts[NUM_LABELS:255].any():
+                warnings += guards.act(guards.check_labels(f"patient {patient.id}", np.asarray(labels)), policy)
+                break
+        images = dataset.images(patient)
+        chosen = np.unique(np.linspace(0, len(images) - 1, MAX_IMAGES_LOOKED_AT).round().astype(int))
+        found = guards.check_images(f"patient {patient.id}", np.stack([images[z] for z in chosen]), dataset.intensity)
+        warnings += guards.act(found, policy)
+    training = dataset.patients_in("train")
+    counts = np.array(
+        [np.sum([c for c, s in zip(p.class_counts, p.splits, strict=True) if s == "train"], axis=0) for p in training]
+    )
+    return warnings + guards.act(
+        guards.check_known_structures(counts, [p.merge for p in training], dataset.task), policy
+    )

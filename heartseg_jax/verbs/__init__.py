@@ -1,0 +1,1 @@
+"""One file for each command of `main.py`: its flags and its `run()`."""

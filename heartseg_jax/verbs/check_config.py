@@ -1,0 +1,119 @@
+"""The verb `check --config`: what a config comes to, told before any data is read or anything compiled."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import jax
+import numpy as np
+
+from heartseg_jax.config import load
+from heartseg_jax.models import cost, registry
+
+FIELD_OF_VIEW_MM = (200.0, 360.0)
+"""Side of a slice from a dedicated cardiac to a whole-chest reconstruction, where the config fixes no spacing."""
+
+TYPICAL_EXTENT_MM = {
+    "ascending aorta (width)": 32,
+    "left atrium (front to back)": 34,
+    "left ventricle (width)": 48,
+    "left ventricle (length)": 90,
+    "right atrium (width)": 40,
+    "right ventricle (width)": 33,
+    "descending aorta (width)": 25,
+    "pulmonary trunk (width)": 27,
+    "superior vena cava (width)": 20,
+}
+"""Adult mid-range values, rounded; each with a source lies within 3 mm of the middle of what it gives.
+
+Read in abstracts: aorta 33 +- 4 and 24 +- 3 (Wolak et al., JACC Cardiovasc Imaging 2008; 1:200-209), pulmonary trunk
+25.1 +- 2.8 (Truong et al., Circ Cardiovasc Imaging 2012; 5:147-154), superior cava 12 to 24, by area (PMID 19394871).
+Read where others quote echo guidelines: left ventricle 50 +- 4 in men and 45 +- 4 in women, right ventricle 25 to 41 at
+its base (Lang et al., J Am Soc Echocardiogr 2015; 28:1-39); left atrium 27 to 40, right atrium 29 to 45 (an earlier
+edition). The left ventricle's length is a common clinical value, not read from a source."""
+
+
+def check_config(name: str, config: Any, *, as_json: bool = False) -> dict[str, Any]:
+    """Print and return the resolved config, backend, parameters, receptive field, FLOPs and memory of a step.
+
+    The keys `parameters` {total, trainable, statistics}, `flops_per_image`, `step_memory_bytes` and `config` are
+    fixed. `flops_per_image` is the forward pass; a training step costs about three times as much an image.
+    """
+    model, size, channels = config.model, config.data.size, 3
+    shape = {"width": model.width, "levels": model.levels, "num_classes": model.num_classes, "norm": model.norm}
+    tree = _shapes(model, size)
+    counts = {kind: _count(tree.get(kind, {})) for kind in ("params", "batch_stats")}
+    field = cost.receptive_field(model.levels)
+    found = {
+        "name": name,
+        "backend": {"platform": jax.default_backend(), "devices": [d.device_kind for d in jax.devices()]},
+        "parameters": {
+            "total": counts["params"] + counts["batch_stats"],
+            "trainable": counts["params"],
+            "statistics": counts["batch_stats"],
+        },
+        "receptive_field": {"pixels": field, "mm": _field_mm(config, field)},
+        "flops_per_image": cost.forward_flops(size, size, channels, **shape),
+        "step_memory_bytes": cost.step_memory_bytes(
+            config.data.batch_size, size, size, channels, dtype_bytes=registry.dtype_bytes(model.dtype), **shape
+        ),
+        "config": load.to_plain(config),
+    }
+    print(json.dumps(found) if as_json else _page(found, tree))
+    return found
+
+
+def _shapes(model: Any, size: int) -> dict[str, Any]:
+    """Return the model's variables as shapes, without computing anything."""
+    image = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
+    init = lambda key, image: registry.build_model(model).init(key, image, train=False)  # noqa: E731
+    return jax.eval_shape(init, jax.random.key(0), image)
+
+
+def _count(tree: Any) -> int:
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
+
+
+def _field_mm(config: Any, pixels: int) -> list[float]:
+    """Return the receptive field's side in mm: from the smallest to the largest pixel that this config may meet."""
+    if config.data.mm_per_pixel > 0:
+        return [pixels * config.data.mm_per_pixel] * 2
+    return [pixels * view / config.data.size for view in FIELD_OF_VIEW_MM]
+
+
+def _page(found: dict[str, Any], tree: Any) -> str:
+    """Lay everything out for the terminal."""
+    lines = [f"config {found['name']}"]
+    lines += [f"  {field:<32} {value}" for field, value in load.fields(found["config"])]
+    backend = found["backend"]
+    lines += ["", f"backend  {backend['platform']} ({', '.join(backend['devices'])})", "", "parameters"]
+    for kind, variables in tree.items():
+        for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+            place = "/".join([kind, *(str(part.key) for part in path)])
+            lines.append(f"  {place:<52} {'x'.join(map(str, leaf.shape)):<16} {int(np.prod(leaf.shape)):>12,}")
+    p = found["parameters"]
+    lines.append(f"  {p['total']:,} in all: {p['trainable']:,} trainable, {p['statistics']:,} BatchNorm statistics")
+    low, high = found["receptive_field"]["mm"]
+    pixels = found["receptive_field"]["pixels"]
+    span = f"{low:.0f} mm" if low == high else f"{low:.0f} to {high:.0f} mm, by field of view"
+    lines += ["", f"receptive field  {pixels} pixels ({span}), beside the structures (adult, mid-range):"]
+    wider = []
+    for structure, extent in TYPICAL_EXTENT_MM.items():
+        short = extent > high
+        wider += [structure] if short else []
+        lines.append(f"  {structure:<32} {extent:>4} mm{'   wider than the field' if short else ''}")
+    if wider:
+        lines.append(
+            f"  WARNING: {len(wider)} of {len(TYPICAL_EXTENT_MM)} extents are wider than what one output pixel sees: "
+            "more model.levels or a coarser data.mm_per_pixel widen it"
+        )
+    size, batch = found["config"]["data"]["size"], found["config"]["data"]["batch_size"]
+    lines += [
+        "",
+        f"forward pass      {found['flops_per_image'] / 1e9:.2f} GFLOP an image of {size}x{size} "
+        "(a training step: about 3 times that)",
+        f"memory of a step  about {found['step_memory_bytes'] / 2**30:.2f} GiB with {batch} images "
+        "(weights, optimizer and activations; the compiler's scratch space comes on top)",
+    ]
+    return "\n".join(lines)

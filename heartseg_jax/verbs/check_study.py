@@ -1,0 +1,87 @@
+"""The verb `check --input=STUDY`: what a DICOM study holds, and whether the heart can be segmented in it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from heartseg_jax import findings, progress
+from heartseg_jax.errors import UserError
+from heartseg_jax.findings import Finding
+from heartseg_jax.imaging.dicom.series import Candidate, candidates_of, choose, read_block
+
+
+def check_study(path: Path, series: str = "", *, as_json: bool = False) -> dict[str, Any]:
+    """Print and return the verdict on the study in `path`, its series and all findings.
+
+    The keys are `fit`, `verdict`, `chosen` (a series' name, or null), `candidates` [{name, description, phase, slices,
+    rows, columns, spacing_mm, findings}] and `findings` [{level, check, seen, mend}], the chosen series' among them.
+
+    Raises:
+      UserError: after the printing, where the study is not fit; or there is no study.
+    """
+    candidates, found = candidates_of(path, progress.bar("files"))
+    chosen, problem = _chosen(candidates, series, path)
+    if chosen is not None:
+        found = [*chosen.findings, *found]
+        if chosen.block is not None and problem is None:
+            try:
+                found += read_block(chosen, progress.bar("files"))[1]
+            except UserError as error:
+                problem = error
+    if problem is None:
+        try:
+            findings.raise_refused(str(path), found)
+        except UserError as error:
+            problem = error
+    verdict = "not fit for use" if problem else findings.verdict(found)
+    record = {
+        "fit": problem is None,
+        "verdict": verdict,
+        "chosen": chosen.name if chosen else None,
+        "candidates": [_record(candidate) for candidate in candidates],
+        "findings": findings.as_json(found),
+    }
+    print(json.dumps(record) if as_json else _page(str(path), verdict, chosen, candidates, found))
+    if problem:
+        raise problem
+    return record
+
+
+def _chosen(candidates: Sequence[Candidate], series: str, path: Path) -> tuple[Candidate | None, UserError | None]:
+    try:
+        return choose(candidates, series, str(path)), None
+    except UserError as error:
+        return None, error
+
+
+def _record(candidate: Candidate) -> dict[str, Any]:
+    header = candidate.members[0].header
+    return {
+        "name": candidate.name,
+        "description": candidate.description,
+        "phase": candidate.phase,
+        "slices": len(candidate.members),
+        "rows": header.rows,
+        "columns": header.columns,
+        "spacing_mm": list(candidate.block.spacing_mm) if candidate.block else None,
+        "findings": findings.as_json(candidate.findings),
+    }
+
+
+def _page(
+    where: str, verdict: str, chosen: Candidate | None, candidates: Sequence[Candidate], found: Sequence[Finding]
+) -> str:
+    lines = [f"{where}: {verdict}", ""]
+    for number, candidate in enumerate(candidates, 1):
+        spacing = candidate.block.spacing_mm if candidate.block else None
+        apart = " x ".join(f"{mm:.4g}" for mm in spacing) + " mm" if spacing else "no regular block"
+        words = [candidate.description or "no description", *([f"phase {candidate.phase}"] if candidate.phase else [])]
+        mark = "*" if candidate is chosen else " "
+        lines.append(f"{mark} {number}: {', '.join(words)}: {candidate.size}, {apart}")
+        if candidate is not chosen:
+            lines += [f"      {finding.level} {finding.check}" for finding in candidate.findings]
+    lines += ["", *map(str, findings.in_order(found))]
+    return "\n".join(lines).rstrip()

@@ -1,0 +1,149 @@
+"""The verb `convert`: a Keras file's encoder into this project's form, or a run's network into a Keras file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from heartseg_jax.config import load
+from heartseg_jax.errors import UserError
+from heartseg_jax.interop.encoder import SHIPPED, Pretrained, load_encoder, save_folder
+
+MOST_CHANNELS = 64
+"""Of an input image: a typing error must not ask for a kernel of gigabytes."""
+
+
+def convert(flags: Mapping[str, str]) -> None:
+    """Carry out `convert`, with the flags as they were typed.
+
+    Raises:
+      UserError: flags are missing or do not go together; the source cannot be converted or verified; the output is
+        there already.
+    """
+    if "to" in flags:
+        if flags["to"] != "keras":
+            raise UserError(f"--to={flags['to']} is unknown; known is --to=keras")
+        _only(flags, "to", "workdir", "step", "output", "overwrite")
+        _to_keras(flags)
+    else:
+        _only(flags, "input", "output", "channels", "verify", "overwrite")
+        _from_keras(flags)
+
+
+def _only(flags: Mapping[str, str], *known: str) -> None:
+    direction = "convert --to=keras" if "to" in known else "convert of a Keras file"
+    for name in flags:
+        if name not in known:
+            hint = ", which belongs to --to=keras" if name in ("workdir", "step") else ""
+            raise UserError(f"{direction} takes no --{name}{hint}")
+    needed = "workdir" if "to" in known else "input"
+    if needed not in flags:
+        what = "--workdir=RUN" if needed == "workdir" else "--input=FILE (or --to=keras --workdir=RUN)"
+        raise UserError(f"{direction} needs {what}")
+    if "output" not in flags:
+        raise UserError(f"{direction} needs --output={'FILE.keras' if needed == 'workdir' else 'DIR'}")
+
+
+def _from_keras(flags: Mapping[str, str]) -> None:
+    source, output = Path(flags["input"]), Path(flags["output"])
+    channels = _number(flags, "channels", 3)
+    if not 1 <= channels <= MOST_CHANNELS:
+        raise UserError(f"--channels={channels} is no number of input channels: 1 to {MOST_CHANNELS}")
+    _check_folder(output, "overwrite" in flags)
+    encoder = load_encoder(source, channels=channels)
+    print(table(encoder))
+    if "verify" in flags:
+        encoder = _verified(encoder, SHIPPED.get(str(source), source), channels)
+    save_folder(encoder, output)
+    print(f"\nwritten to {output}; train from it with --config.pretrained.path={output}")
+
+
+def _verified(encoder: Pretrained, source: Path, channels: int) -> Pretrained:
+    """Return the encoder with the comparison in its report, or raise a UserError where it differs from Keras."""
+    from heartseg_jax.interop import parity
+
+    if source.is_dir():
+        raise UserError(f"{source} is a folder of convert: Keras cannot run it; verify the Keras file it came from")
+    found = parity.verify(source, channels=channels)
+    print(f"\n{parity.table(found)}")
+    if not found.whole:
+        print(f"the encoder alone was compared: {found.why}")
+    parity.check(found)
+    print(f"verified: at most {found.worst.difference:.2g} of the peak, {parity.TOLERANCE:g} allowed")
+    return encoder._replace(report=encoder.report | {"verification": parity.summary(found)})
+
+
+def _check_folder(output: Path, overwrite: bool) -> None:
+    if output.exists() and not output.is_dir():
+        raise UserError(f"--output={output} is a file; convert makes a folder")
+    if not output.is_dir() or not any(output.iterdir()):
+        return
+    if not (output / "conversion.json").is_file():
+        raise UserError(f"--output={output} is a folder with other files in it; name a new one")
+    if not overwrite:
+        raise UserError(f"--output={output} holds a conversion already; give --overwrite to replace it")
+
+
+def _to_keras(flags: Mapping[str, str]) -> None:
+    target = Path(flags["output"])
+    if not target.name.endswith((".keras", ".weights.h5")):
+        raise UserError(f"--output={target} must end in .keras (the whole model) or .weights.h5 (weights alone)")
+    if target.is_dir():
+        raise UserError(f"--output={target} is a folder; name a file")
+    if target.exists() and "overwrite" not in flags:
+        raise UserError(f"--output={target} is there already; give --overwrite to replace it")
+    # Orbax takes a second to import: only once the flags are known to be good.
+    from heartseg_jax.interop.to_keras import export
+    from heartseg_jax.training.checkpoints import Checkpoints
+    from heartseg_jax.workdir import Workdir, read_config
+
+    folder = Workdir(Path(flags["workdir"]))
+    config = read_config(folder)
+    checkpoints = Checkpoints(folder.checkpoints)
+    try:
+        step = checkpoints.choose(_number(flags, "step", None))
+        state = checkpoints.restore_arrays(step)
+    finally:
+        checkpoints.close()
+    params, batch_stats = state["params"], state.get("batch_stats") or {}
+    channels = int(params["encoder"]["stage1"]["conv1"]["kernel"].shape[2])
+    target.parent.mkdir(parents=True, exist_ok=True)
+    export(params, batch_stats, model=config.model, size=config.data.size, channels=channels, target=target)
+    print(f"step {step} of {folder.path} written to {target}")
+
+
+def _number(flags: Mapping[str, str], name: str, default: Any) -> Any:
+    return load.parse_value(f"--{name}", flags[name], 0) if name in flags else default
+
+
+def table(encoder: Pretrained) -> str:
+    """Lay out what was kept, what was left and why, and what else is to know."""
+    report = encoder.report
+    rows = [(row["keras"], row["flax"], "x".join(map(str, row["shape"])), "kept") for row in report["layers"]]
+    head = ("in Keras", "here", "shape", "")
+    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(3)]
+    lines = [
+        f"{report['source']} ({report['format']}, sha256 {report['sha256'][:12]}): an encoder of {encoder.levels} "
+        f"stages, width {encoder.width}, {encoder.channels} input channels",
+        "",
+    ]
+    for row in [head, *rows]:
+        lines.append("  ".join([f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)] + [row[3]]))
+        if row is head:
+            lines.append("-" * (sum(widths) + 10))
+    reasons: dict[str, list[str]] = {}
+    for entry in report["left_out"]:
+        reasons.setdefault(entry["reason"], []).append(entry["layer"])
+    for reason, names in reasons.items():
+        lines += ["", f"left out, {reason}:", *_wrapped(names)]
+    return "\n".join([*lines, *(f"note: {note}" for note in report["notes"])])
+
+
+def _wrapped(names: list[str], width: int = 100) -> list[str]:
+    lines = ["   "]
+    for name in names:
+        if len(lines[-1]) + len(name) > width:
+            lines.append("   ")
+        lines[-1] += f" {name}"
+    return lines

@@ -1,0 +1,190 @@
+"""The figures are made, hold what they should, and nothing of their text is cut off."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from matplotlib.text import Text
+from PIL import Image
+
+from heartseg_jax.anatomy import FOREGROUND
+from heartseg_jax.figures import drawing
+from heartseg_jax.figures import slices as figures
+from heartseg_jax.figures.curves import series
+
+LEGEND = {f"{s.short}  {s.name.replace('_', ' ')}" for s in FOREGROUND}
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures made during a test."""
+    from matplotlib.figure import Figure
+
+    made = []
+
+    class Kept(Figure):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            made.append(self)
+
+    monkeypatch.setattr("matplotlib.figure.Figure", Kept)
+    return made
+
+
+def slices(count=2, size=48):
+    rng = np.random.default_rng(0)
+    image = rng.uniform(0, 1, (count, size, size)).astype(np.float32)
+    truth = np.zeros((count, size, size), dtype=np.uint8)
+    for label in range(1, 9):
+        truth[:, 5 * label : 5 * label + 4, 10:30] = label
+    truth[:, :4, :20] = 255
+    guess = np.roll(truth, 3, axis=2)
+    guess[guess == 255] = 0
+    return image, truth, guess
+
+
+def check(figure, path, width, height):
+    picture = np.asarray(Image.open(path).convert("L"))
+    assert abs(picture.shape[1] - width * 150) <= 2
+    assert picture.shape[0] > height * 150
+    assert picture.std() > 10
+    assert not [p.name for p in path.parent.iterdir() if p.name.endswith(".tmp" + path.suffix)]
+    # Everything that is drawn, in inches: nothing reaches over the paper's edge.
+    box = figure.get_tightbbox(figure.canvas.get_renderer())
+    assert box.x0 >= -0.01
+    assert box.y0 >= -0.01
+    assert box.x1 <= figure.get_figwidth() + 0.01
+    assert box.y1 <= figure.get_figheight() + 0.01
+
+
+def texts(figure):
+    return {t.get_text() for t in figure.findobj(Text)}
+
+
+def test_predictions(tmp_path, drawn):
+    image, truth, guess = slices()
+    panels = [slices.Panel(f"patient {k}, slice 3", image[k], truth[k], guess[k]) for k in range(2)]
+    panels.append(
+        slices.Panel("a collapsed prediction of a patient with a long name", image[0], truth[0], guess[0] * 0)
+    )
+    path = tmp_path / "deep" / "predictions.png"
+    figures.predictions(panels, path, title="Test patients " * 9, caption="Two patients, " * 20)
+    (figure,) = drawn
+    check(figure, path, 9.6, 3)
+    found = texts(figure)
+    legend = {t.get_text() for t in figure.legends[0].get_texts()}
+    assert legend >= LEGEND | {text for _, _, text in drawing.ERRORS} | {drawing.IGNORED_TEXT}
+    assert found >= {"image", "truth", "prediction", "errors", "patient 0, slice 3"}
+    assert "mean Dice 0.85 in this slice" in found  # 17 of 20 columns overlap
+    assert "mean Dice 0.00 in this slice\nno foreground is predicted" in found
+    with pytest.raises(ValueError, match="no slice"):
+        figures.predictions([], path, title="nothing")
+
+
+def test_error_map_by_hand():
+    truth = np.array([[0, 0, 3, 3, 255, 8]], dtype=np.uint8)
+    guess = np.array([[0, 3, 0, 2, 3, 4]], dtype=np.uint8)
+    np.testing.assert_array_equal(figures.error_map(truth, guess), [[0, 1, 2, 3, 0, 3]])
+    np.testing.assert_array_equal(figures.error_map(truth, guess, (0, 1, 2, 3, 4, 5, 6, 7, 4)), [[0, 1, 2, 3, 0, 0]])
+
+
+def rows_of_a_run():
+    rows = []
+    for step in range(1, 151):
+        rows.append({"step": step, "epoch": step / 10, "train/loss": 2.0 / step})
+        if step % 50 == 0:
+            row = {"step": step, "epoch": step / 10, "val/loss": 3.0 / step, "val/pixel_accuracy": 0.95}
+            row |= {f"val/dice/{s.name}": 0.1 * s.label for s in FOREGROUND[:-1]}
+            rows.append(row | {"val/dice/vena_cava": None, "val/dice/mean": 0.5})
+    return rows
+
+
+def test_curves(tmp_path, drawn):
+    path = tmp_path / "curves.png"
+    figures.curves(
+        rows_of_a_run(),
+        path,
+        title="a run of many words " * 8,
+        phase_boundaries=[(0, "frozen"), 75],
+        background_accuracy=0.932,
+    )
+    (figure,) = drawn
+    check(figure, path, 12.0, 3.9)
+    found = texts(figure)
+    assert found >= LEGEND | {"mean", "Loss", "Pixel accuracy", "epoch", "step", "frozen", "validation"}
+    assert "all background: 0.932" in found
+
+
+@pytest.mark.parametrize("rows", [[], [{"step": 1, "train/loss": 2.0}], [{"step": 3, "train/loss": float("nan")}]])
+def test_curves_of_hardly_anything(tmp_path, drawn, rows):
+    figures.curves(rows, tmp_path / "curves.png", title="stopped at once")
+    check(drawn[0], tmp_path / "curves.png", 12.0, 3.9)
+    assert "no Dice was recorded" in texts(drawn[0])
+
+
+def test_without_validation_patients_the_training_slices_stand_in_and_are_named(tmp_path, drawn):
+    rows = [
+        {"step": step, "train/loss": 2.0 / step, "fit/loss": 1.8 / step, "fit/pixel_accuracy": 0.9}
+        | {"fit/dice/mean": 0.1 * step, "fit/dice/left_atrium": 0.2 * step}
+        for step in (1, 2, 3)
+    ]
+    figures.curves(rows, tmp_path / "curves.png", title="everybody trains")
+    shown = texts(drawn[0])
+    assert "Dice, training slices, as they are" in shown
+    assert "LA  left atrium" in shown
+    assert not [text for text in shown if "was recorded" in text or "validation" in text]
+
+
+def test_series_breaks_where_a_value_is_missing():
+    rows = [{"step": 2, "a": None}, {"step": 1, "a": 5}, {"step": 3, "a": float("inf")}, {"b": 1}, {"step": 1, "a": 6}]
+    steps, values = series(rows, "a")
+    np.testing.assert_array_equal(steps, [1, 2, 3])
+    np.testing.assert_array_equal(values, [6, np.nan, np.nan])
+
+
+@pytest.mark.parametrize(("count", "channels"), [(1, 1), (8, 3)])
+def test_inputs(tmp_path, drawn, count, channels):
+    image, truth, _ = slices(count, 48)
+    batch = np.stack([image + 0.5 * c for c in range(channels)], axis=-1)
+    path = tmp_path / "inputs.png"
+    figures.inputs(batch, truth, path, names=["a patient's slice with an exceedingly long name"])
+    (figure,) = drawn
+    check(figure, path, max(7.2, 2.15 * min(6, count) + 0.4), 4)
+    joined = "\n".join(texts(figure))
+    assert f"{count} × 48 × 48 × {channels}" in joined
+    assert f"mean {image[0].mean():.3g}   std {image[0].std():.3g}" in joined
+    # 8 stripes of 4 x 20 pixels, of 48 x 48 less the 80 ignored.
+    assert f"labels: {640 / (48 * 48 - 80):.1%} foreground, {80 / 48**2:.1%} ignored" in joined
+    assert ("OUTSIDE 0 TO 1" in joined) == (channels == 3)
+
+
+def test_inputs_name_a_constant_channel_and_equal_channels(tmp_path, drawn):
+    _, truth, _ = slices(1)
+    figures.inputs(np.zeros((1, 48, 48, 3)), truth, tmp_path / "inputs.png")
+    joined = "\n".join(texts(drawn[0]))
+    assert "CONSTANT" in joined
+    assert "channels 0–2 alike" in joined
+
+
+@pytest.mark.parametrize("count", [5, 16])
+def test_by_patient(tmp_path, drawn, count):
+    cases = [
+        {"patient": f"10{k:02d}", "structure": s.name, "dice": None if s.label == 8 and k else 0.05 * k}
+        for k in range(count)
+        for s in FOREGROUND
+    ]
+    path = tmp_path / "by_patient.png"
+    baselines = {"all_background": {"mean_dice": 0.0}, "nearest_slice": {"mean_dice": None}}
+    figures.by_patient(cases, path, title="Leave one patient out " * 5, baselines=baselines)
+    check(drawn[0], path, 9.6, 4)
+    found = texts(drawn[0])
+    assert "all background, mean 0.00" in found
+    assert not any("nearest" in t for t in found)
+    assert ("patient 1004" in found) == (count == 5)
+    assert ("one of 16 patients" in found) == (count == 16)
+
+
+def test_importing_the_figures_does_not_import_matplotlib():
+    code = "import sys, heartseg_jax.evaluation.figures; sys.exit('matplotlib' in sys.modules or 'jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
