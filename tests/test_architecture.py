@@ -87,6 +87,8 @@ NO_FILES = [
 ]
 ALONE = {
     "orbax": [f"{PACKAGE}.training.checkpoints"],
+    "matplotlib": [f"{PACKAGE}.figures"],
+    "tqdm": [f"{PACKAGE}.progress"],
     "grain": [f"{PACKAGE}.data.pipeline"],
     "pydicom": [f"{PACKAGE}.imaging.dicom", f"{PACKAGE}.export"],
     "highdicom": [f"{PACKAGE}.export"],
@@ -122,6 +124,59 @@ def test_models_and_pure_training_know_no_files(name):
 def test_a_library_lives_in_its_room_alone(library):
     users = {name for name in MODULES if library in packages(name)}
     assert users <= set(below(*ALONE[library]))
+
+
+FLOORS = (
+    ("anatomy", "errors", "files", "progress"),
+    ("config", "findings", "privacy", "workdir"),
+    ("imaging",),
+    ("preprocess.contract", "preprocess.host"),
+    ("data",),
+    ("models",),
+    ("interop",),
+    ("preprocess",),
+    ("inference",),
+    ("figures",),
+    ("evaluation",),
+    ("measure", "export"),
+    ("training",),
+    ("lab",),
+    ("verbs",),
+)
+"""Each floor may import from those before it. The most specific entry counts."""
+
+
+def floor_of(name):
+    """The floor of a module, from 1; 0 for the package itself, the highest for main."""
+    if name == "main":
+        return len(FLOORS) + 1
+    inner = name.removeprefix(PACKAGE).lstrip(".")
+    found = [
+        (len(room), number)
+        for number, rooms in enumerate(FLOORS, 1)
+        for room in rooms
+        if inner == room or inner.startswith(f"{room}.")
+    ]
+    assert found or not inner, f"{name} has no floor in FLOORS"
+    return max(found)[1] if inner else 0
+
+
+KNOWN_UPWARD = {(f"{PACKAGE}.figures.slices", f"{PACKAGE}.evaluation.metrics")}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_no_import_goes_up(name):
+    upward = {(name, other) for other in own(name, everywhere=True) if floor_of(other) > floor_of(name)}
+    assert upward <= KNOWN_UPWARD
+
+
+def test_the_training_loop_loads_no_reader_of_medical_files():
+    """A fresh process imports the loop: at most 60 modules of the package, none of the readers."""
+    code = f"import {PACKAGE}.training.train, sys; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = run.stdout.split()
+    assert not {"pydicom", "nibabel", "PIL", "highdicom"} & set(loaded)
+    assert len([name for name in loaded if name.split(".")[0] == PACKAGE]) <= 66
 
 
 def test_no_module_is_called_utils():
