@@ -1,11 +1,14 @@
-"""The anatomical table that everything reads: label, name, colours, code. Nothing else lives here."""
+"""What labels mean: the label sets, each with its names, numbers, colours and codes. Nothing else lives here."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 IGNORED = 255
-"""Label of a zone that is nobody's: left out of loss and score."""
+"""Label of a zone that is excluded from loss and score."""
 
 
 class Structure(NamedTuple):
@@ -19,54 +22,109 @@ class Structure(NamedTuple):
     snomed: str | None
 
 
-STRUCTURES: tuple[Structure, ...] = (
-    Structure(0, "background", "BG", (0, 0, 0), (0, 0, 0), None),
-    Structure(1, "ascending_aorta", "AA", (255, 255, 255), (246, 54, 0), "54247002"),
-    Structure(2, "left_atrium", "LA", (255, 0, 0), (164, 28, 127), "82471001"),
-    Structure(3, "left_ventricle", "LV", (0, 0, 255), (165, 47, 56), "87878005"),
-    Structure(4, "right_atrium", "RA", (255, 255, 0), (19, 253, 148), "73829009"),
-    Structure(5, "right_ventricle", "RV", (0, 255, 0), (131, 157, 254), "53085002"),
-    Structure(6, "descending_aorta", "DA", (128, 0, 128), (252, 240, 9), "281130003"),
-    Structure(7, "pulmonary_artery", "PA", (0, 255, 255), (111, 231, 238), "81040000"),
-    Structure(8, "vena_cava", "VC", (255, 165, 0), (95, 39, 251), "35532006"),
+@dataclass(frozen=True)
+class LabelSet:
+    """What the labels of a dataset mean, and how many channels its networks have.
+
+    Attributes:
+      name: as the config (`data.task`) and `dataset.json` write it.
+      structures: the row of label k is number k; background is the first.
+      num_classes: channels of the network's output and labels in the counts, background included. At least
+        the number of structures; a channel without a structure is merged into background.
+    """
+
+    name: str
+    structures: tuple[Structure, ...]
+    num_classes: int
+
+    def __post_init__(self) -> None:
+        if [s.label for s in self.structures] != list(range(len(self.structures))):
+            raise ValueError(f"{self.name}: labels must count up from 0, background first")
+        if not len(self.structures) <= self.num_classes <= IGNORED:
+            raise ValueError(f"{self.name}: {len(self.structures)} structures in {self.num_classes} classes")
+
+    @property
+    def foreground(self) -> tuple[Structure, ...]:
+        """The structures other than background."""
+        return self.structures[1:]
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The structures' names, by label."""
+        return tuple(structure.name for structure in self.structures)
+
+    @cached_property
+    def by_name(self) -> dict[str, Structure]:
+        """The structures by their names."""
+        return {structure.name: structure for structure in self.structures}
+
+    @property
+    def all_known(self) -> tuple[int, ...]:
+        """The `merge` of a source that labels every structure: channel c counts as c."""
+        return tuple(s.label for s in self.structures) + (0,) * (self.num_classes - len(self.structures))
+
+    def colour(self, label: int, scheme: str) -> tuple[int, int, int]:
+        """Return a label's colour: scheme 'display' is colour-blind-safe, 'masks' is that of the mask files."""
+        structure = self.structures[label]
+        return {"display": structure.display_rgb, "masks": structure.mask_rgb}[scheme]
+
+    def check_merge(self, merge: Sequence[int]) -> tuple[int, ...]:
+        """Return `merge` as a tuple of `num_classes` labels, or raise ValueError.
+
+        `merge[c]` is the label that channel c counts as. For the heart: 8 -> 4 for a source whose right atrium
+        includes the cavae, 6 -> 1 for an undivided aorta, -> 0 for a structure that is not labelled at all.
+        What a channel is merged into must count as itself (`merge[merge[c]] == merge[c]`).
+        """
+        if isinstance(merge, str) or not all(isinstance(m, int) and not isinstance(m, bool) for m in merge):
+            raise ValueError(f"merge must hold whole numbers, not {merge!r}")
+        values, last = tuple(merge), self.num_classes - 1
+        if len(values) != self.num_classes or not all(0 <= m <= last for m in values):
+            raise ValueError(f"merge needs {self.num_classes} labels from 0 to {last}, not {values}")
+        if values[0] != 0:
+            raise ValueError("merge[0] must be 0: background is never part of a structure")
+        names = (*self.names, *(f"label {c}" for c in range(len(self.structures), self.num_classes)))
+        for channel, target in enumerate(values):
+            if values[target] != target:
+                raise ValueError(f"merge sends {names[channel]} to {names[target]}, which is itself merged away")
+        return values
+
+
+_BACKGROUND = Structure(0, "background", "BG", (0, 0, 0), (0, 0, 0), None)
+
+HEART = LabelSet(
+    "heart",
+    (
+        _BACKGROUND,
+        Structure(1, "ascending_aorta", "AA", (255, 255, 255), (246, 54, 0), "54247002"),
+        Structure(2, "left_atrium", "LA", (255, 0, 0), (164, 28, 127), "82471001"),
+        Structure(3, "left_ventricle", "LV", (0, 0, 255), (165, 47, 56), "87878005"),
+        Structure(4, "right_atrium", "RA", (255, 255, 0), (19, 253, 148), "73829009"),
+        Structure(5, "right_ventricle", "RV", (0, 255, 0), (131, 157, 254), "53085002"),
+        Structure(6, "descending_aorta", "DA", (128, 0, 128), (252, 240, 9), "281130003"),
+        Structure(7, "pulmonary_artery", "PA", (0, 255, 255), (111, 231, 238), "81040000"),
+        Structure(8, "vena_cava", "VC", (255, 165, 0), (95, 39, 251), "35532006"),
+    ),
+    num_classes=9,
 )
 
-NUM_LABELS = len(STRUCTURES)
-HEART, TUMOUR = "heart", "tumour"
-FOREGROUND: tuple[Structure, ...] = STRUCTURES[1:]
-NAMES: tuple[str, ...] = tuple(structure.name for structure in STRUCTURES)
-
-TASKS: dict[str, tuple[Structure, ...]] = {
-    HEART: FOREGROUND,
+TUMOUR = LabelSet(
+    "tumour",
     # What the encoder is trained on before the heart: white in its masks, as it is in the source's.
-    TUMOUR: (Structure(1, "tumour", "TU", (255, 255, 255), (246, 54, 0), None),),
-}
-"""What datasets are of: the structures beside the background, by task. Labels mean what their dataset's task says."""
+    (_BACKGROUND, Structure(1, "tumour", "TU", (255, 255, 255), (246, 54, 0), None)),
+    num_classes=9,  # stated, since its networks and datasets have nine channels: their head fits the heart's
+)
 
-ALL_KNOWN: tuple[int, ...] = tuple(range(NUM_LABELS))
-"""The `merge` of a source that labels every structure: channel c counts as c."""
+LABEL_SETS: dict[str, LabelSet] = {labels.name: labels for labels in (HEART, TUMOUR)}
+"""Every label set by its name."""
+
+STRUCTURES = HEART.structures
+NUM_LABELS = HEART.num_classes
+FOREGROUND = HEART.foreground
+NAMES = HEART.names
+ALL_KNOWN = HEART.all_known
+check_merge = HEART.check_merge
 
 
-def structures(task: str = HEART) -> tuple[Structure, ...]:
-    """Return the structures beside the background that labels of this task stand for."""
-    return TASKS[task]
-
-
-def check_merge(merge: tuple[int, ...] | list[int]) -> tuple[int, ...]:
-    """Return `merge` as a tuple of nine labels, or raise ValueError.
-
-    `merge[c]` is the label that channel c counts as: 8 -> 4 for a source whose right atrium holds the
-    cavae, 6 -> 1 for an undivided aorta, -> 0 for a structure that is not labelled at all. What a
-    channel is merged into must itself stand (`merge[merge[c]] == merge[c]`).
-    """
-    if isinstance(merge, str) or not all(isinstance(m, int) and not isinstance(m, bool) for m in merge):
-        raise ValueError(f"merge must hold whole numbers, not {merge!r}")
-    values = tuple(int(m) for m in merge)
-    if len(values) != NUM_LABELS or not all(0 <= m < NUM_LABELS for m in values):
-        raise ValueError(f"merge needs {NUM_LABELS} labels from 0 to {NUM_LABELS - 1}, not {values}")
-    if values[0] != 0:
-        raise ValueError("merge[0] must be 0: background is never part of a structure")
-    for channel, target in enumerate(values):
-        if values[target] != target:
-            raise ValueError(f"merge sends {NAMES[channel]} to {NAMES[target]}, which is itself merged away")
-    return values
+def structures(task: str) -> tuple[Structure, ...]:
+    """Return the structures other than background of the label set of this name."""
+    return LABEL_SETS[task].foreground

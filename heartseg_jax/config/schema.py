@@ -6,12 +6,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from heartseg_jax.anatomy import TASKS
+from heartseg_jax.anatomy import LABEL_SETS
 from heartseg_jax.errors import UserError
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "data.channels": ("repeat", "adjacent"),
-    "data.task": tuple(TASKS),
+    "data.task": tuple(LABEL_SETS),
     "data.normalise": ("window", "percentile"),
     "data.augment": ("none", "default", "as_original", "randomised"),
     "model.norm": ("none", "batch", "encoder"),

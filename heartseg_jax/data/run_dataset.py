@@ -26,7 +26,7 @@ def dataset_for(config: Any, workdir: Path) -> Dataset:
       UserError: there is no such dataset, or it is of another task than `data.task`.
     """
     task = config.data.task
-    if not config.data.path and task != HEART:
+    if not config.data.path and task != HEART.name:
         raise UserError(
             f"data.task is '{task}' and phantoms are hearts: make a dataset by `python main.py prepare "
             "--source=image_mask_zip --input=FILE.zip --output=DATASET` and give --config.data.path=DATASET"

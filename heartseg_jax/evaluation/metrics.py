@@ -111,7 +111,7 @@ def score_patient(
     spacing_mm: Sequence[float] | None = None,
     contiguous: bool = False,
     distances: bool = True,
-    task: str = HEART,
+    task: str = HEART.name,
 ) -> PatientScore:
     """Score one patient's slices, pooled.
 
@@ -125,7 +125,7 @@ def score_patient(
         spacing_mm: (z, y, x), or None if unknown.
         contiguous: whether these n slices follow one another without a gap.
         distances: False leaves the surface distances out (None), for a quick score.
-        task: what the labels stand for, see `anatomy.TASKS`.
+        task: what the labels stand for, see `anatomy.LABEL_SETS`.
 
     Raises:
         ValueError: as `confusion`, or the labels are not [n, H, W].
@@ -168,7 +168,7 @@ def score_patient(
     return PatientScore(found, counts, len(truth))
 
 
-def summarise(scores: Mapping[str, PatientScore], *, seed: int = 0, task: str = HEART) -> dict:
+def summarise(scores: Mapping[str, PatientScore], *, seed: int = 0, task: str = HEART.name) -> dict:
     """Bring patients' scores together into the metric part of `summary.json`.
 
     Each structure's measure is the mean over the patients in whom it is counted; `mean_dice` is the unweighted mean

@@ -41,7 +41,7 @@ def build_summary(
     split_kind: str = "patient",
     warnings: Sequence[str] = (),
     seed: int = 0,
-    task: str = HEART,
+    task: str = HEART.name,
 ) -> dict:
     """Make the content of `summary.json`.
 
@@ -164,7 +164,7 @@ def _structure_table(summary: Mapping) -> list[str]:
     shown = [c for c in columns if c[1] == "dice" or any(r[c[1]] is not None for r in rows.values())]
     header = f"{'structure':<20}" + "".join(f"{title:>9}" for title, _, _ in shown)
     lines = [header + f"{'missed':>8}{'patients':>10}"]
-    for s in structures(summary.get("task", HEART)):
+    for s in structures(summary.get("task", HEART.name)):
         row = rows[s.name]
         text = f"{s.short + '  ' + s.name:<20}"
         for _, key, digits in shown:
@@ -196,7 +196,7 @@ def _baseline_table(summary: Mapping) -> list[str]:
 
 
 def _patient_table(summary: Mapping) -> list[str]:
-    patients, shown = summary["by_patient"], structures(summary.get("task", HEART))
+    patients, shown = summary["by_patient"], structures(summary.get("task", HEART.name))
     wide = max(10, *(len(key) + 2 for key in patients))
     lines = [f"{'Dice of':<{wide}}" + "".join(f"{s.short:>7}" for s in shown) + f"{'mean':>8}{'slices':>8}"]
     for key, row in patients.items():

@@ -26,7 +26,7 @@ def curves(
     title: str,
     phase_boundaries: Sequence[int | tuple[int, str]] = (),
     background_accuracy: float | None = None,
-    task: str = HEART,
+    task: str = HEART.name,
 ) -> None:
     """Draw loss, pixel accuracy and Dice against the step.
 

@@ -131,7 +131,7 @@ def outline(axes, mask: np.ndarray, rgb, width: float) -> None:
         axes.set_ylim(mask.shape[0] - 0.5, -0.5)
 
 
-def structure_handles(present: set[int] | None = None, task: str = HEART) -> list:
+def structure_handles(present: set[int] | None = None, task: str = HEART.name) -> list:
     """Make legend patches of the task's structures (all, or those `present`), as `LV left ventricle`."""
     from matplotlib.patches import Patch
 

@@ -27,7 +27,9 @@ class Panel(NamedTuple):
     merge: Sequence[int] = ALL_KNOWN
 
 
-def predictions(panels: Sequence[Panel], path: str | Path, *, title: str, caption: str = "", task: str = HEART) -> None:
+def predictions(
+    panels: Sequence[Panel], path: str | Path, *, title: str, caption: str = "", task: str = HEART.name
+) -> None:
     """Draw a row for each panel: image | truth | prediction | errors, with Dice and the legend.
 
     Truth, prediction and errors are after the panel's merge. Raises ValueError if there is no panel.
@@ -66,7 +68,7 @@ def inputs(
     *,
     names: Sequence[str] = (),
     most: int = 6,
-    task: str = HEART,
+    task: str = HEART.name,
 ) -> None:
     """Draw a batch as the network receives it, with statistics of every channel and the labels' outlines.
 

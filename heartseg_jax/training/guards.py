@@ -92,7 +92,7 @@ def check_images(where: str, images: np.ndarray, intensity: str) -> list[Finding
 
 
 def check_known_structures(
-    class_counts: np.ndarray, merges: Sequence[Sequence[int]], task: str = HEART
+    class_counts: np.ndarray, merges: Sequence[Sequence[int]], task: str = HEART.name
 ) -> list[Finding]:
     """Find structures that a source claims to know but that no training slice holds.
 

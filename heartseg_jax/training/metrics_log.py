@@ -33,7 +33,7 @@ class Ledger:
         per_epoch: int,
         write: Callable[[Row], None],
         tell: Callable[[str], None],
-        task: str = HEART,
+        task: str = HEART.name,
     ):
         self._policy, self._tag, self._batch_size, self._per_epoch = policy, tag, batch_size, per_epoch
         self._write, self._tell, self._structures = write, tell, structures(task)

@@ -167,7 +167,7 @@ def _own_checkpoint(run: Run, checkpoints: Checkpoints) -> Saved | None:
     saved = checkpoints.read(checkpoints.steps()[-1])
     # Where the dataset lies is noted, not compared: its identity tells whether it is the same. Runs from before
     # there were phases had a single one, those from before there were tasks are of the heart.
-    old = {"phases": run.contract["phases"] if len(run.phases) == 1 else None, "task": HEART, **saved.contract}
+    old = {"phases": run.contract["phases"] if len(run.phases) == 1 else None, "task": HEART.name, **saved.contract}
     changed = [key for key in run.contract if key != "dataset" and old.get(key) != run.contract[key]]
     if changed:
         raise UserError(

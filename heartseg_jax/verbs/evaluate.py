@@ -44,7 +44,7 @@ def evaluate(
         )
     view = from_contract(contract["view"])
     dataset = read_dataset(data) if data else _own_dataset(contract, config, path)
-    task = contract.get("task", HEART)  # runs from before there were others lack it
+    task = contract.get("task", HEART.name)  # runs from before there were others lack it
     if dataset.task != task:
         raise UserError(
             f"the model in {path} was trained on the task '{task}', {dataset.path} is of the task '{dataset.task}'; "

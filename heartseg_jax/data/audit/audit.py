@@ -128,7 +128,7 @@ def _of_patient(dataset: Dataset, patient: Patient, images: np.ndarray, labels: 
         level = REFUSE if 2 * constant > len(images) else WARN
         text = f"{constant} of {len(images)} slices are constant"
         found.append(Finding(level, "constant", text, "the pixels were lost: export the images again"))
-    return found + (standing(labels, patient.contiguous) if dataset.task == HEART else [])
+    return found + (standing(labels, patient.contiguous) if dataset.task == HEART.name else [])
 
 
 def _slips(dataset: Dataset, patient: Patient, labels: np.ndarray) -> list[Slip]:

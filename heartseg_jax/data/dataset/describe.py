@@ -23,7 +23,7 @@ def describe(dataset: Dataset) -> str:
         lines.append(f"{split:<10} {len(names)} patients, {slices[split]} slices: {shown or '-'}")
     lines += ["", *count_table(dataset)]
     # Other tasks have fewer structures than the network has channels: their merge tells nothing that was lost.
-    merges = {patient.merge for patient in dataset.patients if dataset.task == HEART}
+    merges = {patient.merge for patient in dataset.patients if dataset.task == HEART.name}
     for merge in sorted(merges - {ALL_KNOWN}):
         who = [patient.id for patient in dataset.patients if patient.merge == merge]
         parts = [f"{NAMES[c]} counts as {NAMES[m]}" for c, m in enumerate(merge) if c != m]

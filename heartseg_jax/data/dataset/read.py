@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from heartseg_jax.anatomy import HEART, NUM_LABELS, TASKS, check_merge
+from heartseg_jax.anatomy import HEART, LABEL_SETS, NUM_LABELS, check_merge
 from heartseg_jax.data.dataset.records import DTYPES, Dataset, Patient, count_classes, digest
 from heartseg_jax.data.dataset.splits import GAP, SPLITS
 from heartseg_jax.errors import UserError
@@ -51,7 +51,7 @@ def read_dataset(path: str | Path) -> Dataset:
             split_kind=_field(record, "split_kind", str),
             source=_field(record, "source", dict),
             patients=patients,
-            task=_field({"task": HEART, **record}, "task", str),  # datasets from before there were others lack it
+            task=_field({"task": HEART.name, **record}, "task", str),  # datasets from before there were others lack it
         )
     except (KeyError, TypeError, ValueError, OverflowError, OSError, RecursionError) as error:
         detail = f"no field {error}" if isinstance(error, KeyError) else str(error)
@@ -105,8 +105,8 @@ def _check_consistent(dataset: Dataset) -> None:
     warnings = dataset.source.get("warnings", [])
     if not isinstance(warnings, list) or any(not isinstance(text, str) for text in warnings):
         fail("the warnings of its source are no list of sentences")
-    if dataset.task not in TASKS:
-        fail(f"its task {dataset.task!r} is none of {', '.join(TASKS)}")
+    if dataset.task not in LABEL_SETS:
+        fail(f"its task {dataset.task!r} is none of {', '.join(LABEL_SETS)}")
     if not dataset.patients:
         fail("it holds no patient")
     ids = [patient.id.casefold() for patient in dataset.patients]

@@ -60,7 +60,7 @@ class Patient:
 class Dataset:
     """A dataset folder that has been read and found consistent. The arrays stay on the disk.
 
-    `task` says what the labels stand for, see `anatomy.TASKS`.
+    `task` says what the labels stand for, see `anatomy.LABEL_SETS`.
     """
 
     path: Path
@@ -70,7 +70,7 @@ class Dataset:
     split_kind: str
     source: dict[str, Any]
     patients: tuple[Patient, ...]
-    task: str = HEART
+    task: str = HEART.name
 
     def examples(self, split: str) -> list[tuple[int, int]]:
         """Return `(index of the patient, index of the slice)` of every slice in `split`, in order."""

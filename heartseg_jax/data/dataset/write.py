@@ -64,7 +64,7 @@ class DatasetWriter:
       width: columns of every slice.
       source: kind of the source and what was said about it; kept in `dataset.json`.
       split_kind: "patient" or "block".
-      task: what the labels stand for, see `anatomy.TASKS`.
+      task: what the labels stand for, see `anatomy.LABEL_SETS`.
       overwrite: replace an existing dataset.
 
     Raises:
@@ -80,7 +80,7 @@ class DatasetWriter:
         width: int,
         source: dict[str, Any],
         split_kind: str = "patient",
-        task: str = HEART,
+        task: str = HEART.name,
         overwrite: bool = False,
     ) -> None:
         self.path = Path(path).resolve()  # a link stays one: what it leads to is replaced

@@ -67,7 +67,7 @@ def prepare_image_mask(
     Args:
       input: the zip or the folder; a zip's members are read in memory, none is written to the disk.
       output: the dataset folder.
-      task: what the masks show, see `anatomy.TASKS`; every pixel that is not 0 is label 1.
+      task: what the masks show, see `anatomy.LABEL_SETS`; every pixel that is not 0 is label 1.
       block: slices a block; what is left over is a block of its own, or joins the last where it is less than half.
       fractions: shares of the blocks (train, validation, test).
       overwrite: replace an existing dataset.
