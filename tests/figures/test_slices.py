@@ -64,9 +64,9 @@ def texts(figure):
 
 def test_predictions(tmp_path, drawn):
     image, truth, guess = slices()
-    panels = [slices.Panel(f"patient {k}, slice 3", image[k], truth[k], guess[k]) for k in range(2)]
+    panels = [figures.Panel(f"patient {k}, slice 3", image[k], truth[k], guess[k]) for k in range(2)]
     panels.append(
-        slices.Panel("a collapsed prediction of a patient with a long name", image[0], truth[0], guess[0] * 0)
+        figures.Panel("a collapsed prediction of a patient with a long name", image[0], truth[0], guess[0] * 0)
     )
     path = tmp_path / "deep" / "predictions.png"
     figures.predictions(panels, path, title="Test patients " * 9, caption="Two patients, " * 20)
@@ -186,5 +186,5 @@ def test_by_patient(tmp_path, drawn, count):
 
 
 def test_importing_the_figures_does_not_import_matplotlib():
-    code = "import sys, heartseg_jax.evaluation.figures; sys.exit('matplotlib' in sys.modules or 'jax' in sys.modules)"
+    code = "import sys, heartseg_jax.figures.slices; sys.exit('matplotlib' in sys.modules or 'jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

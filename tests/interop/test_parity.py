@@ -24,10 +24,10 @@ def test_every_block_and_the_output_equal_keras(saved, width, form):
     ]
     assert all(row.peak > 0.01 and row.shape[0] == 1 for row in found.rows)
     assert found.worst.difference < 5e-6
-    parity.check(parity)
-    shown = parity.table(parity).splitlines()
+    parity.check(found)
+    shown = parity.table(found).splitlines()
     assert len(shown) == 2 + len(found.rows)
-    assert parity.summary(parity)["worst"] == found.worst.difference
+    assert parity.summary(found)["worst"] == found.worst.difference
 
 
 def test_another_number_of_channels_is_verified_on_grey_images(saved):
@@ -65,7 +65,7 @@ def test_a_difference_is_found_and_named(saved, monkeypatch):
     found = parity.verify(saved[4].files["keras"])
     assert found.worst.difference > 0.1
     with pytest.raises(UserError, match=r"not verified: encoder/stage1/conv1 differs from Keras's 'activation"):
-        parity.check(parity)
+        parity.check(found)
 
 
 def test_differences_by_hand():
