@@ -2,7 +2,7 @@
 
 
 class UserError(Exception):
-    """A user's mistake: one line that names the thing and the mend. `main.py` exits with status 2."""
+    """A user's mistake: one line that names the thing and the fix. `main.py` exits with status 2."""
 
 
 class GuardStop(Exception):

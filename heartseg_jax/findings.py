@@ -1,33 +1,40 @@
-"""What a look at input found: one form for every reader and for `check`, from "cannot be used" to "be told"."""
+"""What a check found: one form for readers, audit and guards, and what a policy makes of it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import KW_ONLY, asdict, dataclass
+from typing import Any
 
-from heartseg_jax.errors import UserError
+from heartseg_jax.errors import GuardStop, UserError
 
 REFUSE, WARN, NOTE = "refuse", "warn", "note"
 LEVELS = (REFUSE, WARN, NOTE)
 
 
-class Finding(NamedTuple):
+@dataclass(frozen=True)
+class Finding:
     """One thing that was seen.
 
     Attributes:
       level: 'refuse' (not fit for use), 'warn' (usable, with care) or 'note'.
-      check: the check's name, such as 'duplicate_positions'; stable, for programs.
+      check: the check's name, such as 'duplicate_positions'; stable, for programs. A guard's finding has the name of
+        its policy, `config.guards.<check>`.
       seen: what was seen, in one sentence without a full stop; never anything that names a patient.
-      mend: what to do; may be empty for a note.
+      cause: the likely cause; empty where `seen` says it.
+      fix: what to do; may be empty for a note.
     """
 
     level: str
     check: str
     seen: str
-    mend: str = ""
+    _: KW_ONLY
+    cause: str = ""
+    fix: str = ""
 
     def __str__(self) -> str:
-        return f"{self.level:<6} {self.check}: {self.seen}" + (f"\n       {self.mend}" if self.mend else "")
+        cause = f"\n       likely cause: {self.cause}" if self.cause else ""
+        return f"{self.level:<6} {self.check}: {self.seen}{cause}" + (f"\n       {self.fix}" if self.fix else "")
 
 
 def in_order(findings: Iterable[Finding]) -> list[Finding]:
@@ -35,8 +42,8 @@ def in_order(findings: Iterable[Finding]) -> list[Finding]:
     return sorted(findings, key=lambda finding: LEVELS.index(finding.level))
 
 
-def refused(findings: Sequence[Finding]) -> bool:
-    """Tell whether any finding refuses the input."""
+def refused(findings: Iterable[Finding]) -> bool:
+    """Return whether any finding refuses the input."""
     return any(finding.level == REFUSE for finding in findings)
 
 
@@ -48,15 +55,30 @@ def verdict(findings: Sequence[Finding]) -> str:
     return "fit for use" + (f", with {warnings} warning{'s' if warnings > 1 else ''}" if warnings else "")
 
 
-def raise_refused(where: str, findings: Sequence[Finding]) -> None:
+def raise_refused(where: str, findings: Iterable[Finding]) -> None:
     """Raise a UserError of one line with the first refusal; the others are counted."""
     grave = [finding for finding in findings if finding.level == REFUSE]
     if grave:
         more = f" (and {len(grave) - 1} more)" if len(grave) > 1 else ""
-        mend = f"; {grave[0].mend}" if grave[0].mend else ""
-        raise UserError(f"{where}: {grave[0].seen}{mend}{more}")
+        fix = f"; {grave[0].fix}" if grave[0].fix else ""
+        raise UserError(f"{where}: {grave[0].seen}{fix}{more}")
+
+
+def apply_policy(findings: Iterable[Finding], policy: Mapping[str, str]) -> list[str]:
+    """Return the findings that only warn, as text; raise GuardStop for the first that stops.
+
+    `policy[check]` (`config.guards`) is 'stop', 'warn' or 'off'.
+    """
+    warnings = []
+    for finding in findings:
+        text = f"{finding.check} guard: {finding.seen}\n  likely cause: {finding.cause}\n  what to try:  {finding.fix}"
+        if policy[finding.check] == "stop":
+            raise GuardStop(f"{text}\n  to go on all the same: --config.guards.{finding.check}=warn")
+        if policy[finding.check] == "warn":
+            warnings.append(text)
+    return warnings
 
 
 def as_json(findings: Iterable[Finding]) -> list[dict[str, Any]]:
-    """Return the findings, gravest first, for JSON."""
-    return [finding._asdict() for finding in in_order(findings)]
+    """Return the findings, gravest first, for JSON: their attributes as keys."""
+    return [asdict(finding) for finding in in_order(findings)]

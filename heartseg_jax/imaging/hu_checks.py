@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from heartseg_jax.findings import NOTE, REFUSE, WARN, Finding
+from heartseg_jax.findings import NOTE, REFUSE, WARN, Finding, refused
 from heartseg_jax.imaging.volume import AIR_HU, Volume
 
 FEW_SLICES = 20
@@ -24,44 +24,57 @@ def of_extent(count: int, shape: tuple[int, int], spacing_mm: Sequence[float]) -
     found = []
     if count < 2:
         text = "one slice alone: no volume, no neighbours"
-        return [Finding(REFUSE, "too_few_slices", text, "give the whole series")]
+        return [Finding(REFUSE, "too_few_slices", text, fix="give the whole series")]
     if count < FEW_SLICES:
         text = f"{count} slices alone"
-        found.append(Finding(WARN, "too_few_slices", text, "volumes and the valve's region need the whole heart"))
+        found.append(Finding(WARN, "too_few_slices", text, fix="volumes and the valve's region need the whole heart"))
     fields = [shape[0] * spacing_mm[1], shape[1] * spacing_mm[2]]
     if min(fields) < SMALL_FIELD_MM:
         text = f"the field of view is {fields[0]:.0f} x {fields[1]:.0f} mm and may cut the heart"
-        found.append(Finding(WARN, "small_field", text, "prefer a reconstruction of a larger field of view"))
+        found.append(Finding(WARN, "small_field", text, fix="prefer a reconstruction of a larger field of view"))
     if count * spacing_mm[0] < SHORT_MM:
         text = f"the block is {count * spacing_mm[0]:.0f} mm from end to end and may cut the heart"
-        found.append(Finding(WARN, "short_block", text, "prefer a series that covers the heart and the aortic arch"))
+        found.append(
+            Finding(WARN, "short_block", text, fix="prefer a series that covers the heart and the aortic arch")
+        )
+    return found
+
+
+def of_pixels(images: np.ndarray, intensity: str) -> list[Finding]:
+    """Find slices `[N, H, W]` that are constant, and values that cannot be HU where `intensity` is 'HU'."""
+    found = []
+    constant = [plane[0, 0] for plane in images if _is_constant(plane)]
+    if constant:
+        text = f"{len(constant)} of {len(images)} slices are constant (the first is all {constant[0]})"
+        level = REFUSE if 2 * len(constant) > len(images) else WARN
+        found.append(Finding(level, "constant", text, cause="their pixels were lost", fix="export the images again"))
+    if intensity == "HU" and not refused(found):
+        thin = images[:: max(len(images) // 32, 1), ::2, ::2]
+        low, high = (float(value) for value in np.percentile(thin, (0.5, 99.5)))
+        if low > -200 or low < -8192 or high > 8192 or high < -500:
+            text = f"99 % of the values lie from {low:.0f} to {high:.0f}, which is not HU of a patient in air"
+            cause = "RescaleSlope and RescaleIntercept were not applied, or this is a colour map, a mask or no CT"
+            found.append(Finding(REFUSE, "not_hu", text, cause=cause, fix="choose a series in HU"))
     return found
 
 
 def of_values(hu: np.ndarray, padded: int, contrast_agent: bool | None) -> list[Finding]:
-    """Return what the values of a block tell: `hu` int16 `[Z, Y, X]`, of which `padded` pixels were made air."""
+    """Return what the values of a block show: `hu` int16 `[Z, Y, X]`, of which `padded` pixels were made air."""
     found = []
     if padded:
         text = f"{100 * padded / hu.size:.1f} % of the pixels are padding and were set to air"
         found.append(Finding(NOTE, "padding", text))
-    thin = hu[:: max(len(hu) // 32, 1), ::2, ::2]
-    constant = sum(_is_constant(plane) for plane in hu)
-    if 2 * constant > len(hu):
-        text = f"{constant} of {len(hu)} slices are constant"
-        return [*found, Finding(REFUSE, "constant", text, "the pixels were lost: export the series anew")]
-    low, high = (float(value) for value in np.percentile(thin, (0.5, 99.5)))
-    if low > -200 or low < -8192 or high > 8192 or high < -500:
-        text = f"99 % of the values lie from {low:.0f} to {high:.0f}: no HU of a patient in air"
-        mend = "choose a series in HU; a colour map, a mask or a lost rescale looks like this"
-        return [*found, Finding(REFUSE, "not_hu", text, mend)]
+    found += of_pixels(hu, "HU")
+    if refused(found):
+        return found
     z, y, x = (slice(n // 4, max(n - n // 4, n // 4 + 1)) for n in hu.shape)
     middle = hu[z, y, x]
     bright = float(np.mean((middle >= CONTRAST_HU[0]) & (middle <= CONTRAST_HU[1])))
     if bright < CONTRAST_SHARE:
         said = {True: "although a contrast agent is named", False: "and no contrast agent is named", None: ""}
         text = f"{100 * bright:.1f} % of the middle is as bright as contrast {said[contrast_agent]}".rstrip()
-        mend = "chambers cannot be told from walls without contrast: choose a series with it"
-        found.append(Finding(WARN, "no_contrast", text, mend))
+        fix = "chambers cannot be told from walls without contrast: choose a series with it"
+        found.append(Finding(WARN, "no_contrast", text, fix=fix))
     return found
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from heartseg_jax.anatomy import NUM_LABELS
 from heartseg_jax.data.dataset.write import Dataset
+from heartseg_jax.findings import apply_policy
 from heartseg_jax.training import guards
 
 MAX_IMAGES_LOOKED_AT = 24
@@ -25,16 +26,16 @@ def inspect_data(dataset: Dataset, policy: Any) -> list[str]:
             # A slice at a time: the counts tell at once whether a value is out of range.
             counts = np.bincount(np.asarray(plane).ravel(), minlength=256)
             if counts[NUM_LABELS:255].any():
-                warnings += guards.act(guards.check_labels(f"patient {patient.id}", np.asarray(labels)), policy)
+                warnings += apply_policy(guards.check_labels(f"patient {patient.id}", np.asarray(labels)), policy)
                 break
         images = dataset.images(patient)
         chosen = np.unique(np.linspace(0, len(images) - 1, MAX_IMAGES_LOOKED_AT).round().astype(int))
         found = guards.check_images(f"patient {patient.id}", np.stack([images[z] for z in chosen]), dataset.intensity)
-        warnings += guards.act(found, policy)
+        warnings += apply_policy(found, policy)
     training = dataset.patients_in("train")
     counts = np.array(
         [np.sum([c for c, s in zip(p.class_counts, p.splits, strict=True) if s == "train"], axis=0) for p in training]
     )
-    return warnings + guards.act(
+    return warnings + apply_policy(
         guards.check_known_structures(counts, [p.merge for p in training], dataset.task), policy
     )

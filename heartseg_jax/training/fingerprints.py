@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from heartseg_jax.training.guards import Finding
+from heartseg_jax.findings import REFUSE, Finding
 from heartseg_jax.training.phases import Phase, group_of
 
 
@@ -52,19 +52,21 @@ def findings(number: int, phase: Phase, before: Mapping[str, str], after: Mappin
     if moved:
         found.append(
             Finding(
+                REFUSE,
                 "frozen",
                 f"in phase {number} {', '.join(moved)} changed, though frozen (SHA-256 of weights and statistics)",
-                "an error in this program: an optimizer or BatchNorm reached what the phase excludes",
-                "do not use this run; report it with config.json and transfer.json",
+                cause="an error in this program: an optimizer or BatchNorm reached what the phase excludes",
+                fix="do not use this run; report it with config.json and transfer.json",
             )
         )
     if still:
         found.append(
             Finding(
+                REFUSE,
                 "frozen",
                 f"in phase {number} {', '.join(still)} stayed bit for bit as they were, though they should learn",
-                "the learning rate, or the group's multiplier, is too small to change a float32",
-                "raise train.learning_rate or transfer.encoder_multiplier",
+                cause="the learning rate, or the group's multiplier, is too small to change a float32",
+                fix="raise train.learning_rate or transfer.encoder_multiplier",
             )
         )
     return found

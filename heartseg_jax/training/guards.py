@@ -6,40 +6,15 @@ Pure functions of arrays and numbers; the caller decides by config whether a fin
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
 from heartseg_jax.anatomy import HEART, IGNORED, NUM_LABELS, structures
-from heartseg_jax.errors import GuardStop
-
-
-class Finding(NamedTuple):
-    """One thing that a guard saw."""
-
-    guard: str
-    seen: str
-    cause: str
-    mend: str
-
-    def __str__(self) -> str:
-        return f"{self.guard} guard: {self.seen}\n  likely cause: {self.cause}\n  what to try:  {self.mend}"
-
-
-def act(findings: Iterable[Finding], policy: Mapping[str, str]) -> list[str]:
-    """Return the findings that only warn, as text; raise GuardStop for the first that stops.
-
-    `policy[guard]` is 'stop', 'warn' or 'off'.
-    """
-    warnings = []
-    for finding in findings:
-        level = policy[finding.guard]
-        if level == "stop":
-            raise GuardStop(f"{finding}\n  to go on all the same: --config.guards.{finding.guard}=warn")
-        if level == "warn":
-            warnings.append(str(finding))
-    return warnings
+from heartseg_jax.findings import REFUSE, Finding
+from heartseg_jax.imaging import hu_checks
 
 
 def check_labels(where: str, labels: np.ndarray) -> list[Finding]:
@@ -55,40 +30,24 @@ def check_labels(where: str, labels: np.ndarray) -> list[Finding]:
     listed = ", ".join(f"{value} ({count} pixels)" for value, count in wrong[:5])
     return [
         Finding(
+            REFUSE,
             "labels",
             f"{where} has label values out of range: {listed}; allowed are 0 to {NUM_LABELS - 1} and {IGNORED}",
-            "masks numbered another way (shifted by one, or grey levels taken for labels)",
-            "prepare the dataset again with the palette of its masks (prepare --colours=map.json)",
+            cause="masks numbered another way (shifted by one, or grey levels taken for labels)",
+            fix="prepare the dataset again with the palette of its masks (prepare --colours=map.json)",
         )
     ]
 
 
 def check_images(where: str, images: np.ndarray, intensity: str) -> list[Finding]:
-    """Find slices `[N, H, W]` that are constant (more than half of them), and values that the unit excludes."""
-    findings = []
-    flat = images.reshape(len(images), -1)
-    constant = int(np.sum(flat.min(axis=1) == flat.max(axis=1)))
-    if 2 * constant > len(images):
-        findings.append(
-            Finding(
-                "images",
-                f"{constant} of {len(images)} slices of {where} are constant (the first is all {flat[0, 0]})",
-                "images were not read, or were scaled to zero on the way into the dataset",
-                "look at the source images, then prepare the dataset again",
-            )
+    """Find slices `[N, H, W]` of which most are constant, and values that are not HU where `intensity` says HU."""
+    return [
+        replace(
+            finding, check="images", seen=f"{where}: {finding.seen}", fix="prepare the dataset again, from the source"
         )
-    elif intensity == "HU":
-        low, high = float(np.percentile(flat, 0.5)), float(np.percentile(flat, 99.5))
-        if low >= -200 or high > 10000 or high < -500:
-            findings.append(
-                Finding(
-                    "images",
-                    f"{where} is said to be in HU, but 99 % of its values lie from {low:.0f} to {high:.0f}",
-                    "RescaleSlope and RescaleIntercept were not applied, or the images are not CT (no air in them)",
-                    "prepare the dataset again from the original study",
-                )
-            )
-    return findings
+        for finding in hu_checks.of_pixels(images, intensity)
+        if finding.level == REFUSE
+    ]
 
 
 def check_known_structures(
@@ -103,10 +62,11 @@ def check_known_structures(
     if totals[1:NUM_LABELS].sum() == 0:
         return [
             Finding(
+                REFUSE,
                 "missing_labels",
                 "the training slices hold no structure at all: every label is background",
-                "the masks are black, or their colours were not recognised when the dataset was made",
-                "open a mask as a picture, then prepare the dataset again with its palette (--colours=map.json)",
+                cause="the masks are black, or their colours were not recognised when the dataset was made",
+                fix="open a mask as a picture, then prepare the dataset again with its palette (--colours=map.json)",
             )
         ]
     missing = [
@@ -116,10 +76,11 @@ def check_known_structures(
         return []
     return [
         Finding(
+            REFUSE,
             "missing_labels",
             f"no training slice holds {', '.join(missing)}, though the sources claim to label it",
-            "the masks lack the structure, its colour was decoded as another, or only test patients have it",
-            "give `merge` for sources that do not label it, or move a patient who has it into training",
+            cause="the masks lack the structure, its colour was decoded as another, or only test patients have it",
+            fix="give `merge` for sources that do not label it, or move a patient who has it into training",
         )
     ]
 
@@ -136,10 +97,11 @@ def check_loss(step: int, loss: float, gradient_norm: float = 0.0) -> list[Findi
     name, value = next(iter(broken.items()))
     return [
         Finding(
+            REFUSE,
             "non_finite",
             f"the {name} of step {step} is {value}",
-            "a learning rate that is too high, or images with values that are not finite",
-            "a lower --config.train.learning_rate, or --config.train.clip_norm=1",
+            cause="a learning rate that is too high, or images with values that are not finite",
+            fix="a lower --config.train.learning_rate, or --config.train.clip_norm=1",
         )
     ]
 
@@ -150,11 +112,12 @@ def check_black(where: str, predicted: float | None, true: float | None) -> list
         return []
     return [
         Finding(
+            REFUSE,
             "collapse",
             f"the final model marks no structure in any slice of the {where}; the labels mark {100 * true:.1f} % of "
             "the pixels",
-            "training that was too short or at the wrong rate, or images that reach the network as constants",
-            "look at figures/inputs.png and figures/curves.png; then more --config.train.epochs, or another "
+            cause="training that was too short or at the wrong rate, or images that reach the network as constants",
+            fix="look at figures/inputs.png and figures/curves.png; then more --config.train.epochs, or another "
             "--config.train.learning_rate",
         )
     ]
@@ -181,11 +144,12 @@ class Divergence(NamedTuple):
             return []
         return [
             Finding(
+                REFUSE,
                 "divergence",
                 f"at step {step} the loss is {loss:.4g}; for {self.high_steps} steps it has stayed above {factor:g} "
                 f"times its start ({self.first:.3g})",
-                "a learning rate that is too high",
-                "a lower --config.train.learning_rate (1e-3 suits most runs), or more --config.train.warmup_steps",
+                cause="a learning rate that is too high",
+                fix="a lower --config.train.learning_rate (1e-3 suits most runs), or more --config.train.warmup_steps",
             )
         ]
 
@@ -206,13 +170,14 @@ class Collapse(NamedTuple):
             return []
         return [
             Finding(
+                REFUSE,
                 "collapse",
                 f"at step {step}, for {self.empty_evaluations} evaluations in a row, the model has marked "
                 f"{100 * predicted:.3f} % of the pixels as a structure where the labels mark {100 * true:.1f} %; "
                 f"its accuracy of {100 * accuracy:.1f} % is that of an all-black mask",
-                "a learning rate that is too high or too low, frozen or lost weights, images that reach the network "
-                "as constants (look at figures/inputs.png), or labels that are mostly background",
-                "look at figures/inputs.png; then another --config.train.learning_rate, or "
+                cause="a learning rate that is too high or too low, frozen or lost weights, images that reach the "
+                "network as constants (look at figures/inputs.png), or labels that are mostly background",
+                fix="look at figures/inputs.png; then another --config.train.learning_rate, or "
                 "--config.train.dice_weight above 0",
             )
         ]

@@ -12,6 +12,7 @@ import numpy as np
 
 from heartseg_jax.anatomy import HEART, NUM_LABELS, structures
 from heartseg_jax.evaluation import metrics
+from heartseg_jax.findings import Finding, apply_policy
 from heartseg_jax.training import guards
 
 Row = dict[str, Any]
@@ -138,8 +139,8 @@ class Ledger:
         self._read.clear()
         self.start_clock()
 
-    def _act(self, findings: list[guards.Finding]) -> None:
-        for warning in guards.act(findings, self._policy):
+    def _act(self, findings: list[Finding]) -> None:
+        for warning in apply_policy(findings, self._policy):
             if warning.split(":")[0] not in self._warned:  # once a guard and run: the rows show the rest
                 self._warned.add(warning.split(":")[0])
                 self._tell(f"WARNING {warning}")

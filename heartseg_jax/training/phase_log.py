@@ -6,8 +6,9 @@ import json
 from typing import Any
 
 from heartseg_jax import workdir as runs
+from heartseg_jax.findings import apply_policy
 from heartseg_jax.progress import say
-from heartseg_jax.training import fingerprints, guards
+from heartseg_jax.training import fingerprints
 from heartseg_jax.training.run import Run
 from heartseg_jax.training.steps import TrainState
 
@@ -53,7 +54,7 @@ def end(run: Run, number: int, state: TrainState) -> None:
         row |= {"sha256_after": after[group], "identical": after[group] == before[group]}
     entry["proven"] = all(row["identical"] for row in entry["groups"].values() if row["frozen"])
     runs.write_json(run.folder.transfer, log)
-    for warning in guards.act(fingerprints.findings(number + 1, phase, before, after), run.config.guards):
+    for warning in apply_policy(fingerprints.findings(number + 1, phase, before, after), run.config.guards):
         say(f"WARNING {warning}")
     frozen = [row for row in entry["groups"].values() if row["frozen"]]
     if frozen and entry["proven"]:

@@ -15,6 +15,7 @@ from heartseg_jax.data import pipeline
 from heartseg_jax.evaluation import report
 from heartseg_jax.evaluation.score_split import score_split
 from heartseg_jax.figures import slices
+from heartseg_jax.findings import apply_policy
 from heartseg_jax.inference.predictor import make_probabilities
 from heartseg_jax.models.registry import build_model
 from heartseg_jax.models.unet import UNet
@@ -74,7 +75,7 @@ def train(config: Any, path: Path, argv: list[str], *, as_control: bool = False)
             print(report.table(summary))
         shares = summary["foreground_fraction"]
         found = guards.check_black(f"{summary['split']} patients", shares["prediction"], shares["truth"])
-        for warning in guards.act(found, config.guards):
+        for warning in apply_policy(found, config.guards):
             say(f"WARNING {warning}")
         if not as_control:
             print(f"\nrun: {folder.path}  (summary.json and cases.csv in evaluation/, pictures in figures/)")

@@ -17,7 +17,8 @@ def check_study(path: Path, series: str = "", *, as_json: bool = False) -> dict[
     """Print and return the verdict on the study in `path`, its series and all findings.
 
     The keys are `fit`, `verdict`, `chosen` (a series' name, or null), `candidates` [{name, description, phase, slices,
-    rows, columns, spacing_mm, findings}] and `findings` [{level, check, seen, mend}], the chosen series' among them.
+    rows, columns, spacing_mm, findings}] and `findings` [{level, check, seen, cause, fix}], the chosen series'
+    among them.
 
     Raises:
       UserError: after the printing, where the study is not fit; or there is no study.

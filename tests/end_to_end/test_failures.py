@@ -61,7 +61,7 @@ def test_images_that_are_all_zero(capsys, tmp_path):
     data = write_tiny(tmp_path / "d", reimage=np.zeros_like).path
     status, error = attempt(capsys, data, tmp_path / "run")
     assert status == 3
-    assert "images guard: 6 of 6 slices of patient a are constant" in error
+    assert "images guard: patient a: 6 of 6 slices are constant" in error
 
 
 def test_a_learning_rate_of_1e3(capsys, data, tmp_path):

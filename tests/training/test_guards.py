@@ -7,6 +7,7 @@ import pytest
 
 from heartseg_jax.anatomy import ALL_KNOWN
 from heartseg_jax.errors import GuardStop
+from heartseg_jax.findings import apply_policy
 from heartseg_jax.training import guards
 
 STOP = {"labels": "stop", "images": "stop", "missing_labels": "stop", "collapse": "stop", "non_finite": "stop"}
@@ -99,6 +100,6 @@ def test_a_black_final_prediction_is_found_only_where_there_is_something_to_find
 def test_policy_stops_warns_or_is_silent():
     finding = guards.check_loss(1, math.nan)
     with pytest.raises(GuardStop, match="(?s)likely cause.*what to try.*guards.non_finite=warn"):
-        guards.act(finding, STOP)
-    assert len(guards.act(finding, {"non_finite": "warn"})) == 1
-    assert guards.act(finding, {"non_finite": "off"}) == []
+        apply_policy(finding, STOP)
+    assert len(apply_policy(finding, {"non_finite": "warn"})) == 1
+    assert apply_policy(finding, {"non_finite": "off"}) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from heartseg_jax.data.dataset.describe import caveats_of
 from heartseg_jax.data.dataset.records import Dataset, Patient, check_leaks, count_classes, digest
 from heartseg_jax.data.dataset.splits import GAP, SPLITS
 from heartseg_jax.findings import REFUSE, WARN, Finding
-from heartseg_jax.imaging.hu_checks import of_values
+from heartseg_jax.imaging.hu_checks import of_pixels, of_values
 
 MOST_SHOWN = 5
 
@@ -87,11 +88,11 @@ def audit(dataset: Dataset, progress: Callable[[int, int], None] | None = None) 
         first = pairs[0]
         number = f"{len(pairs)} or more" if len(pairs) == MOST else len(pairs)
         text = f"{number} pairs of slices in different splits are nearly the same, such as {_words(first)}"
-        mend = "if they are one patient under two names, give both one name, or a table (--patients)"
-        found.append(Finding(WARN, "near_duplicates", text, mend))
+        fix = "if they are one patient under two names, give both one name, or a table (--patients)"
+        found.append(Finding(WARN, "near_duplicates", text, fix=fix))
     if slips:
         text = f"{len(slips)} islands of a few voxels, such as {_place(slips[0])}"
-        found.append(Finding(WARN, "islands", text, "look at them: they may be slips of the hand"))
+        found.append(Finding(WARN, "islands", text, fix="look at them: they may be slips of the hand"))
     return Audit(findings.in_order([*_of_splits(dataset), *found]), rows, pairs, slips)
 
 
@@ -114,20 +115,22 @@ def _of_patient(dataset: Dataset, patient: Patient, images: np.ndarray, labels: 
     for kind, array in (("images", images), ("labels", labels)):
         if digest(array) != patient.sha256[kind]:
             text = f"the {kind} were changed after the dataset was made"
-            found.append(Finding(REFUSE, "changed", text, "prepare it again"))
+            found.append(Finding(REFUSE, "changed", text, fix="prepare it again"))
     if not found and count_classes(labels, patient.id) != patient.class_counts:
-        found.append(Finding(REFUSE, "changed", "the index counts other pixels than there are", "prepare it again"))
+        found.append(Finding(REFUSE, "changed", "the index counts other pixels than there are", fix="prepare it again"))
     if not any(sum(row[1:NUM_LABELS]) for row in patient.class_counts):
-        found.append(Finding(WARN, "no_labels", "not one pixel of a structure", "label the patient, or leave it out"))
+        found.append(
+            Finding(WARN, "no_labels", "not one pixel of a structure", fix="label the patient, or leave it out")
+        )
     if dataset.intensity == "HU":
         found += of_values(images, 0, None)  # padding was set to air when the dataset was made
         if dark := on_air(images, labels):
             text = f"{', '.join(dark)} lie where the image is as dark as air or lung"
-            found.append(Finding(WARN, "labels_on_air", text, "are the masks of other slices, mirrored or shifted?"))
-    elif constant := int(sum(image.min() == image.max() for image in images)):
-        level = REFUSE if 2 * constant > len(images) else WARN
-        text = f"{constant} of {len(images)} slices are constant"
-        found.append(Finding(level, "constant", text, "the pixels were lost: export the images again"))
+            found.append(
+                Finding(WARN, "labels_on_air", text, fix="are the masks of other slices, mirrored or shifted?")
+            )
+    else:
+        found += of_pixels(images, dataset.intensity)
     return found + (standing(labels, patient.contiguous) if dataset.task == HEART.name else [])
 
 
@@ -168,10 +171,10 @@ def _of_splits(dataset: Dataset) -> list[Finding]:
     leaks = check_leaks(dataset) if dataset.split_kind == "patient" else []
     if leaks:
         more = f", and {len(leaks) - 1} more" if len(leaks) > 1 else ""
-        mend = "a score on such a split is worthless: remove the copies, or name patients right (--patients)"
-        found.append(Finding(REFUSE, "leak", f"{leaks[0]}{more}", mend))
+        fix = "a score on such a split is worthless: remove the copies, or name patients right (--patients)"
+        found.append(Finding(REFUSE, "leak", f"{leaks[0]}{more}", fix=fix))
     if not dataset.examples("train"):
-        found.append(Finding(REFUSE, "nobody_trains", "nobody is in the training split", "give other --splits"))
+        found.append(Finding(REFUSE, "nobody_trains", "nobody is in the training split", fix="give other --splits"))
     return found + [Finding(WARN, "dataset", text) for text in caveats_of(dataset)]
 
 
@@ -179,9 +182,9 @@ def _together(who: Sequence[tuple[str, Finding]]) -> Finding:
     """Return one finding for all patients that have it."""
     identity, first = who[0]
     if len(who) == 1:
-        return first._replace(seen=f"{identity}: {first.seen}")
+        return replace(first, seen=f"{identity}: {first.seen}")
     some = ", ".join(one for one, _ in who[:MOST_SHOWN]) + (" ..." if len(who) > MOST_SHOWN else "")
-    return first._replace(seen=f"{len(who)} patients ({some}), such as {identity}: {first.seen}")
+    return replace(first, seen=f"{len(who)} patients ({some}), such as {identity}: {first.seen}")
 
 
 def _words(pair: Pair) -> str:

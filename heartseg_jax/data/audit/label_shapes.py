@@ -75,19 +75,21 @@ def standing(labels: np.ndarray, contiguous: bool) -> list[Finding]:
     )
     if across < 0 and down < 0:
         text = "left and right, front and back lie the other way round: the slices seem to be turned by 180 degrees"
-        return [Finding(WARN, "turned", text, "give --orientation=rot180, or the files' own geometry")]
+        return [Finding(WARN, "turned", text, fix="give --orientation=rot180, or the files' own geometry")]
     found = []
     if across < 0:
         text = (
             "the left ventricle and atrium lie to the right of the right atrium: mirrored, or a heart on the other side"
         )
-        found.append(Finding(WARN, "mirrored", text, "compare with the report; --orientation=flip-columns turns it"))
+        found.append(
+            Finding(WARN, "mirrored", text, fix="compare with the report; --orientation=flip-columns turns it")
+        )
     if down < 0:
         text = "the front lies at the bottom: the slices seem to be upside down"
-        found.append(Finding(WARN, "upside_down", text, "give --orientation=flip-rows, or the files' own geometry"))
+        found.append(Finding(WARN, "upside_down", text, fix="give --orientation=flip-rows, or the files' own geometry"))
     if up < 0:
         text = "the pulmonary artery lies below the ventricles: the slices seem to be in the opposite order"
-        found.append(Finding(WARN, "reversed_slices", text, "sort the slices from the feet to the head"))
+        found.append(Finding(WARN, "reversed_slices", text, fix="sort the slices from the feet to the head"))
     return found
 
 

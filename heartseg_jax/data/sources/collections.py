@@ -209,7 +209,7 @@ def _read_subject(subject: Subject) -> Labelled:
     found += [*oblique(turn.oblique_degrees), *overlapping(int(claimed_twice.sum()))]
     if CAVA not in whole_structures(parts) and {SUPERIOR_CAVA, INFERIOR_CAVA} & parts:
         text = "one vena cava alone has a file: the structure counts as unknown"
-        found.append(Finding(WARN, "half_a_cava", text, "join a task that has both"))
+        found.append(Finding(WARN, "half_a_cava", text, fix="join a task that has both"))
     return Labelled(image, labels, merge_for(parts), found=tuple(found))
 
 

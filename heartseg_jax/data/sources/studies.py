@@ -151,7 +151,7 @@ def choose_all(
             key = naming.keyed(person.secret, person.secret.split("\n")[1], place.name, salt)
             if not person.told:
                 text = "neither PatientID nor PatientName is told: the study counts as a patient"
-                found.append(Finding(WARN, "unknown_patient", text, TABLE_MENDS))
+                found.append(Finding(WARN, "unknown_patient", text, fix=TABLE_MENDS))
         others = [member for other in seen.candidates if other is not one for member in other.members]
         elsewhere = frozenset(name for member in others for name in names_of(member))
         persons.append(person)

@@ -133,7 +133,7 @@ def from_pictures(pictures: Pictures, series: Candidate, elsewhere: Collection[s
     if mended:
         done = "were repaired" if how.repair else "have no meaning and are ignored (255)"
         text = f"{mended} mask pixels off the palette {done}"
-        found.append(Finding(WARN, "off_palette", text, "export exact colours"))
+        found.append(Finding(WARN, "off_palette", text, fix="export exact colours"))
     annotated = np.zeros(len(labels), bool)
     annotated[list(slices.values())] = True
     if not annotated.all():

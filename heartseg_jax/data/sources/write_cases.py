@@ -196,7 +196,7 @@ def oblique(degrees: float) -> list[Finding]:
     if degrees <= OBLIQUE_DEGREES:
         return []
     text = f"the volume is oblique by {degrees:.0f} degrees: its slices are not quite axial"
-    return [Finding(WARN, "oblique", text, "resample it to axial slices")]
+    return [Finding(WARN, "oblique", text, fix="resample it to axial slices")]
 
 
 def overlapping(voxels: int) -> list[Finding]:
@@ -204,7 +204,7 @@ def overlapping(voxels: int) -> list[Finding]:
     if not voxels:
         return []
     text = f"{voxels} voxels belong to two structures: they are ignored (255)"
-    return [Finding(WARN, "overlapping_structures", text, "look at where the structures meet")]
+    return [Finding(WARN, "overlapping_structures", text, fix="look at where the structures meet")]
 
 
 def check_same_grid(labels: Volume, image: Volume, where: str | Path) -> None:

@@ -41,28 +41,28 @@ def of_header(header: Header, words: Words) -> list[Finding]:
     found = []
     if header.modality != "CT" or (header.sop_class and header.sop_class not in CT):
         kind = header.modality or "of no known modality"
-        found.append(Finding(REFUSE, "not_ct", f"the series is {kind}, not CT", "choose a CT series"))
+        found.append(Finding(REFUSE, "not_ct", f"the series is {kind}, not CT", fix="choose a CT series"))
     said = " ".join([*header.image_type, words.description]).upper()
     if MAPS.search(said):
         text = f"the series is a map ({MAPS.search(said)[0].lower()}), not HU"  # type: ignore[index]
-        found.append(Finding(REFUSE, "not_hu_map", text, "choose the conventional reconstruction"))
+        found.append(Finding(REFUSE, "not_hu_map", text, fix="choose the conventional reconstruction"))
     elif MONOENERGETIC.search(said):
         text = "the series is a monoenergetic reconstruction: contrast is brighter or darker than usual"
-        found.append(Finding(WARN, "monoenergetic", text, "prefer the conventional reconstruction"))
+        found.append(Finding(WARN, "monoenergetic", text, fix="prefer the conventional reconstruction"))
     if DERIVED.search(said):
         text = f"the series is a projection or rendering ({DERIVED.search(said)[0].lower()})"  # type: ignore[index]
-        found.append(Finding(REFUSE, "projection", text, "choose the original slices"))
+        found.append(Finding(REFUSE, "projection", text, fix="choose the original slices"))
     elif REFORMATTED.search(said):
         text = "the series is a reformation (MPR) of another"
-        found.append(Finding(WARN, "reformatted", text, "prefer the original axial slices"))
+        found.append(Finding(WARN, "reformatted", text, fix="prefer the original axial slices"))
     if header.photometric == "MONOCHROME1":
         text = "MONOCHROME1: shown inverted by viewers; its values are read as HU all the same"
-        found.append(Finding(WARN, "monochrome1", text, "compare a slice with your viewer"))
+        found.append(Finding(WARN, "monochrome1", text, fix="compare a slice with your viewer"))
     if header.sop_class in ENHANCED_CT:
         found.append(Finding(NOTE, "multi_frame", f"enhanced CT: {len(header.places)} frames in one file"))
     if any(place.slope is None or place.intercept is None for place in header.places) and header.modality == "CT":
         text = "RescaleSlope or RescaleIntercept is missing: values are taken as HU as they are"
-        found.append(Finding(WARN, "missing_rescale", text, "look at the values: air is -1000 HU, blood 30 to 500"))
+        found.append(Finding(WARN, "missing_rescale", text, fix="look at the values: air is -1000 HU, blood 30 to 500"))
     if words.cardiac_phase:
         found.append(Finding(NOTE, "cardiac_phase", f"the heart's phase is told: {words.cardiac_phase}"))
     return found

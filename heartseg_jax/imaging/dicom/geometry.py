@@ -113,12 +113,12 @@ def _one_by_one(members: Sequence[Member]) -> list[Finding]:
                     REFUSE,
                     f"missing_{name}",
                     f"{lacking} of {len(members)} slices have no {words}",
-                    "export the original series anew; sizes in mm cannot be guessed",
+                    fix="export the original series anew; sizes in mm cannot be guessed",
                 )
             )
     if not found and any(normal_of(member.place) is None for member in members):
         text = "the directions of rows and columns are no right angle of unit vectors"
-        found.append(Finding(REFUSE, "contradictory_orientation", text, "export the original series anew"))
+        found.append(Finding(REFUSE, "contradictory_orientation", text, fix="export the original series anew"))
     return found
 
 
@@ -134,24 +134,26 @@ def _together(members: Sequence[Member]) -> list[Finding]:
                 REFUSE,
                 "mixed_orientation",
                 f"the series has slices of {kinds} orientations",
-                "choose another series, or export the axial slices alone",
+                fix="choose another series, or export the axial slices alone",
             )
         )
     spacings = np.array([member.place.spacing_mm for member in members])
     if np.abs(spacings / np.array(first.spacing_mm) - 1).max() > 1e-3:
         text = f"pixel spacings from {spacings.min():g} to {spacings.max():g} mm in one series"
-        found.append(Finding(REFUSE, "mixed_spacing", text, "choose another series"))
+        found.append(Finding(REFUSE, "mixed_spacing", text, fix="choose another series"))
     sizes = {(member.header.rows, member.header.columns) for member in members}
     if len(sizes) > 1:
         listed = ", ".join(f"{rows} x {columns}" for rows, columns in sorted(sizes))
-        found.append(Finding(REFUSE, "mixed_size", f"the series has slices of sizes {listed}", "choose another series"))
+        found.append(
+            Finding(REFUSE, "mixed_size", f"the series has slices of sizes {listed}", fix="choose another series")
+        )
     if len({member.header.person for member in members} - {b""}) > 1:
         text = "the slices are of several patients (PatientID)"
-        found.append(Finding(REFUSE, "mixed_patients", text, "send each patient's study again"))
+        found.append(Finding(REFUSE, "mixed_patients", text, fix="send each patient's study again"))
     frames = {member.header.frame_of_reference for member in members} - {""}
     if len(frames) > 1:
         text = f"{len(frames)} frames of reference in one series: the patient was moved in between"
-        found.append(Finding(REFUSE, "mixed_frame_of_reference", text, "choose another series"))
+        found.append(Finding(REFUSE, "mixed_frame_of_reference", text, fix="choose another series"))
     rescales = {(member.place.slope, member.place.intercept) for member in members}
     if len(rescales) > 1:
         text = f"{len(rescales)} rescale slopes and intercepts; each slice is read by its own"
@@ -165,37 +167,37 @@ def _step(members: Sequence[Member], distances: np.ndarray) -> tuple[float | Non
         thickness = members[0].header.thickness_mm
         if not thickness or thickness <= 0:
             text = "a single slice without a SliceThickness: its extent across is not known"
-            return None, [Finding(REFUSE, "missing_spacing", text, "give the whole series")]
+            return None, [Finding(REFUSE, "missing_spacing", text, fix="give the whole series")]
         return float(thickness), []
     steps = np.diff(distances)
     twice = int((steps < SAME_PLACE_MM).sum())
     if twice:
         text = f"{twice} of {len(members)} slices lie where another one lies, and nothing tells them apart"
-        mend = "remove the copies, or export each reconstruction or heart phase as a series of its own"
-        return None, [Finding(REFUSE, "duplicate_positions", text, mend)]
+        fix = "remove the copies, or export each reconstruction or heart phase as a series of its own"
+        return None, [Finding(REFUSE, "duplicate_positions", text, fix=fix)]
     usual = float(np.median(steps))
     gaps = np.flatnonzero(steps > GAP * usual)
     if len(gaps):
         lost = int(sum(round(steps[g] / usual) - 1 for g in gaps))
         text = f"{lost} slices seem to be missing in {len(gaps)} places, the first after slice {gaps[0] + 1}"
-        return None, [Finding(REFUSE, "gaps", text, "send the whole series: slices were lost on the way")]
+        return None, [Finding(REFUSE, "gaps", text, fix="send the whole series: slices were lost on the way")]
     uneven = float(np.abs(steps / usual - 1).max())
     if uneven > UNEVEN_REFUSE:
         text = f"slices lie {steps.min():.3g} to {steps.max():.3g} mm apart"
-        return None, [Finding(REFUSE, "uneven_spacing", text, "choose a series of even spacing")]
+        return None, [Finding(REFUSE, "uneven_spacing", text, fix="choose a series of even spacing")]
     found = []
     if uneven > UNEVEN_WARN:
         text = f"slices lie {steps.min():.4g} to {steps.max():.4g} mm apart; their mean is taken"
-        found.append(Finding(WARN, "uneven_spacing", text, "prefer a series of even spacing"))
+        found.append(Finding(WARN, "uneven_spacing", text, fix="prefer a series of even spacing"))
     told = members[0].header.between_mm
     if told is not None and told != 0 and abs(abs(told) / usual - 1) > CONTRADICTION:
         text = f"SpacingBetweenSlices says {abs(told):.4g} mm, the positions {usual:.4g} mm; the positions count"
-        found.append(Finding(WARN, "contradictory_spacing", text, "compare with the scan's report"))
+        found.append(Finding(WARN, "contradictory_spacing", text, fix="compare with the scan's report"))
     tilt = _tilt_degrees(members)
     if tilt > TILT_DEGREES:
         text = f"the slices are shifted sideways against each other: a gantry tilt of {tilt:.1f} degrees"
-        mend = "resample the series to a block of right angles first, such as dcm2niix does"
-        return None, [*found, Finding(REFUSE, "gantry_tilt", text, mend)]
+        fix = "resample the series to a block of right angles first, such as dcm2niix does"
+        return None, [*found, Finding(REFUSE, "gantry_tilt", text, fix=fix)]
     return float((distances[-1] - distances[0]) / (len(members) - 1)), found
 
 

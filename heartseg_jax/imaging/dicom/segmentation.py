@@ -72,7 +72,7 @@ def read_segmentation(header: Header, block: Block, meanings: Mapping[str, int] 
     label. Other segments are background, as they are in every source.
 
     Raises:
-      UserError: it is broken, drawn on another grid, or no segment is a structure's; it names the file and the mend.
+      UserError: it is broken, drawn on another grid, or no segment is a structure's; it names the file and the fix.
     """
     name = header.source.name
     try:

@@ -128,7 +128,7 @@ def _headers(sources: Sequence[Source], progress: Progress | None) -> tuple[list
     found = []
     if broken:
         text = f"{len(broken)} DICOM files are damaged, the first is {broken[0]}"
-        found.append(Finding(WARN, "damaged_files", text, "send the study again"))
+        found.append(Finding(WARN, "damaged_files", text, fix="send the study again"))
     return headers, found, others
 
 
@@ -163,12 +163,12 @@ def _candidate(name: str, phase: str, members: Sequence[Member], more: tuple[Fin
     uids = [(member.header.instance_uid, member.number) for member in members]
     if len(set(uids)) < len(uids) or "" in {uid for uid, _ in uids}:
         text = "instances lack a UID of their own: nothing written later can refer to them"
-        found.append(Finding(WARN, "same_instance", text, "send the study again"))
+        found.append(Finding(WARN, "same_instance", text, fix="send the study again"))
     if block is not None:
         found += hu_checks.of_extent(len(members), (first.rows, first.columns), block.spacing_mm)
         if 2 * len(members) * first.rows * first.columns > MOST_BYTES:
             text = f"{len(members)} slices of {first.rows} x {first.columns} are more than memory is kept for"
-            found.append(Finding(REFUSE, "too_large", text, "give the heart's part of the series"))
+            found.append(Finding(REFUSE, "too_large", text, fix="give the heart's part of the series"))
     return Candidate(
         name, words.description, phase, words.cardiac_phase, tuple(members), block, tuple(findings.in_order(found))
     )

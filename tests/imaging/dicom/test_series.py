@@ -263,7 +263,7 @@ def test_values_that_are_no_hu(hu, tmp_path):
     with pytest.raises(UserError, match="24 of 24 slices are constant"):
         read_study(tmp_path / "flat")
     write_series(tmp_path / "grey", np.clip(hu, 0, 255))
-    with pytest.raises(UserError, match="no HU of a patient in air"):
+    with pytest.raises(UserError, match="not HU of a patient in air"):
         read_study(tmp_path / "grey")
     write_series(tmp_path / "plain", np.minimum(hu, 60), edit=remove("ContrastBolusAgent"))
     plain = read_study(tmp_path / "plain")
