@@ -1,0 +1,134 @@
+"""Everything that the pages name exists: links, anchors, pictures, commands, flags, fields, files, modules."""
+
+import ast
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+import main
+from heartseg_jax.config import load
+from tests.docs.markdown import anchors, links, main_commands, quoted, read_page, shell_lines, slug
+
+ROOT = Path(__file__).resolve().parents[2]
+PATHS = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "heartseg_jax").rglob("*.md")),
+]
+PAGES = {path.relative_to(ROOT).as_posix(): read_page(path) for path in PATHS}
+FIELDS = dict(load.fields(load.base()))
+GROUPS = {field.rpartition(".")[0] for field in FIELDS} - {""}
+OTHER_FLAGS = {"upgrade", "durations", "mutants", "seed", "ml"}
+"""Flags of other programs that the pages name: pip, pytest, benchmarks, TotalSegmentator."""
+
+pages = pytest.mark.parametrize("name", PAGES)
+
+
+def where(name, number):
+    return f"{name}:{number}"
+
+
+def is_file(text):
+    return text.rpartition(".")[2] in {"csv", "json", "md", "npz", "png", "py"}
+
+
+@pages
+def test_relative_links_and_their_anchors_resolve(name):
+    page = PAGES[name]
+    for number, target in links(page):
+        if re.match(r"[a-z]+:", target):
+            continue
+        file, _, anchor = target.partition("#")
+        path = (page.path.parent / file).resolve() if file else page.path
+        assert path.exists(), f"{where(name, number)}: no {target}"
+        assert path.is_relative_to(ROOT), f"{where(name, number)}: {target} leads out of the project"
+        if anchor:
+            assert anchor in anchors(read_page(path)), f"{where(name, number)}: no heading for #{anchor} in {path.name}"
+
+
+@pages
+def test_commands_parse_and_their_configs_load(name):
+    for number, words in main_commands(PAGES[name]):
+        if "..." in words:
+            continue
+        if "--help" in words:
+            continue
+        call = main.parse([re.sub(r"^--config=FILE$", "--config=configs/quickstart.py", word) for word in words])
+        if "config" in call.flags:
+            load.load(str(ROOT / call.flags["config"]), call.overrides)
+        assert call.verb in main.VERBS, where(name, number)
+
+
+@pages
+def test_fields_of_the_config_exist(name):
+    page = PAGES[name]
+    for number, line in [*page.prose, *page.code]:
+        for field in re.findall(r"(?<![\w/.])(?:--)?config\.((?:[a-z]\w*\.)*[a-z]\w*)", line):
+            assert field in FIELDS or field in GROUPS or field == "json", f"{where(name, number)}: no field {field}"
+    for number, text in quoted(page):
+        field = text.partition("=")[0]
+        if re.fullmatch(r"[a-z_]+(\.[a-z]\w*)+", field) and field.split(".")[0] in GROUPS and not is_file(field):
+            assert field in FIELDS or field in GROUPS, f"{where(name, number)}: no field {field}"
+
+
+@pages
+def test_flags_exist(name):
+    known = {flag for verb in main.VERBS.values() for flag in verb.flags} | OTHER_FLAGS | {"config", "help"}
+    page = PAGES[name]
+    for number, text in [*quoted(page), *shell_lines(page)]:
+        for flag in re.findall(r"(?<![\w-])--([a-z]\w*)", text):
+            assert flag in known, f"{where(name, number)}: no flag --{flag}"
+
+
+@pages
+def test_files_of_the_project_exist(name):
+    page = PAGES[name]
+    folders = "benchmarks|configs|docs|heartseg_jax|tests"
+    for number, text in [*quoted(page), *shell_lines(page)]:
+        for path in re.findall(rf"(?<![\w/.-])(?:{folders})/[\w./-]+", text):
+            assert (ROOT / path.rstrip(".")).exists(), f"{where(name, number)}: no {path}"
+
+
+@pages
+def test_imports_in_examples_work(name):
+    text = PAGES[name].path.read_text(encoding="utf-8")
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom):
+                module = importlib.import_module(node.module)
+                assert all(hasattr(module, alias.name) for alias in node.names)
+    for _, dotted in quoted(PAGES[name]):
+        if match := re.match(r"heartseg_jax(\.[A-Za-z_]+)+", dotted):
+            assert resolves(match[0]), f"{name}: no {dotted}"
+
+
+def resolves(dotted):
+    """Whether a dotted name is a module, or something in one."""
+    try:
+        importlib.import_module(dotted)
+    except ModuleNotFoundError:
+        module, _, thing = dotted.rpartition(".")
+        return hasattr(importlib.import_module(module), thing)
+    return True
+
+
+@pages
+def test_lines_wrap_and_name_no_machine(name):
+    page = PAGES[name]
+    for number, line in [*page.prose, *page.code]:
+        assert line.startswith("|") or len(line) <= 120, f"{where(name, number)}: {len(line)} characters"
+        assert not re.search(r"(?<![\w.])/(home|root|work|tmp|mnt|Users)/", line), where(name, number)
+
+
+def test_every_picture_is_shown_somewhere():
+    shown = {Path(target).name for page in PAGES.values() for _, target in links(page)}
+    assert {path.name for path in (ROOT / "docs" / "figures").glob("*")} <= shown
+
+
+def test_anchors_are_those_of_github():
+    assert slug("DICOM studies (`dicom`)") == "dicom-studies-dicom"
+    assert slug("Is it fit? The audit") == "is-it-fit-the-audit"
+    assert slug("The original's black mask, made again") == "the-originals-black-mask-made-again"
+    assert slug("[Keep](https://x.org) *a* log_book – 1.1") == "keep-a-log_book--11"
