@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from heartseg_jax.errors import UserError
+from heartseg_jax.files import writing
 
 KEY_DIGITS = 12
 """Hexadecimal digits of a key: among 100,000 patients two share one with a chance of 2e-5."""
@@ -85,11 +86,10 @@ def keep_table(name: str, rows: Iterable[tuple[str, str, str]]) -> Path:
             with path.open(newline="", encoding="utf-8") as file:
                 kept = {tuple(row): None for row in list(csv.reader(file))[1:]}
         kept |= {tuple(row): None for row in rows}
-        half = path.with_name(f".{path.name}.{os.getpid()}")
-        target = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with open(target, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-            csv.writer(file).writerows([("key", "patient", "source"), *kept])
-        os.replace(half, path)
+        with writing(path) as partial:
+            target = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with open(target, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+                csv.writer(file).writerows([("key", "patient", "source"), *kept])
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"the table {path} cannot be read or written ({error}); move it away and run again") from error
     return path

@@ -19,6 +19,7 @@ from ml_collections import FrozenConfigDict
 
 from heartseg_jax.config import load
 from heartseg_jax.errors import UserError
+from heartseg_jax.files import PREFIX, append_line, read_json, write_json, write_text
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "ml_collections")
 
@@ -79,7 +80,8 @@ def open_for_training(path: Path, config: FrozenConfigDict) -> tuple[Workdir, IO
     workdir = Workdir(path)
     if path.exists() and not path.is_dir():
         raise UserError(f"--workdir={path} is a file; give a folder")
-    strangers = {entry.name for entry in path.iterdir()} - {".lock", "config.json.tmp"} if path.is_dir() else set()
+    names = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
+    strangers = {name for name in names if name != ".lock" and not name.startswith(PREFIX)}
     if strangers and not workdir.config.is_file():
         raise UserError(f"{path} holds files but no run (no config.json); give another --workdir")
     try:
@@ -104,10 +106,11 @@ def open_for_training(path: Path, config: FrozenConfigDict) -> tuple[Workdir, IO
 def sign(workdir: Workdir, config: FrozenConfigDict, record: Mapping[str, Any]) -> None:
     """Write config and provenance of a start that nothing can refuse any more; earlier starts stay in a list."""
     try:
-        before = json.loads(workdir.run.read_text())
-    except (OSError, json.JSONDecodeError):
-        before = {}
-    earlier = [*before.pop("earlier_starts", []), *([before] if before else [])]
+        before = read_json(workdir.run)
+    except UserError:
+        before = {}  # It is rewritten here: nothing that the run needs is lost.
+    starts = before.pop("earlier_starts", [])
+    earlier = [*(starts if isinstance(starts, list) else []), *([before] if before else [])]
     write_json(workdir.config, load.to_plain(config))
     write_json(workdir.run, {**record, "earlier_starts": earlier})
 
@@ -117,20 +120,12 @@ def read_config(workdir: Workdir) -> FrozenConfigDict:
     if not workdir.config.is_file():
         raise UserError(f"no run at {workdir.path} (config.json is missing); give the --workdir of a run")
     try:
-        config = load.complete(json.loads(workdir.config.read_text()))
+        config = load.complete(read_json(workdir.config, fix="give the --workdir of another run"))
     except (ValueError, TypeError, AttributeError, RecursionError, UserError) as error:
         raise UserError(
             f"{workdir.config} is damaged, or of another version ({error}); give the --workdir of another run"
         ) from error
     return config
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write strict JSON so that the file is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
-    os.replace(temporary, path)
 
 
 def provenance(argv: list[str]) -> dict[str, Any]:
@@ -185,12 +180,9 @@ def read_metrics(workdir: Workdir) -> list[dict[str, Any]]:
 def rewind_metrics(workdir: Workdir, step: int) -> None:
     """Drop the rows after `step`: the run goes on from there and will write them again."""
     rows = [row for row in read_metrics(workdir) if row["step"] <= step]
-    temporary = workdir.metrics.with_name("metrics.jsonl.tmp")
-    temporary.write_text("".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
-    os.replace(temporary, workdir.metrics)
+    write_text(workdir.metrics, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
 
 
 def append_metrics(workdir: Workdir, row: Mapping[str, Any]) -> None:
     """Append one row; `step` comes first."""
-    with workdir.metrics.open("a") as file:
-        file.write(json.dumps(row, allow_nan=False) + "\n")
+    append_line(workdir.metrics, json.dumps(row, allow_nan=False))

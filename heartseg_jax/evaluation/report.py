@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import numpy as np
 from heartseg_jax.anatomy import HEART, structures
 from heartseg_jax.evaluation.baselines import NAMES as BASELINES
 from heartseg_jax.evaluation.metrics import MEASURES, PatientScore, summarise
+from heartseg_jax.files import write_json, write_text
 
 MEMORISATION = (
     "memorisation, not generalisation: training and this split are slices of the same patient (a split by block)"
@@ -109,8 +108,7 @@ def write_report(folder: Path, summary: Mapping, scores: Mapping[str, PatientSco
 
 def write_summary(path: Path, summary: Mapping) -> None:
     """Write strict JSON: what is not a finite number becomes null."""
-    text = json.dumps(_plain(summary), indent=2, allow_nan=False)
-    _write_text(Path(path), text + "\n")
+    write_json(path, _plain(summary))
 
 
 def case_rows(scores: Mapping[str, PatientScore]) -> list[dict]:
@@ -131,7 +129,7 @@ def write_cases(path: Path, rows: Sequence[Mapping]) -> None:
     writer.writerow(CASE_COLUMNS)
     for row in rows:
         writer.writerow([_field(row[column]) for column in CASE_COLUMNS])
-    _write_text(Path(path), text.getvalue())
+    write_text(path, text.getvalue())
 
 
 def table(summary: Mapping) -> str:
@@ -249,12 +247,3 @@ def _plain(value):
     if isinstance(value, float | np.floating):
         return float(value) if math.isfinite(value) else None
     return value if value is None or isinstance(value, str) else str(value)
-
-
-def _write_text(path: Path, text: str) -> None:
-    half = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        half.write_text(text, encoding="utf-8")
-        os.replace(half, path)
-    finally:
-        half.unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from heartseg_jax.anatomy import FOREGROUND, HEART, IGNORED, NUM_LABELS, STRUCTURES, structures
+from heartseg_jax.files import writing
 
 DPI = 150
 INK = "#222222"
@@ -61,18 +61,12 @@ def canvas(path: str | Path, width: float, height: float) -> Iterator[Any]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    path = Path(path)
-    half = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
         FigureCanvasAgg(figure)
         yield figure
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            figure.savefig(half, dpi=DPI)
-            os.replace(half, path)
-        finally:
-            half.unlink(missing_ok=True)
+        with writing(path) as partial:
+            figure.savefig(partial, dpi=DPI)
 
 
 def colour(label: int) -> tuple[float, float, float]:

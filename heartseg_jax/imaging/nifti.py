@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 import zlib
 from dataclasses import replace
@@ -16,6 +15,7 @@ from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
 from heartseg_jax.errors import UserError
+from heartseg_jax.files import writing
 from heartseg_jax.imaging.volume import Volume
 
 MOST_BYTES = 2**30
@@ -143,10 +143,5 @@ def write_nifti(volume: Volume, path: str | Path) -> None:
     image.set_sform(LPS @ affine, code=1)
     image.set_qform(LPS @ affine, code=1)
     image.header.set_xyzt_units("mm")
-    path = Path(path)
-    half = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        image.to_filename(half)
-        os.replace(half, path)
-    finally:
-        half.unlink(missing_ok=True)
+    with writing(path) as partial:
+        image.to_filename(partial)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from heartseg_jax.errors import UserError
+from heartseg_jax.files import read_json, write_json, writing
 from heartseg_jax.interop import graph, keras_file
 
 SHIPPED = {"brain16": Path(__file__).resolve().parents[1] / "weights" / "brain_encoder16.keras"}
@@ -224,22 +224,18 @@ def row(layer: str, name: str, place: str, array: np.ndarray) -> dict[str, Any]:
 
 def save_folder(encoder: Pretrained, folder: Path) -> None:
     """Write `encoder.npz` and, last, `conversion.json`, without which the folder is none of ours."""
-    folder.mkdir(parents=True, exist_ok=True)
     arrays = {f"params/{k}": v for k, v in flatten(encoder.params).items()}
     arrays |= {f"batch_stats/{k}": v for k, v in flatten(encoder.batch_stats).items()}
-    half = folder / ".encoder.npz.tmp"
-    with half.open("wb") as stream:
-        np.savez(stream, **arrays)  # type: ignore[arg-type]
-    report = encoder.report | {"npz_sha256": hashlib.sha256(half.read_bytes()).hexdigest()}
-    half.replace(folder / "encoder.npz")
-    text = folder / ".conversion.json.tmp"
-    text.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
-    text.replace(folder / "conversion.json")
+    # Both are written before either takes its place; the digest shows where a kill came between the two.
+    with writing(folder / "conversion.json") as text, writing(folder / "encoder.npz") as half:
+        np.savez(half, **arrays)  # type: ignore[arg-type]
+        report = encoder.report | {"npz_sha256": hashlib.sha256(half.read_bytes()).hexdigest()}
+        write_json(text, report)
 
 
 def _read_folder(folder: Path, channels: int) -> Pretrained:
     try:
-        report = json.loads((folder / "conversion.json").read_text())
+        report = read_json(folder / "conversion.json", fix="convert the file again")
         content = (folder / "encoder.npz").read_bytes()
         if hashlib.sha256(content).hexdigest() != report["npz_sha256"]:
             raise UserError(f"{folder}/encoder.npz is not what conversion.json describes; convert the file again")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import io
 import json
-import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from heartseg_jax.errors import UserError
+from heartseg_jax.files import writing
 from heartseg_jax.interop.keras_file import NAMED, snake_case, write_hdf5
 
 KERAS_VERSION = "3.8.0"
@@ -89,8 +89,7 @@ def export(
     config, arrays, groups = _build(params, batch_stats, model, channels)
     stream = io.BytesIO()
     write_hdf5(stream, arrays, groups)
-    half = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
+    with writing(target) as half:
         if target.name.endswith(".weights.h5"):
             half.write_bytes(stream.getvalue())
         elif target.name.endswith(".keras"):
@@ -102,9 +101,6 @@ def export(
                 archive.writestr("model.weights.h5", stream.getvalue())
         else:
             raise UserError(f"{target} must end in .keras (the whole model) or .weights.h5 (weights alone)")
-        os.replace(half, target)
-    finally:
-        half.unlink(missing_ok=True)
     numbers = sum(array.size for array in arrays.values())
     return {"target": str(target), "layers": len(config["config"]["layers"]), "numbers": numbers, "notes": list(NOTES)}
 

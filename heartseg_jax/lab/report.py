@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from heartseg_jax import workdir as runs
 from heartseg_jax.data.dataset.write import Dataset
 from heartseg_jax.evaluation import baselines, metrics
 from heartseg_jax.figures import lab as figure
+from heartseg_jax.files import write_json, write_text
 from heartseg_jax.lab.arms import ARMS, Job, folds_of
 
 AGREEING = 5
@@ -160,8 +160,8 @@ def _mean(values: Any) -> float | None:
 
 def write(path: Path, report: Mapping[str, Any]) -> None:
     """Write `report.json`, `table.md` and `arms.png`."""
-    runs.write_json(path / "report.json", report)
-    (path / "table.md").write_text(table(report) + "\n")
+    write_json(path / "report.json", report)
+    write_text(path / "table.md", table(report) + "\n")
     figure.arms(report, path / "arms.png", {name: ARMS[name][0] for name in ARMS})
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,10 +11,10 @@ import jax
 import numpy as np
 from ml_collections import FrozenConfigDict
 
-from heartseg_jax import workdir as runs
 from heartseg_jax.data import pipeline
 from heartseg_jax.data.dataset.write import Dataset
 from heartseg_jax.evaluation import metrics
+from heartseg_jax.files import read_json, write_json
 from heartseg_jax.inference.predictor import make_probabilities, predict_split
 from heartseg_jax.lab.arms import Fold, Job, arm_config, folds_of, inner_fold
 from heartseg_jax.lab.ensemble_training import Outcome, Program, Replica, batch_of, train_replicas
@@ -74,7 +73,7 @@ def run_job(
                 record = result_of(job, fold, program, replica, outcome)
                 record["learning_rate"] = rate
                 record["wall_s"] = round((time.perf_counter() - began) / len(some), 2)
-                runs.write_json(folder / f"{job.name(fold.name)}.json", record)
+                write_json(folder / f"{job.name(fold.name)}.json", record)
                 tell(f"{job.name(fold.name)}: {_brief(record)}")
 
 
@@ -140,4 +139,4 @@ def _brief(record: dict[str, Any]) -> str:
 
 def read_results(folder: Path) -> list[dict[str, Any]]:
     """Return every result that has been written."""
-    return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    return [read_json(path, fix="delete it to run that job again") for path in sorted(folder.glob("*.json"))]

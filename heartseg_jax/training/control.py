@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from heartseg_jax.config import load
+from heartseg_jax.errors import UserError
+from heartseg_jax.files import read_json
 from heartseg_jax.workdir import Workdir
 
 CALIBRATION_BATCHES = 8
@@ -45,9 +46,9 @@ def scores(run: Path, split: str, step: int) -> dict[str, dict[str, float | None
     """Return {name: {mean_dice, pixel_accuracy}} of a run's finished control on the same split, or nothing."""
     file = Workdir(folder_of(run)).evaluation / "summary.json"
     try:
-        found = json.loads(file.read_text())
+        found = read_json(file)
         if found["split"] != split or found["step"] != step:
             return {}
         return {NAME: {key: found[key] for key in ("mean_dice", "pixel_accuracy")}}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (UserError, KeyError, TypeError):
         return {}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from heartseg_jax import workdir as runs
+from heartseg_jax.errors import UserError
+from heartseg_jax.files import read_json, write_json
 from heartseg_jax.findings import apply_policy
 from heartseg_jax.progress import say
 from heartseg_jax.training import fingerprints
@@ -39,7 +39,7 @@ def begin(run: Run, number: int, state: TrainState) -> None:
         "groups": groups,
     }
     log["phases"] = [*log["phases"][:number], entry]
-    runs.write_json(run.folder.transfer, log)
+    write_json(run.folder.transfer, log)
     learns = ", ".join(f"{g} x{m:g}" if m != 1 else g for g, m in phase.multipliers if m > 0)
     say(f"phase {number + 1} of {len(run.phases)}, steps {phase.first + 1} to {phase.end}: learning {learns}")
 
@@ -53,7 +53,7 @@ def end(run: Run, number: int, state: TrainState) -> None:
     for group, row in entry["groups"].items():
         row |= {"sha256_after": after[group], "identical": after[group] == before[group]}
     entry["proven"] = all(row["identical"] for row in entry["groups"].values() if row["frozen"])
-    runs.write_json(run.folder.transfer, log)
+    write_json(run.folder.transfer, log)
     for warning in apply_policy(fingerprints.findings(number + 1, phase, before, after), run.config.guards):
         say(f"WARNING {warning}")
     frozen = [row for row in entry["groups"].values() if row["frozen"]]
@@ -67,7 +67,7 @@ def end(run: Run, number: int, state: TrainState) -> None:
 
 def _read(run: Run) -> dict[str, Any]:
     try:
-        log = json.loads(run.folder.transfer.read_text())
-    except (OSError, ValueError):
+        log = read_json(run.folder.transfer)
+    except UserError:
         return {"pretrained": None, "phases": []}
-    return log if isinstance(log, dict) and isinstance(log.get("phases"), list) else {"pretrained": None, "phases": []}
+    return log if isinstance(log.get("phases"), list) else {"pretrained": None, "phases": []}

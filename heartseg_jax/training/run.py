@@ -14,6 +14,7 @@ from heartseg_jax.data import pipeline
 from heartseg_jax.data.dataset.write import Dataset
 from heartseg_jax.data.run_dataset import dataset_for, dataset_identity
 from heartseg_jax.errors import UserError
+from heartseg_jax.files import write_json
 from heartseg_jax.models.unet import UNet
 from heartseg_jax.preprocess.augment import PRESETS
 from heartseg_jax.progress import say
@@ -113,7 +114,7 @@ def first_state(run: Run, model: UNet, mesh: Any, key: jax.Array, checkpoints: C
             params, batch_stats, source = initial_weights.start(
                 run.config, model, params, batch_stats, run.first_batches
             )
-            runs.write_json(run.folder.transfer, {"pretrained": source, "phases": []})
+            write_json(run.folder.transfer, {"pretrained": source, "phases": []})
             say(f"weights before step 1: {run.config.pretrained.path or 'random'}")
         return steps.replicate(mesh, steps.begin(tx, params, batch_stats))
     if saved.step < run.total_steps:

@@ -15,6 +15,7 @@ from heartseg_jax.data import pipeline
 from heartseg_jax.evaluation import report
 from heartseg_jax.evaluation.score_split import score_split
 from heartseg_jax.figures import slices
+from heartseg_jax.files import write_text
 from heartseg_jax.findings import apply_policy
 from heartseg_jax.inference.predictor import make_probabilities
 from heartseg_jax.models.registry import build_model
@@ -79,7 +80,7 @@ def train(config: Any, path: Path, argv: list[str], *, as_control: bool = False)
             say(f"WARNING {warning}")
         if not as_control:
             print(f"\nrun: {folder.path}  (summary.json and cases.csv in evaluation/, pictures in figures/)")
-        folder.done.write_text(f"step {int(state.step)}\n")
+        write_text(folder.done, f"step {int(state.step)}\n")
         return summary
 
 

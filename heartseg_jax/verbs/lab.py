@@ -19,6 +19,7 @@ from heartseg_jax.config import load
 from heartseg_jax.data.dataset.write import Dataset
 from heartseg_jax.data.run_dataset import dataset_for, dataset_identity
 from heartseg_jax.errors import UserError
+from heartseg_jax.files import read_json, write_json
 from heartseg_jax.interop.encoder import SHIPPED
 from heartseg_jax.lab import report
 from heartseg_jax.lab.arms import ARMS, Job, arm_config, arms_of, folds_of, jobs_of
@@ -68,17 +69,16 @@ def _open(config: FrozenConfigDict, dataset: Dataset, path: Path, argv: list[str
     depends["learning_rates"] = list(config.lab.learning_rates)
     file = path / "lab.json"
     if file.is_file():
-        try:
-            before = json.loads(file.read_text())["depends"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{file} is damaged ({error}); give another --workdir") from error
+        before = read_json(file, fix="give another --workdir").get("depends")
+        if not isinstance(before, dict):
+            raise UserError(f"{file} is damaged: 'depends' is no object; give another --workdir")
         now = json.loads(json.dumps(depends))
         # A model that was not asked for before may come in; one that was may not change.
         changed = [k for k in now if before.get(k) != now[k] and not (k == "synthetic_sha256" and not before.get(k))]
         if changed:
             listed = "; ".join(f"{k}: {before.get(k)} -> {now[k]}" for k in changed[:3])
             raise UserError(f"{path} holds a laboratory of other settings ({listed}); give another --workdir")
-    runs.write_json(file, {"depends": depends, **runs.provenance(argv)})
+    write_json(file, {"depends": depends, **runs.provenance(argv)})
 
 
 def _digest(source: Path) -> str:

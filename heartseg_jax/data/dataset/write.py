@@ -6,11 +6,8 @@ datasets needs can be imported from here.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import json
-import os
-import shutil
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +27,7 @@ from heartseg_jax.data.dataset.records import (
 )
 from heartseg_jax.data.dataset.splits import SPLITS, assign_splits, block_splits
 from heartseg_jax.errors import UserError
+from heartseg_jax.files import new_folder, write_json
 
 __all__ = [
     "FORMAT_VERSION",
@@ -97,10 +95,10 @@ class DatasetWriter:
         }
         self._dtype = DTYPES[intensity]
         self._patients: list[Patient] = []
-        self._partial = self.path.parent / f".{self.path.name}.partial-{uuid.uuid4().hex[:8]}"
+        self._folder = contextlib.ExitStack()
 
     def __enter__(self) -> DatasetWriter:
-        self._partial.mkdir(parents=True)
+        self._partial = self._folder.enter_context(new_folder(self.path, overwrite=self._overwrite))
         return self
 
     def add(
@@ -143,10 +141,7 @@ class DatasetWriter:
             person=person,
         )
         for kind, array in (("images", images), ("labels", labels)):
-            with open(self._partial / f"{identity}.{kind}.npy", "wb") as file:
-                np.save(file, np.ascontiguousarray(array), allow_pickle=False)
-                file.flush()
-                os.fsync(file.fileno())
+            np.save(self._partial / f"{identity}.{kind}.npy", np.ascontiguousarray(array), allow_pickle=False)
         self._patients.append(patient)
         return patient
 
@@ -158,26 +153,17 @@ class DatasetWriter:
             own = (split,) * patient.num_slices if isinstance(split, str) else tuple(split)
             self._patients[number] = dataclasses.replace(patient, splits=own)
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            if kind is None:
-                self._finish()
-        finally:
-            shutil.rmtree(self._partial, ignore_errors=True)
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> None:
+        with self._folder:
+            if error is not None:
+                raise error
+            self._finish()
 
     def _finish(self) -> None:
         record = {**self._head, "patients": [dataclasses.asdict(patient) for patient in self._patients]}
-        with open(self._partial / INDEX, "w", encoding="utf-8") as file:
-            json.dump(record, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
+        write_json(self._partial / INDEX, record)
         read_dataset(self._partial)  # What could not be read again must not take the place of anything.
         check_output(self.path, self._overwrite)  # Again: somebody else may have been faster.
-        old = self.path.parent / f".{self.path.name}.old-{uuid.uuid4().hex[:8]}"
-        if self.path.exists():
-            self.path.rename(old)
-        self._partial.rename(self.path)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def check_output(path: str | Path, overwrite: bool = False) -> None:

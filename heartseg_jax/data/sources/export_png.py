@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
-import shutil
-import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,6 +14,7 @@ from heartseg_jax.data.sources.png_pairs import ORIENTATIONS
 from heartseg_jax.data.sources.studies import Chosen
 from heartseg_jax.data.sources.study_masks import COLUMNS, TABLE, position_of
 from heartseg_jax.errors import UserError
+from heartseg_jax.files import new_folder, write_json
 from heartseg_jax.imaging.dicom.series import read_block
 from heartseg_jax.imaging.orientation import Turn, patient_axial
 
@@ -51,9 +49,8 @@ def export_png(
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"{output} exists and is not empty: it stays as it is; choose another --export_png")
     low, high = window_hu
-    partial = output.parent / f".{output.name}.partial-{uuid.uuid4().hex[:8]}"
-    (partial / "images").mkdir(parents=True)
-    try:
+    with new_folder(output) as partial:
+        (partial / "images").mkdir()
         rows, told = [], []
         number: dict[str, int] = {}
         for done, one in enumerate(chosen, 1):
@@ -83,12 +80,7 @@ def export_png(
                 progress(done, len(chosen))
         with (partial / TABLE).open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([COLUMNS, *rows])
-        (partial / ABOUT).write_text(json.dumps({"window_hu": [low, high], "studies": told}, indent=1) + "\n")
-        if output.is_dir():
-            output.rmdir()  # it is empty
-        partial.rename(output)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        write_json(partial / ABOUT, {"window_hu": [low, high], "studies": told})
     return told
 
 
