@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from heartseg_jax.errors import UserError
-from heartseg_jax.interop.encoder import load_encoder
 from heartseg_jax.models.unet import UNet
 from heartseg_jax.training.calibration import recalibrate
 from heartseg_jax.training.checkpoints import Checkpoints
@@ -76,6 +75,8 @@ def _read(asked: Any, task: str, params: Any) -> tuple[dict[str, Any], dict[str,
         raise UserError(
             f"pretrained.load=all needs a run's folder, and {asked.path} is none; give pretrained.load=encoder"
         )
+    from heartseg_jax.interop.encoder import load_encoder  # HDF5 is loaded only where a Keras file is read
+
     encoder = load_encoder(path)
     found = {"params": {"encoder": encoder.params}, "batch_stats": {"encoder": encoder.batch_stats}}
     report = encoder.report
