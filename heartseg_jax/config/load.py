@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib.util
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from absl import flags as absl_flags
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from heartseg_jax.config import schema
+from heartseg_jax.config import flags, schema
+from heartseg_jax.config.suggest import suggestion
 from heartseg_jax.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,48 +24,65 @@ RESUMABLE = ("train.epochs", "guards.", "log.", "checkpoint.", "data.threads", "
 def load(spec: str, overrides: Mapping[str, str] | None = None) -> tuple[str, FrozenConfigDict]:
     """Return the run's name and the validated config of `spec`, `FILE.py` or `FILE.py:variant`.
 
-    `overrides` maps dotted fields to text as typed, e.g. `{"data.size": "128"}`.
+    `overrides` are dotted fields and the text that the command line would have: {"data.size": "96"}.
 
     Raises:
-      UserError: no such file or variant, an unknown field, a value of the wrong type or out of range.
+      UserError: the file is missing or fails, or a field or a value does not exist.
     """
-    file, _, variant = spec.partition(":")
-    path = Path(file)
-    if not path.is_file():
-        siblings = path.parent if path.parent.is_dir() else Path("configs")
-        known = sorted(p.as_posix() for p in siblings.glob("*.py") if p.stem not in ("__init__", "base"))
-        raise UserError(f"no config file at {file}{suggestion(file, known)}")
-    config = _execute(path, variant)
+    values = absl_flags.FlagValues()
+    argv = [f"--config={spec}", *(f"--config.{field}={text}" for field, text in (overrides or {}).items())]
+    flags.define_config(values, argv)
+    parse("config", values, argv)
+    return config_of(values)
+
+
+def parse(program: str, values: absl_flags.FlagValues, argv: Sequence[str]) -> None:
+    """Parse the command line of one verb; see `flags.parse`."""
+    if str(ROOT) not in sys.path:
+        sys.path.insert(0, str(ROOT))  # the files in configs/ build on configs/base.py
+    flags.parse(program, values, argv, [field for field, _ in fields(base())])
+
+
+def config_of(values: absl_flags.FlagValues) -> tuple[str, FrozenConfigDict]:
+    """Return the run's name and the validated config of parsed flags.
+
+    Raises:
+      UserError: a field is missing, unknown or of another type, or its value cannot be meant.
+    """
+    spec = flags.spec_of(values)
+    if spec is None:
+        raise UserError("--config=FILE is missing")
+    path, variant = spec
+    config, typed = flags.typed_config(values)
+    known = dict(fields(base()))
+    with config.unlocked():
+        config.update_from_flattened_dict(
+            {field: _members(field, value, known[field]) for field, value in typed.items() if isinstance(value, tuple)}
+        )
     check_fields(config, base())
-    for field, text in (overrides or {}).items():
-        set_field(config, field, text)
     validate(config)
     return path.stem + (f"-{variant}" if variant else ""), FrozenConfigDict(config)
 
 
-def _execute(path: Path, variant: str) -> ConfigDict:
-    """Run a config file and return its `get_config(variant)`."""
-    if str(ROOT) not in sys.path:
-        sys.path.insert(0, str(ROOT))  # the files in configs/ build on configs/base.py
-    spec = importlib.util.spec_from_file_location(f"_config_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise UserError(f"{path} is not a Python config file; give one such as configs/quickstart.py")
-    module = importlib.util.module_from_spec(spec)
+def _members(field: str, words: tuple[Any, ...], like: Any) -> tuple[Any, ...]:
+    """Return the words typed for a tuple as values of the types of `like`; an empty `like` takes any number of words.
+
+    Raises:
+      UserError: there are more or fewer than `like` has, or one is no number.
+    """
+    if like and len(words) != len(like):
+        raise UserError(f"{field} needs {len(like)} values such as {like}, not '{','.join(map(str, words))}'")
     try:
-        spec.loader.exec_module(module)
-        config = module.get_config(variant)
-    except UserError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise UserError(f"the config file {path} failed: {type(error).__name__}: {error}") from error
-    if not isinstance(config, ConfigDict):
-        raise UserError(f"get_config() of {path} must return an ml_collections ConfigDict")
-    return config
+        return tuple(type(one)(word) for word, one in zip(words, like, strict=True)) if like else words
+    except ValueError:
+        raise UserError(f"{field} needs numbers such as {like}, not '{','.join(map(str, words))}'") from None
 
 
 def base() -> ConfigDict:
     """Return the config that has every field once, with its default."""
-    return _execute(ROOT / "configs" / "base.py", "")
+    from configs import base as defaults
+
+    return defaults.get_config()
 
 
 def check_fields(config: Mapping[str, Any], like: Mapping[str, Any]) -> None:
@@ -111,14 +128,6 @@ def _check_type(field: str, value: Any, like: Any) -> None:
         raise UserError(f"{field} needs a finite number, not {value}")
 
 
-def suggestion(word: str, known: list[str]) -> str:
-    """Return '; did you mean X?' or '; there are A, B' for an unknown word."""
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.7)
-    if close:
-        return f"; did you mean {close[0]}?"
-    return f"; there are {', '.join(known)}" if known else ""
-
-
 def fields(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield (dotted name, value) of every leaf, in the config's order."""
     for name, value in config.items():
@@ -126,58 +135,6 @@ def fields(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield from fields(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value
-
-
-def set_field(config: ConfigDict, field: str, text: str) -> None:
-    """Set one dotted field from the text typed on the command line, keeping the field's type."""
-    known = dict(fields(config))
-    if field not in known:
-        if any(name.startswith(field + ".") for name in known):
-            inside = next(name for name in known if name.startswith(field + "."))
-            raise UserError(f"config.{field} is a group of fields; set one inside it, such as {inside}")
-        raise UserError(f"the config has no field '{field}'{suggestion(field, list(known))}")
-    owner = config
-    *groups, leaf = field.split(".")
-    for group in groups:
-        owner = owner[group]
-    with owner.unlocked():
-        owner[leaf] = parse_value(field, text, known[field])
-
-
-def parse_value(field: str, text: str, default: Any) -> Any:
-    """Return `text` as a value of the type of `default`, or raise a UserError that names the field."""
-    if isinstance(default, bool):
-        truth = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-        if text.lower() in truth:
-            return truth[text.lower()]
-        raise UserError(f"{field} needs true or false, not '{text}'")
-    if isinstance(default, int):
-        try:
-            return int(text)
-        except ValueError:
-            raise UserError(f"{field} needs a whole number, not '{text}'") from None
-    if isinstance(default, float):
-        try:
-            value = float(text)
-        except ValueError:
-            raise UserError(f"{field} needs a number, not '{text}'") from None
-        if value != value or value in (float("inf"), float("-inf")):
-            raise UserError(f"{field} needs a finite number, not '{text}'")
-        return value
-    if isinstance(default, tuple | list):
-        return _parse_sequence(field, text, tuple(default))
-    return text
-
-
-def _parse_sequence(field: str, text: str, default: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Parse '1,2,3' or '(1, 2, 3)'; a default with members fixes their number and type."""
-    body = text.strip().strip("()[]")
-    words = [word.strip().strip("'\"") for word in body.split(",") if word.strip()]
-    if not default:
-        return tuple(words)
-    if len(words) != len(default):
-        raise UserError(f"{field} needs {len(default)} values such as {default}, not '{text}'")
-    return tuple(parse_value(field, word, like) for word, like in zip(words, default, strict=True))
 
 
 def validate(config: Mapping[str, Any]) -> None:

@@ -2,28 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from heartseg_jax.config import load
+from absl.flags import DEFINE_boolean, DEFINE_enum, DEFINE_integer, DEFINE_string, FlagValues
+
+from heartseg_jax.config.flags import given
 from heartseg_jax.errors import UserError
-from heartseg_jax.interop.encoder import SHIPPED, Pretrained, load_encoder, save_folder
+
+if TYPE_CHECKING:
+    from heartseg_jax.interop.encoder import Pretrained
 
 MOST_CHANNELS = 64
 """Of an input image: a typing error must not ask for a kernel of gigabytes."""
 
 
-def convert(flags: Mapping[str, str]) -> None:
-    """Carry out `convert`, with the flags as they were typed.
+def define(values: FlagValues, argv: Sequence[str]) -> None:
+    """Declare the verb's flags."""
+    DEFINE_string("input", None, "a Keras file: .h5, .keras or .weights.h5", flag_values=values)
+    DEFINE_string(
+        "output", None, "the folder to write; with --to=keras a .keras or .weights.h5 file", flag_values=values
+    )
+    DEFINE_integer(
+        "channels", 3, "input channels of the network", lower_bound=1, upper_bound=MOST_CHANNELS, flag_values=values
+    )
+    DEFINE_boolean("verify", False, "compare each block with Keras (pip install keras)", flag_values=values)
+    DEFINE_enum("to", None, ["keras"], "the other direction: from --workdir to a Keras file", flag_values=values)
+    DEFINE_string("workdir", None, "the run's folder (--to=keras)", flag_values=values)
+    DEFINE_integer("step", None, "which checkpoint (--to=keras; default: the last)", flag_values=values)
+    DEFINE_boolean("overwrite", False, "replace an existing output", flag_values=values)
+
+
+def run(values: FlagValues, argv: list[str]) -> None:
+    """Convert in the direction that --to names."""
+    convert(given(values))
+
+
+def convert(flags: Mapping[str, Any]) -> None:
+    """Convert as `flags`, those that were typed, ask for.
 
     Raises:
-      UserError: flags are missing or do not go together; the source cannot be converted or verified; the output is
-        there already.
+      UserError: flags are missing or do not go together; the source cannot be converted or verified; the output
+        exists already.
     """
     if "to" in flags:
-        if flags["to"] != "keras":
-            raise UserError(f"--to={flags['to']} is unknown; known is --to=keras")
         _only(flags, "to", "workdir", "step", "output", "overwrite")
         _to_keras(flags)
     else:
@@ -31,7 +54,7 @@ def convert(flags: Mapping[str, str]) -> None:
         _from_keras(flags)
 
 
-def _only(flags: Mapping[str, str], *known: str) -> None:
+def _only(flags: Mapping[str, Any], *known: str) -> None:
     direction = "convert --to=keras" if "to" in known else "convert of a Keras file"
     for name in flags:
         if name not in known:
@@ -45,11 +68,10 @@ def _only(flags: Mapping[str, str], *known: str) -> None:
         raise UserError(f"{direction} needs --output={'FILE.keras' if needed == 'workdir' else 'DIR'}")
 
 
-def _from_keras(flags: Mapping[str, str]) -> None:
-    source, output = Path(flags["input"]), Path(flags["output"])
-    channels = _number(flags, "channels", 3)
-    if not 1 <= channels <= MOST_CHANNELS:
-        raise UserError(f"--channels={channels} is no number of input channels: 1 to {MOST_CHANNELS}")
+def _from_keras(flags: Mapping[str, Any]) -> None:
+    from heartseg_jax.interop.encoder import SHIPPED, load_encoder, save_folder
+
+    source, output, channels = Path(flags["input"]), Path(flags["output"]), flags.get("channels", 3)
     _check_folder(output, "overwrite" in flags)
     encoder = load_encoder(source, channels=channels)
     print(table(encoder))
@@ -85,7 +107,7 @@ def _check_folder(output: Path, overwrite: bool) -> None:
         raise UserError(f"--output={output} holds a conversion already; give --overwrite to replace it")
 
 
-def _to_keras(flags: Mapping[str, str]) -> None:
+def _to_keras(flags: Mapping[str, Any]) -> None:
     target = Path(flags["output"])
     if not target.name.endswith((".keras", ".weights.h5")):
         raise UserError(f"--output={target} must end in .keras (the whole model) or .weights.h5 (weights alone)")
@@ -102,7 +124,7 @@ def _to_keras(flags: Mapping[str, str]) -> None:
     config = read_config(folder)
     checkpoints = Checkpoints(folder.checkpoints)
     try:
-        step = checkpoints.choose(_number(flags, "step", None))
+        step = checkpoints.choose(flags.get("step"))
         state = checkpoints.restore_arrays(step)
     finally:
         checkpoints.close()
@@ -111,10 +133,6 @@ def _to_keras(flags: Mapping[str, str]) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     export(params, batch_stats, model=config.model, size=config.data.size, channels=channels, target=target)
     print(f"step {step} of {folder.path} written to {target}")
-
-
-def _number(flags: Mapping[str, str], name: str, default: Any) -> Any:
-    return load.parse_value(f"--{name}", flags[name], 0) if name in flags else default
 
 
 def table(encoder: Pretrained) -> str:

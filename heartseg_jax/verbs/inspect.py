@@ -3,14 +3,34 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from absl.flags import DEFINE_boolean, DEFINE_integer, DEFINE_string, FlagValues
 
-from heartseg_jax.training.checkpoints import Checkpoints
-from heartseg_jax.workdir import Workdir, read_config
+
+def define(values: FlagValues, argv: Sequence[str]) -> None:
+    """Declare the verb's flags."""
+    DEFINE_string("workdir", None, "the run's folder", required=True, flag_values=values)
+    DEFINE_integer("step", None, "which checkpoint (default: the last)", flag_values=values)
+    DEFINE_string(
+        "against", None, "another run, or the same one: list which arrays differ, bit for bit", flag_values=values
+    )
+    DEFINE_integer("against_step", None, "which of its checkpoints (default: the last)", flag_values=values)
+    DEFINE_boolean("json", False, "print JSON", flag_values=values)
+
+
+def run(values: FlagValues, argv: list[str]) -> None:
+    """Print the arrays of a checkpoint, or how two checkpoints differ."""
+    inspect(
+        Path(values.workdir),
+        values.step,
+        against=Path(values.against) if values.against else None,
+        against_step=values.against_step,
+        as_json=values.json,
+    )
 
 
 def inspect(
@@ -51,6 +71,10 @@ def inspect(
 
 def _read(path: Path, step: int | None) -> tuple[int, dict[str, np.ndarray], frozenset[str]]:
     """Return (step, arrays by path, frozen groups) of a checkpoint."""
+    # Orbax takes seconds to import: only once the flags are known to be good.
+    from heartseg_jax.training.checkpoints import Checkpoints
+    from heartseg_jax.workdir import Workdir, read_config
+
     folder = Workdir(path)
     read_config(folder)
     checkpoints = Checkpoints(folder.checkpoints)

@@ -8,14 +8,17 @@ import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+from absl.flags import DEFINE_string, FlagValues
 from ml_collections import FrozenConfigDict
 
 from heartseg_jax import workdir as runs
 from heartseg_jax.config import load
+from heartseg_jax.config.flags import define_config
 from heartseg_jax.data.dataset.write import Dataset
 from heartseg_jax.data.run_dataset import dataset_for, dataset_identity
 from heartseg_jax.errors import UserError
@@ -29,6 +32,23 @@ from heartseg_jax.progress import say
 
 FREE = ("lab.", "data.threads", "data.cache_gb", "log.", "checkpoint.")
 """Fields that only say which jobs there are, or how they are carried out: they may change from start to start."""
+
+
+def define(values: FlagValues, argv: Sequence[str]) -> None:
+    """Declare the verb's flags."""
+    define_config(values, argv, "what to compare", required=True)
+    DEFINE_string("workdir", None, "the laboratory's folder (default: runs/<config name>)", flag_values=values)
+
+
+def run(values: FlagValues, argv: list[str]) -> None:
+    """Train and compare; the same command resumes."""
+    name, config = load.config_of(values)
+    lab(config, Path(values.workdir or f"runs/{name}"), argv)
+
+
+def interrupted(values: FlagValues) -> str:
+    """Return how to go on after Ctrl-C."""
+    return "finished runs are kept; the same command trains the others"
 
 
 def lab(config: FrozenConfigDict, path: Path, argv: list[str]) -> dict[str, Any]:

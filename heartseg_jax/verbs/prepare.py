@@ -1,14 +1,25 @@
-"""The verb `prepare`: from the text of its flags to a dataset folder and a report of it."""
+"""The verb `prepare`: from its flags to a dataset folder and a report of it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from absl.flags import (
+    DEFINE_boolean,
+    DEFINE_enum,
+    DEFINE_float,
+    DEFINE_integer,
+    DEFINE_list,
+    DEFINE_string,
+    FlagValues,
+)
+
 from heartseg_jax import progress
-from heartseg_jax.anatomy import ALL_KNOWN, check_merge
+from heartseg_jax.anatomy import check_merge
 from heartseg_jax.config import load
+from heartseg_jax.config.flags import define_config, given
 from heartseg_jax.data.dataset.describe import describe
 from heartseg_jax.data.dataset.write import Dataset, check_output
 from heartseg_jax.data.sources.collections import mmwhs, totalsegmentator
@@ -54,8 +65,62 @@ EXPORT = ("source", "input", "export_png", "series", "patients", "keep_table", "
 ONLY_SOME = frozenset(flag for flags in TAKEN.values() for flag in flags)
 
 
-def prepare(flags: Mapping[str, str], config: Any | None = None) -> Dataset | None:
-    """Make the dataset that `flags` (the verb's, as typed) ask for, print what is in it, and return it.
+def define(values: FlagValues, argv: Sequence[str]) -> None:
+    """Declare the verb's flags."""
+    for name, meaning in {
+        "input": "the source: a folder, or a zip of images and masks (image_mask_zip)",
+        "output": "the dataset folder to write",
+        "masks": "masks of a single study: PNGs, a label NIfTI, a segmentation, or painted pictures of --export_png",
+        "series": "which series: its number in the list, its UID, or best (dicom)",
+        "export_png": "write the slices as PNGs to this folder instead, for annotation (dicom)",
+        "labels": "JSON file {value: structure}: what the values of label maps mean (dicom, nifti_pairs)",
+        "colours": "JSON file {colour: structure} that replaces the project's palette (dicom, png_pairs)",
+        "orientation": "how slices are stored, such as standard, flip-rows or rot90 (png_pairs)",
+        "patients": "CSV table `file,patient`; default: the header, or the part of the file name before _",
+        "names": "auto, keep or key: what patients are called (docs/data.md)",
+    }.items():
+        DEFINE_string(name, None, meaning, flag_values=values)
+    DEFINE_enum("source", None, SOURCES, "kind of source (docs/data.md)", required=True, flag_values=values)
+    DEFINE_list("join", None, "more folders of the same subjects: the results of another task", flag_values=values)
+    DEFINE_list(
+        "merge", None, "nine labels: what each counts as where masks lack some (docs/data.md)", flag_values=values
+    )
+    DEFINE_list(
+        "splits", ["0.7", "0.15", "0.15"], "shares of patients for training, validation, test", flag_values=values
+    )
+    DEFINE_boolean("repair", False, "repair masks damaged by JPEG or antialiasing", flag_values=values)
+    DEFINE_float(
+        "max_off_palette",
+        0.0,
+        "share of a mask's pixels that may be off the palette",
+        lower_bound=0,
+        upper_bound=0.999,
+        flag_values=values,
+    )
+    DEFINE_boolean(
+        "keep_table", False, "keep a table of who is who in your own configuration folder", flag_values=values
+    )
+    DEFINE_integer("block", BLOCK, "slices per block (image_mask_zip)", lower_bound=1, flag_values=values)
+    DEFINE_integer("seed", 0, "seed of the split", lower_bound=0, flag_values=values)
+    DEFINE_boolean("overwrite", False, "replace an existing dataset", flag_values=values)
+    define_config(values, argv, "whose data.phantom to make (phantom), or data.window_hu (--export_png)")
+
+
+def run(values: FlagValues, argv: list[str]) -> None:
+    """Write the dataset, or the pictures."""
+    flags = given(values)
+    if not {"output", "export_png"} & set(flags):
+        raise UserError("prepare needs --output=DATASET, or --export_png=DIR")
+    prepare(flags, load.config_of(values)[1] if "config" in flags else None)
+
+
+def interrupted(values: FlagValues) -> str:
+    """Return how to go on after Ctrl-C."""
+    return "no dataset was written; the same command starts from the beginning"
+
+
+def prepare(flags: Mapping[str, Any], config: Any | None = None) -> Dataset | None:
+    """Make the dataset that `flags` (those that were typed, with their values) ask for, print it, and return it.
 
     `config` is the one whose `data.phantom` describes the patients of the source `phantom`, or whose
     `data.window_hu` is that of `--export_png`, which writes pictures and returns None.
@@ -64,8 +129,6 @@ def prepare(flags: Mapping[str, str], config: Any | None = None) -> Dataset | No
       UserError: an unknown source, a missing flag, a value that cannot be meant, or a source that is not fit.
     """
     kind = flags["source"]
-    if kind not in SOURCES:
-        raise UserError(f"there is no source '{kind}'{load.suggestion(kind, list(SOURCES))}")
     if kind in INPUTS and "input" not in flags:
         raise UserError(f"prepare --source={kind} needs --input={INPUTS[kind]}")
     strange = sorted(ONLY_SOME & set(flags) - set(TAKEN[kind]))
@@ -81,12 +144,9 @@ def prepare(flags: Mapping[str, str], config: Any | None = None) -> Dataset | No
     return dataset
 
 
-def _make(kind: str, flags: Mapping[str, str], config: Any | None, naming: Naming) -> Dataset:
+def _make(kind: str, flags: Mapping[str, Any], config: Any | None, naming: Naming) -> Dataset:
     output = Path(flags["output"])
-    seed = load.parse_value("--seed", flags.get("seed", "0"), 0)
-    if seed < 0:
-        raise UserError(f"--seed must be at least 0, not {seed}")
-    shares = _shares(flags.get("splits", "0.7,0.15,0.15"))
+    seed, shares = flags.get("seed", 0), _shares(flags.get("splits", ["0.7", "0.15", "0.15"]))
     common: dict[str, Any] = {"fractions": shares, "overwrite": "overwrite" in flags}
     if kind == "phantom":
         if config is None:
@@ -94,7 +154,7 @@ def _make(kind: str, flags: Mapping[str, str], config: Any | None, naming: Namin
         return make_phantoms(config.data.phantom, output, overwrite="overwrite" in flags)
     source = Path(flags["input"])
     if kind == "image_mask_zip":
-        block = load.parse_value("--block", flags.get("block", str(BLOCK)), BLOCK)
+        block = flags.get("block", BLOCK)
         return prepare_image_mask(source, output, block=block, progress=progress.bar("slices"), **common)
     common["seed"] = seed
     if kind == "png_pairs":
@@ -106,7 +166,7 @@ def _make(kind: str, flags: Mapping[str, str], config: Any | None, naming: Namin
             colours=flags.get("colours"),
             orientation=flags.get("orientation", "standard"),
             repair="repair" in flags,
-            max_off_palette=_max_off_palette(flags),
+            max_off_palette=flags.get("max_off_palette", 0.0),
             merge=_merge(flags),
             progress=progress.bar("slices"),
             **common,
@@ -116,7 +176,7 @@ def _make(kind: str, flags: Mapping[str, str], config: Any | None, naming: Namin
     return write_volumes(output, volumes, progress=progress.bar("patients"), **common)
 
 
-def _volumes(kind: str, source: Path, flags: Mapping[str, str], naming: Naming) -> Source:
+def _volumes(kind: str, source: Path, flags: Mapping[str, Any], naming: Naming) -> Source:
     if kind == "dicom":
         return dicom_studies(
             source,
@@ -132,42 +192,40 @@ def _volumes(kind: str, source: Path, flags: Mapping[str, str], naming: Naming) 
         return nifti_pairs(source, flags.get("labels"), _merge(flags), naming, flags.get("patients"))
     if kind == "mmwhs":
         return mmwhs(source, naming)
-    return totalsegmentator(source, [Path(word) for word in flags.get("join", "").split(",") if word], naming)
+    return totalsegmentator(source, [Path(word) for word in flags.get("join", []) if word], naming)
 
 
-def _shares(text: str) -> tuple[float, ...]:
+def _shares(words: list[str]) -> tuple[float, ...]:
     """Return three shares, or three whole numbers of patients where all are written so."""
-    numbers = load.parse_value("--splits", text, (0.7, 0.15, 0.15))
-    whole = all(word.strip().isdecimal() for word in text.strip("()[] ").split(","))
-    return tuple(int(number) for number in numbers) if whole else numbers
+    kind = int if all(word.isdecimal() for word in words) else float
+    try:
+        numbers = tuple(kind(word) for word in words)
+    except ValueError:
+        numbers = ()
+    if len(numbers) != 3:
+        raise UserError(f"--splits needs three numbers such as 0.7,0.15,0.15, not '{','.join(words)}'")
+    return numbers
 
 
-def _merge(flags: Mapping[str, str]) -> tuple[int, ...] | None:
+def _merge(flags: Mapping[str, Any]) -> tuple[int, ...] | None:
     if "merge" not in flags:
         return None
     try:
-        return check_merge(load.parse_value("--merge", flags["merge"], ALL_KNOWN))
+        return check_merge([int(word) for word in flags["merge"]])
     except ValueError as error:
         raise UserError(f"--merge: {error}") from None
 
 
-def _max_off_palette(flags: Mapping[str, str]) -> float:
-    share = load.parse_value("--max_off_palette", flags.get("max_off_palette", "0"), 0.0)
-    if not 0 <= share < 1:
-        raise UserError(f"--max_off_palette must lie from 0 to below 1, not {share}")
-    return share
-
-
-def _reading(flags: Mapping[str, str]) -> Reading:
+def _reading(flags: Mapping[str, Any]) -> Reading:
     return Reading(
         read_palette(flags["colours"]) if "colours" in flags else None,
         read_label_map(flags["labels"]) if "labels" in flags else None,
         "repair" in flags,
-        _max_off_palette(flags),
+        flags.get("max_off_palette", 0.0),
     )
 
 
-def _export(flags: Mapping[str, str], config: Any | None) -> None:
+def _export(flags: Mapping[str, Any], config: Any | None) -> None:
     """Write the pictures of DICOM studies, and say what to do with them."""
     if flags["source"] != "dicom":
         raise UserError("--export_png makes pictures of DICOM studies: give --source=dicom")

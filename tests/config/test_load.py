@@ -41,7 +41,7 @@ def test_overrides_keep_the_type_of_the_field():
     [
         ("data.siz", "3", "did you mean data.size"),
         ("data", "3", "is a group"),
-        ("data.size", "12.5", "data.size needs a whole number, not '12.5'"),
+        ("data.size", "12.5", "data.size needs an integer, not '12.5'"),
         ("data.size", "30", "multiple of 8"),
         ("train.learning_rate", "fast", "train.learning_rate needs a number, not 'fast'"),
         ("train.learning_rate", "nan", "finite"),

@@ -9,6 +9,7 @@ import pytest
 
 import main
 from heartseg_jax.config import load
+from heartseg_jax.errors import UserError
 from tests.docs.markdown import anchors, links, main_commands, quoted, read_page, shell_lines, slug
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,10 +56,14 @@ def test_commands_parse_and_their_configs_load(name):
             continue
         if "--help" in words:
             continue
-        call = main.parse([re.sub(r"^--config=FILE$", "--config=configs/quickstart.py", word) for word in words])
-        if "config" in call.flags:
-            load.load(str(ROOT / call.flags["config"]), call.overrides)
-        assert call.verb in main.VERBS, where(name, number)
+        try:
+            _, values = main.parse(
+                [re.sub(r"^--config=FILE$", "--config=configs/quickstart.py", word) for word in words]
+            )
+            if "config" in values and values.config:
+                load.config_of(values)
+        except UserError as error:
+            pytest.fail(f"{where(name, number)}: {error}")
 
 
 @pages
@@ -75,7 +80,7 @@ def test_fields_of_the_config_exist(name):
 
 @pages
 def test_flags_exist(name):
-    known = {flag for verb in main.VERBS.values() for flag in verb.flags} | OTHER_FLAGS | {"config", "help"}
+    known = set().union(*map(main.flags_of, main.VERBS)) | OTHER_FLAGS | {"help"}
     page = PAGES[name]
     for number, text in [*quoted(page), *shell_lines(page)]:
         for flag in re.findall(r"(?<![\w-])--([a-z]\w*)", text):

@@ -96,7 +96,7 @@ def test_a_guard_can_be_told_to_warn(capsys, tmp_path):
     ("overrides", "message"),
     [
         ({"data.sise": "32"}, "the config has no field 'data.sise'; did you mean data.size?"),
-        ({"data.batch_size": "many"}, "data.batch_size needs a whole number, not 'many'"),
+        ({"data.batch_size": "many"}, "--config.data.batch_size needs an integer"),
         ({"data.path": "no/such/dataset"}, "no/such/dataset"),
         ({"data.test_patients": "zoe"}, "no patient zoe"),
     ],

@@ -95,14 +95,14 @@ def test_an_output_that_is_there_is_kept(saved, tmp_path, capsys):
     ("words", "message"),
     [
         (["--output=x"], "needs --input=FILE (or --to=keras --workdir=RUN)"),
-        (["--input=x"], "convert needs --output=DIR"),
+        (["--input=x"], "needs --output=DIR"),
         (["--to=keras", "--output=x.keras"], "needs --workdir=RUN"),
-        (["--to=torch", "--output=x"], "known is --to=keras"),
+        (["--to=torch", "--output=x"], "--to=torch"),
         (["--to=keras", "--workdir=nowhere", "--output=x.h6"], "must end in .keras"),
         (["--to=keras", "--workdir=nowhere", "--output=x.keras", "--input=y"], "takes no --input"),
         (["--input=x", "--output=y", "--step=3"], "takes no --step, which belongs to --to=keras"),
-        (["--input=x", "--output=y", "--channels=three"], "--channels needs a whole number"),
-        (["--input=x", "--output=y", "--channels=0"], "1 to 64"),
+        (["--input=x", "--output=y", "--channels=three"], "--channels needs an integer"),
+        (["--input=x", "--output=y", "--channels=0"], "[1, 64]"),
         (["--input=nowhere.h5", "--output=y"], "no weights file at nowhere.h5"),
     ],
 )
@@ -316,7 +316,7 @@ def test_export_gets_the_checkpoints_arrays(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(checkpoints, "Checkpoints", Store)
     monkeypatch.setattr(workdir, "read_config", lambda folder: config)
     target = tmp_path / "new" / "net.keras"
-    flags = {"to": "keras", "workdir": str(tmp_path / "run"), "step": "7", "output": str(target)}
+    flags = {"to": "keras", "workdir": str(tmp_path / "run"), "step": 7, "output": str(target)}
     convert.convert(flags)
     assert seen == {"trees": (params, {}), "model": "the model", "size": 32, "channels": 3, "target": target}
     assert "step 7 of" in capsys.readouterr().out

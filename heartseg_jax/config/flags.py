@@ -1,0 +1,166 @@
+"""absl's flags and config_flags, with every mistake as one UserError. What each verb takes is declared in verbs/."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from heartseg_jax.config.suggest import suggestion
+from heartseg_jax.errors import UserError
+
+flags.disclaim_key_flags()  # `VERB --help` lists --config among the flags of the verb
+
+
+class _Words(flags.ArgumentParser):
+    """'1,2' or '(1, 2)' as a tuple of words, which the schema converts to the field's own type.
+
+    config_flags reads tuples as Python literals: patient 007 is a syntax error there, and patient 1001 a number.
+    """
+
+    def parse(self, argument: str | tuple[Any, ...]) -> tuple[Any, ...]:
+        if isinstance(argument, tuple):
+            return argument
+        return tuple(word.strip().strip("'\"") for word in argument.strip().strip("()[]").split(",") if word.strip())
+
+
+config_flags.register_flag_parser_for_type(tuple, _Words())
+
+
+def define_config(
+    values: flags.FlagValues, argv: Sequence[str], meaning: str = "what to train", *, required: bool = False
+) -> None:
+    """Define --config=FILE[:VARIANT] and the --config.FIELD=VALUE that `argv` contains."""
+    config_flags.DEFINE_config_file(
+        "config",
+        None,
+        f"{meaning}: a config file, such as configs/quickstart.py, or FILE:VARIANT; --config.FIELD=VALUE changes a "
+        "field (docs/config.md lists them)",
+        flag_values=values,
+        sys_argv=list(argv),
+        lock_config=False,  # a FrozenConfigDict of a locked one is unequal to the same config read from JSON
+    )
+    if required:
+        flags.mark_flag_as_required("config", values)
+
+
+def given(values: flags.FlagValues) -> dict[str, Any]:
+    """Return the flags that were typed and their values; a switch that was set to false is left out."""
+    return {
+        name: values[name].value
+        for name in values
+        if values[name].present and values[name].value is not False and not name.startswith("config.")
+    }
+
+
+def parse(program: str, values: flags.FlagValues, argv: Sequence[str], known_fields: Sequence[str] = ()) -> None:
+    """Parse `argv`, without the program's name, into `values`; `known_fields` are the config's, with dots.
+
+    Raises:
+      UserError: an unknown flag or field, a value that is missing or of another type, or a config that fails.
+    """
+    # absl takes an empty value, and what it says of a config file and of fields that are not there depends on where it
+    # stumbles: these are looked for first.
+    typed = list(_typed(argv))
+    if [name for name, _ in typed].count("config") > 1:
+        raise UserError("--config is given twice: remove one")
+    for name, value in typed:
+        if value == "" and not name.startswith("config."):
+            raise UserError(f"--{name} is empty: give it a value, or leave it out")
+        if name == "config" and "config" in values:
+            _check_file(value)
+        if name.startswith("config.") and "config" in values:
+            _check_field(name.removeprefix("config."), known_fields)
+    try:
+        rest = values([program, *argv])[1:]
+    except flags.UnrecognizedFlagError as error:
+        if error.flagname.startswith("config.") and "config" in values:
+            raise UserError(f"--{error.flagname} changes a config: give --config=FILE too") from None
+        known = [f"--{name}" for name in values]
+        raise UserError(
+            f"unknown argument: {program} has no flag --{error.flagname}{suggestion(f'--{error.flagname}', known)}"
+        ) from None
+    except flags.IllegalFlagValueError as error:
+        raise UserError(_illegal(program, values, str(error))) from None
+    except (flags.Error, ValueError) as error:
+        raise UserError(str(error)) from None
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:  # whatever the code of a user's config file raises
+        raise UserError(f"the config file failed: {type(error).__name__}: {error}") from error
+    if rest:
+        raise UserError(f"unknown argument '{rest[0]}'; flags look like --config=configs/quickstart.py")
+    for name in values:
+        value = values[name].value
+        if isinstance(value, str) and value.startswith("--"):
+            raise UserError(f"--{name} needs a value: --{name}=...")  # absl takes the next flag for it
+
+
+def spec_of(values: flags.FlagValues) -> tuple[Path, str] | None:
+    """Return the path and the variant that --config names, or None where it was not given."""
+    if "config" not in values or values.config is None:
+        return None
+    file, _, variant = config_flags.get_config_filename(values["config"]).partition(":")
+    return Path(file), variant
+
+
+def typed_config(values: flags.FlagValues) -> tuple[ConfigDict, dict[str, Any]]:
+    """Return the config as its file and the command line have it, and the fields that the command line set."""
+    if not isinstance(values.config, ConfigDict):
+        raise UserError("get_config() of the config file must return an ml_collections ConfigDict")
+    return values.config, config_flags.get_override_values(values["config"])
+
+
+def _typed(argv: Sequence[str]) -> Iterator[tuple[str, str | None]]:
+    """Yield (name, value) of each flag; value is None where no '=' follows and the next word is another flag."""
+    for word, after in itertools.pairwise([*argv, "--"]):
+        if word == "--":
+            return
+        if word.startswith("-"):
+            name, equals, value = word.lstrip("-").partition("=")
+            name = name.removeprefix("no") if name.startswith("noconfig.") else name
+            yield name, value if equals else (None if after.startswith("-") else after)
+
+
+def _check_file(spec: str | None) -> None:
+    if spec is None:
+        raise UserError("--config needs a value: --config=configs/quickstart.py")
+    file = Path(spec.partition(":")[0])
+    if file.is_file() and file.suffix == ".py":
+        return
+    if file.exists():
+        raise UserError(f"{file} is not a Python config file; give one such as configs/quickstart.py")
+    folder = file.parent if any(file.parent.glob("*.py")) else Path("configs")
+    known = sorted(str(path) for path in folder.glob("*.py") if path.stem not in ("__init__", "base"))
+    raise UserError(f"no config file at {file}{suggestion(str(file), known)}")
+
+
+def _check_field(field: str, known: Sequence[str]) -> None:
+    if field in known:
+        return
+    inside = [name for name in known if name.startswith(field + ".")]
+    if inside:
+        raise UserError(f"config.{field} is a group of fields; set one inside it, such as {inside[0]}")
+    raise UserError(f"the config has no field '{field}'{suggestion(field, known)}")
+
+
+def _illegal(program: str, values: flags.FlagValues, message: str) -> str:
+    """Return one line for absl's words about a value, naming what was meant where that can be guessed."""
+    found = re.match(r"flag --([\w.]+)=(.*?): (.*)", message, re.DOTALL)
+    if not found:
+        return message
+    name, value, why = found.groups()
+    if value == "None":  # how absl shows that a required flag is absent
+        return f"{program} needs --{name}=...: {values[name].help}"
+    if name == "config":  # config_flags puts the traceback of a TypeError or a ValueError into the message
+        return f"the config file {value.partition(':')[0]} failed: {message.strip().splitlines()[-1]}"
+    parser = values[name].parser if name in values else None
+    if choices := getattr(parser, "enum_values", None):
+        return f"--{name}={value} is unknown{suggestion(value, choices)}"
+    kind = "true or false" if name in values and values[name].boolean else getattr(parser, "syntactic_help", "")
+    return f"--{name} needs {kind}, not '{value}'" if kind else f"--{name}={value}: {why}"

@@ -1,0 +1,50 @@
+"""The verb `check`: whether a study or a dataset is fit for use, or what a config amounts to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl.flags import DEFINE_boolean, DEFINE_string, FlagValues
+
+from heartseg_jax.config import load
+from heartseg_jax.config.flags import define_config, given
+from heartseg_jax.errors import UserError
+
+
+def define(values: FlagValues, argv: Sequence[str]) -> None:
+    """Declare the verb's flags."""
+    define_config(values, argv, "what to summarise")
+    DEFINE_string("input", None, "a dataset folder, or a folder, zip or file of DICOM", flag_values=values)
+    DEFINE_string("output", None, "of a dataset: its picture (default: DATASET/audit.png)", flag_values=values)
+    DEFINE_string("series", None, "of a study: which series, by its number in the list or UID", flag_values=values)
+    DEFINE_boolean("json", False, "print JSON", flag_values=values)
+
+
+def run(values: FlagValues, argv: list[str]) -> None:
+    """Check a dataset, a study or a config, whichever is named.
+
+    Raises:
+      UserError: none or two of them are named, a flag belongs to another kind of input, or the input is not fit.
+    """
+    flags = given(values)
+    if ("config" in flags) == ("input" in flags):
+        raise UserError("check needs either --config=FILE or --input=STUDY, a study or a dataset")
+    is_dataset = "input" in flags and (Path(values.input) / "dataset.json").is_file()
+    if "output" in flags and not is_dataset:
+        raise UserError("check --output is only used with a dataset; remove it")
+    if "series" in flags and ("config" in flags or is_dataset):
+        raise UserError("check --series is only used with a study; remove it")
+    if is_dataset:
+        from heartseg_jax.verbs.check_dataset import check_dataset
+
+        check_dataset(Path(values.input), Path(values.output) if values.output else None, as_json=values.json)
+    elif "input" in flags:
+        from heartseg_jax.verbs.check_study import check_study
+
+        check_study(Path(values.input), values.series or "", as_json=values.json)
+    else:
+        name, config = load.config_of(values)
+        from heartseg_jax.verbs.check_config import check_config
+
+        check_config(name, config, as_json=values.json)

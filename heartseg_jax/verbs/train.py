@@ -1,0 +1,37 @@
+"""The verb `train`: trains a model, or goes on with a run. The training itself is in training/."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl.flags import DEFINE_string, FlagValues
+
+from heartseg_jax.config import load
+from heartseg_jax.config.flags import define_config, given
+
+
+def define(values: FlagValues, argv: Sequence[str]) -> None:
+    """Declare the verb's flags."""
+    define_config(values, argv, required=True)
+    DEFINE_string("workdir", None, "the run's folder (default: runs/<config name>)", flag_values=values)
+
+
+def run(values: FlagValues, argv: list[str]) -> None:
+    """Train; the same command resumes a run that was stopped."""
+    _, config = load.config_of(values)
+    from heartseg_jax.training.train import train
+
+    train(config, _folder(values), argv)
+
+
+def interrupted(values: FlagValues) -> str:
+    """Return how to go on after Ctrl-C."""
+    steps = [int(p.name) for p in _folder(values).glob("checkpoints/*") if p.name.isdigit()]
+    if steps:
+        return f"the same command resumes from the checkpoint of step {max(steps)}"
+    return "no checkpoint was written yet; the same command starts from the beginning"
+
+
+def _folder(values: FlagValues) -> Path:
+    return Path(given(values).get("workdir", f"runs/{load.config_of(values)[0]}"))

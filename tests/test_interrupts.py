@@ -1,0 +1,43 @@
+"""Ctrl-C: one line of advice and status 130, also while code that is not Python's does not return."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from heartseg_jax.interrupts import ending_soon
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_advice_is_given_where_python_can_unwind():
+    before = signal.set_wakeup_fd(-1)
+    with pytest.raises(KeyboardInterrupt, match="^interrupted; again$"), ending_soon(lambda: "again"):
+        signal.raise_signal(signal.SIGINT)
+    assert signal.set_wakeup_fd(before) == before
+
+
+def test_nothing_happens_without_a_signal():
+    with ending_soon(lambda: "again"):
+        pass
+
+
+def test_a_call_that_does_not_return_is_ended():
+    # A mutex that is locked twice blocks for ever in C, also after a signal, as XLA does for as long as it compiles.
+    code = """
+import ctypes, os, signal, threading
+from heartseg_jax.interrupts import ending_soon
+mutex, lock = ctypes.create_string_buffer(64), ctypes.CDLL(None).pthread_mutex_lock
+with ending_soon(lambda: "again", 0.2):
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    lock(mutex), lock(mutex)
+"""
+    began = time.monotonic()
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (130, "interrupted; again\n")
+    assert time.monotonic() - began < 20
