@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 import main
+from heartseg_jax.anatomy import HEART
 from heartseg_jax.config import load
 from heartseg_jax.errors import UserError
+from heartseg_jax.imaging.masks.palette import IGNORED_RGB
 from tests.docs.markdown import anchors, links, main_commands, quoted, read_page, shell_lines, slug
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -130,6 +132,42 @@ def test_lines_wrap_and_name_no_machine(name):
 def test_every_picture_is_shown_somewhere():
     shown = {Path(target).name for page in PAGES.values() for _, target in links(page)}
     assert {path.name for path in (ROOT / "docs" / "figures").glob("*")} <= shown
+
+
+def rows(name):
+    """The cells of all table rows of a page."""
+    return [[cell.strip() for cell in line.strip("|").split("|")] for _, line in PAGES[name].prose if line[:1] == "|"]
+
+
+def test_the_table_of_colours_is_that_of_the_code():
+    told = {row[0]: row[1:] for row in rows("docs/data.md") if row[0].isdecimal()}
+    for structure in HEART.foreground:
+        name, mask, figure = told[str(structure.label)]
+        assert name == f"{structure.name} ({structure.short})"
+        assert mask.startswith("`#{:02x}{:02x}{:02x}`".format(*structure.mask_rgb))
+        assert figure.startswith("`#{:02x}{:02x}{:02x}`".format(*structure.display_rgb))
+    assert told["255"][1].startswith("`#{:02x}{:02x}{:02x}`".format(*IGNORED_RGB))
+
+
+def test_every_guard_has_its_row():
+    guards = {field.removeprefix("guards.") for field, value in FIELDS.items() if value in ("stop", "warn", "off")}
+    assert {row[0].strip("`") for row in rows("docs/guards.md")[2:]} == guards & set(load.base().guards)
+
+
+def literals():
+    """Every string that the package's code holds as a whole, and the beginnings of those it completes."""
+    for path in (ROOT / "heartseg_jax").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+
+
+def test_checks_that_the_pages_name_exist():
+    named = [row[0] for name in ("docs/data.md", "docs/reliability.md") for row in rows(name) if len(row) == 2]
+    checks = {check for cell in named for check in re.findall(r"`([a-z_]+)`", cell)}
+    known = set(literals())
+    assert {"gaps", "leak"} <= checks
+    assert not {check for check in checks - known if f"{check.split('_')[0]}_" not in known}
 
 
 def test_anchors_are_those_of_github():
