@@ -15,9 +15,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from heartseg_jax.anatomy import FOREGROUND
+from heartseg_jax.anatomy import HEART
 from heartseg_jax.config import load
 from heartseg_jax.data.dataset.write import read_dataset
+from heartseg_jax.figures.drawing import Palette
+from heartseg_jax.figures.slices import by_patient
 from heartseg_jax.training.train import train
 
 BASELINES = ("all_background", "nearest_slice", "position_prior")
@@ -36,7 +38,7 @@ def main(argv: list[str]) -> None:
     for patient in read_dataset(data).patients:
         _, config = load.load(config_file, overrides | {"data.test_patients": patient.id})
         summaries[patient.id] = train(config, output / patient.id, argv)
-    shorts = [s.short for s in FOREGROUND]
+    shorts = [s.short for s in HEART.foreground]
     lines = [
         f"| left out | slices | {' | '.join(shorts)} | mean Dice | all background | nearest slice | position prior |",
         f"|---|---|{'---|' * (len(shorts) + 4)}",
@@ -44,7 +46,7 @@ def main(argv: list[str]) -> None:
     means: dict[str, list[float]] = {}
     cases = []
     for identity, summary in summaries.items():
-        cells = [number(summary["structures"][s.name]["dice"]) for s in FOREGROUND]
+        cells = [number(summary["structures"][s.name]["dice"]) for s in HEART.foreground]
         compared = {"model": summary["mean_dice"], **{b: summary["baselines"][b]["mean_dice"] for b in BASELINES}}
         for name, value in compared.items():
             means.setdefault(name, []).extend([] if value is None else [value])
@@ -58,7 +60,8 @@ def main(argv: list[str]) -> None:
     (output / "table.md").write_text("\n".join(lines) + "\n")
     (output / "summaries.json").write_text(json.dumps(summaries, indent=1))
     lowest = {name: {"mean_dice": value} for name, value in average.items() if name != "model"}
-    slices.by_patient(cases, output / "by_patient.png", title="Each patient left out in turn", baselines=lowest)
+    path, palette = output / "by_patient.png", Palette(HEART, "display")
+    by_patient(cases, path, palette, title="Each patient left out in turn", baselines=lowest)
     print("\n".join(lines))
 
 

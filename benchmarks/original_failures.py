@@ -27,7 +27,7 @@ import numpy as np
 import optax
 
 import main as command
-from heartseg_jax.anatomy import IGNORED, NUM_LABELS
+from heartseg_jax.anatomy import HEART, IGNORED
 from heartseg_jax.config import load
 from heartseg_jax.data import pipeline
 from heartseg_jax.data.dataset.write import Dataset, DatasetWriter, read_dataset
@@ -65,7 +65,7 @@ class Fault(NamedTuple):
     train: Callable[[np.ndarray], np.ndarray] = lambda x: x
     predict: Callable[[np.ndarray], np.ndarray] = lambda x: x
     targets: Callable[[np.ndarray], np.ndarray] = lambda y: y
-    channels: int = NUM_LABELS
+    channels: int = HEART.num_classes
     one_hot: bool = False
     brain: bool = False
     stored: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None
@@ -169,7 +169,7 @@ def bare_loop(fault: Fault, slices: dict[str, Slices], steps: int) -> dict[str, 
         asked = fault.predict(slices[split].images)
         predicted = np.stack([np.asarray(run(image[None]))[0] for image in asked]).astype(np.uint8)
         truth = slices[split].labels
-        counts = metrics.confusion(truth, predicted)
+        counts = metrics.confusion(truth, predicted, HEART, HEART.all_known)
         dice = [value for value in metrics.dice_from_counts(counts)[1:] if value is not None]
         seen = fault.targets(truth)
         found[split] = {
@@ -187,10 +187,12 @@ def bare_loop(fault: Fault, slices: dict[str, Slices], steps: int) -> dict[str, 
 def write(dataset: Dataset, slices: dict[str, Slices], fault: Fault, path: Path) -> None:
     """Write a dataset with the fault; values that the writer would refuse are put in behind its back."""
     assert fault.stored is not None
-    with DatasetWriter(path, intensity="uint8", height=SIZE, width=SIZE, source={"kind": "benchmark"}) as writer:
+    with DatasetWriter(
+        path, intensity="uint8", height=SIZE, width=SIZE, label_set=HEART, source={"kind": "benchmark"}
+    ) as writer:
         for split in SPLITS:
             images, labels = _stored(fault, slices[split])
-            writer.add(split, images, np.minimum(labels, NUM_LABELS - 1), names=_names(images), split=split)
+            writer.add(split, images, np.minimum(labels, HEART.num_classes - 1), names=_names(images), split=split)
     for split in SPLITS:
         np.save(path / f"{split}.labels.npy", _stored(fault, slices[split])[1])
 
@@ -241,7 +243,7 @@ def draw(shown: list[tuple[str, np.ndarray, np.ndarray]], path: Path, title: str
             drawing.picture_axes(axes)
         for axes, (name, image, labels) in zip(figure.axes, shown, strict=False):
             drawing.show_image(axes, image)
-            drawing.show_labels(axes, labels)
+            drawing.show_labels(axes, labels, drawing.Palette(HEART, "display"))
             axes.set_title(textwrap.fill(name, 24), fontsize=8, loc="left")
             if not labels.any():
                 axes.set_xlabel("black: no pixel is marked", fontsize=8, color="#B00000")

@@ -21,7 +21,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from heartseg_jax.anatomy import FOREGROUND
+from heartseg_jax.anatomy import HEART
 from heartseg_jax.imaging.phantom.generator import VERSION, Phantom, PhantomSpec, generate
 
 
@@ -53,15 +53,15 @@ def main() -> None:
         labels.append(phantom.labels.reshape(-1)[chosen])
     model = HistGradientBoostingClassifier(max_iter=60, max_leaf_nodes=63, learning_rate=0.15, early_stopping=False)
     model.fit(np.concatenate(pixels), np.concatenate(labels))
-    dice = np.zeros((arguments.test, len(FOREGROUND)))
+    dice = np.zeros((arguments.test, len(HEART.foreground)))
     for row, phantom in enumerate(phantoms[arguments.train :]):
         truth = phantom.labels.reshape(-1)
         guess = model.predict(features(phantom))
         known = truth != 255
-        for column, structure in enumerate(FOREGROUND):
+        for column, structure in enumerate(HEART.foreground):
             a, b = (truth == structure.label) & known, (guess == structure.label) & known
             dice[row, column] = 2 * (a & b).sum() / max(1, a.sum() + b.sum())
-    by_name = {s.name: round(float(d), 3) for s, d in zip(FOREGROUND, dice.mean(0), strict=True)}
+    by_name = {s.name: round(float(d), 3) for s, d in zip(HEART.foreground, dice.mean(0), strict=True)}
     print(
         json.dumps(
             {

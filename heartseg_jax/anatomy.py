@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
+import numpy as np
+
 IGNORED = 255
 """Label of a zone that is excluded from loss and score."""
 
@@ -117,14 +119,9 @@ TUMOUR = LabelSet(
 LABEL_SETS: dict[str, LabelSet] = {labels.name: labels for labels in (HEART, TUMOUR)}
 """Every label set by its name."""
 
-STRUCTURES = HEART.structures
-NUM_LABELS = HEART.num_classes
-FOREGROUND = HEART.foreground
-NAMES = HEART.names
-ALL_KNOWN = HEART.all_known
-check_merge = HEART.check_merge
 
-
-def structures(task: str) -> tuple[Structure, ...]:
-    """Return the structures other than background of the label set of this name."""
-    return LABEL_SETS[task].foreground
+def merge_labels(labels: np.ndarray, merge: Sequence[int]) -> np.ndarray:
+    """Map a uint8 label map of any shape by `merge` (label c becomes `merge[c]`); 255 stays, ignored."""
+    table = np.arange(IGNORED + 1, dtype=np.uint8)
+    table[: len(merge)] = merge
+    return table[labels]

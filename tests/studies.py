@@ -11,7 +11,7 @@ import pydicom
 from highdicom.sr.coding import CodedConcept
 from PIL import Image
 
-from heartseg_jax.anatomy import FOREGROUND
+from heartseg_jax.anatomy import HEART
 from heartseg_jax.imaging.masks.palette import labels_to_rgb
 from heartseg_jax.imaging.phantom.generator import PhantomSpec, generate
 from tests.dicom_writer import SERIES, write_series
@@ -50,7 +50,12 @@ def write_pictures(folder: Path, labels: np.ndarray, names: list[str]) -> None:
 
 
 def write_segmentation(
-    path: Path, slices: list[Path], labels: np.ndarray, structures=FOREGROUND, kind: str = "BINARY", codes: bool = True
+    path: Path,
+    slices: list[Path],
+    labels: np.ndarray,
+    structures=HEART.foreground,
+    kind: str = "BINARY",
+    codes: bool = True,
 ) -> None:
     """Write labels [Z, H, W], or masks [Z, H, W, K], on these slices as a DICOM segmentation, by highdicom."""
     images = [pydicom.dcmread(file) for file in slices]

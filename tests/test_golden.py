@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from heartseg_jax.anatomy import HEART
 from heartseg_jax.config import load
 from heartseg_jax.imaging.phantom.generator import PhantomSpec, generate
 from heartseg_jax.models import registry
@@ -35,7 +36,7 @@ def batch():
 def test_the_loss_of_the_first_three_steps(batch, norm):
     overrides = {"data.size": "24", "model.width": "8", "model.levels": "3", "model.norm": norm}
     _, config = load.load("configs/quickstart.py", overrides | {"train.warmup_steps": "0"})
-    model = registry.build_model(config.model)
+    model = registry.build_model(config.model, HEART)
     tx, train_step = steps.compiled_phase(
         model, config.train, PRESETS["none"], plan(config.transfer, config.model.levels, 100)[0], 100, 0
     )

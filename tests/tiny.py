@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from heartseg_jax.anatomy import ALL_KNOWN
+from heartseg_jax.anatomy import HEART
 from heartseg_jax.data.dataset.write import Dataset, DatasetWriter, read_dataset
 
 SIZE = 32
@@ -28,9 +28,11 @@ def tile_images(labels: np.ndarray, seed: int) -> np.ndarray:
     return (np.where(labels > 0, 60 * labels.astype(float), -900) + noise).astype(np.int16)
 
 
-def write_tiny(path: Path, *, relabel=None, reimage=None, splits=SPLITS, merge=ALL_KNOWN) -> Dataset:
+def write_tiny(path: Path, *, relabel=None, reimage=None, splits=SPLITS, merge=HEART.all_known) -> Dataset:
     """Write the dataset at `path`; `relabel` and `reimage` change labels and images on the way in."""
-    with DatasetWriter(path, intensity="HU", height=SIZE, width=SIZE, source={"kind": "test"}) as writer:
+    with DatasetWriter(
+        path, intensity="HU", height=SIZE, width=SIZE, label_set=HEART, source={"kind": "test"}
+    ) as writer:
         for shift, (name, split) in enumerate(splits.items()):
             labels = tile_labels(shift % 3)
             images = tile_images(labels, shift)

@@ -101,8 +101,9 @@ def check(values: Mapping[str, Any]) -> None:
             raise UserError(f"{field} must be at most {most}, not {values[field]}")
     if values["train.learning_rate"] <= 0:
         raise UserError(f"train.learning_rate must be above 0, not {values['train.learning_rate']}")
-    if values["model.num_classes"] != 9:
-        raise UserError(f"model.num_classes must be 9, background included, not {values['model.num_classes']}")
+    classes = LABEL_SETS[values["data.task"]].num_classes
+    if values["model.num_classes"] != classes:
+        raise UserError(f"model.num_classes must be {classes}, background included, not {values['model.num_classes']}")
     if values["model.norm"] == "none" and (values["pretrained.path"] or values["pretrained.recalibrate_batches"]):
         raise UserError(
             "model.norm=none has no BatchNorm, and pretrained.path and pretrained.recalibrate_batches need it; "

@@ -9,7 +9,7 @@ from typing import Any
 import grain.python as grain
 import numpy as np
 
-from heartseg_jax.anatomy import IGNORED, NUM_LABELS
+from heartseg_jax.anatomy import IGNORED
 from heartseg_jax.data.dataset.write import Dataset, Patient
 from heartseg_jax.imaging import volume
 
@@ -80,7 +80,8 @@ class Examples:
     def __init__(self, dataset: Dataset, split: str, view: View, cache_gb: float = 0.0):
         self.dataset, self.view = dataset, view
         self.index = dataset.examples(split)
-        self.merge = np.array([dataset.patients[p].merge for p, _ in self.index], np.int32).reshape(-1, 9)
+        merges = [dataset.patients[p].merge for p, _ in self.index]
+        self.merge = np.array(merges, np.int32).reshape(-1, dataset.label_set.num_classes)
         self.patient = np.array([p for p, _ in self.index], np.int64)
         self._steps = [
             volume.step_for(dataset.height, dataset.width, patient.spacing_mm, view.size, view.mm_per_pixel)
@@ -122,7 +123,7 @@ class Examples:
         label = volume.resample_labels(labels[z : z + 1], size, step)[0]
         # Only where `guards.labels` was told to warn can such values come here: they count as nobody's, since
         # on the device an index out of range would become the last class without a word.
-        label = np.where(label < NUM_LABELS, label, np.uint8(IGNORED))
+        label = np.where(label < self.dataset.label_set.num_classes, label, np.uint8(IGNORED))
         middle = image[len(neighbours) // 2]
         window = intensity_window(self.view, middle[None])[0]
         return {"image": np.moveaxis(image, 0, -1), "window": window, "label": label}

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from heartseg_jax.anatomy import HEART
+from heartseg_jax.anatomy import HEART, LABEL_SETS
 from heartseg_jax.config import load
 from heartseg_jax.data.dataset.write import Dataset, read_dataset, with_test_patients
 from heartseg_jax.data.sources.phantom import make_phantoms
@@ -25,18 +25,18 @@ def dataset_for(config: Any, workdir: Path) -> Dataset:
     Raises:
       UserError: there is no such dataset, or it is of another task than `data.task`.
     """
-    task = config.data.task
-    if not config.data.path and task != HEART.name:
+    asked = LABEL_SETS[config.data.task]
+    if not config.data.path and asked != HEART:
         raise UserError(
-            f"data.task is '{task}' and phantoms are hearts: make a dataset by `python main.py prepare "
+            f"data.task is '{asked.name}' and phantoms are hearts: make a dataset by `python main.py prepare "
             "--source=image_mask_zip --input=FILE.zip --output=DATASET` and give --config.data.path=DATASET"
         )
     path = Path(config.data.path) if config.data.path else phantom_dataset(config.data.phantom, workdir.parent)
     dataset = read_dataset(path)
-    if dataset.task != task:
+    if dataset.label_set != asked:
         raise UserError(
-            f"{path} is of the task '{dataset.task}', the config of '{task}'; give --config.data.task={dataset.task}, "
-            "or the --config.data.path of another dataset"
+            f"{path} is of the task '{dataset.label_set.name}', the config of '{asked.name}'; give "
+            f"--config.data.task={dataset.label_set.name}, or the --config.data.path of another dataset"
         )
     return resplit(dataset, config)
 

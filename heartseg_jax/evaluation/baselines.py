@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from heartseg_jax.anatomy import NUM_LABELS
+from heartseg_jax.anatomy import IGNORED
 from heartseg_jax.data.dataset.write import Dataset
 from heartseg_jax.evaluation.metrics import score_patient, summarise
 
@@ -58,20 +58,21 @@ def thumbnail(image: np.ndarray, size: int = THUMBNAIL) -> np.ndarray:
 def learn(dataset: Dataset) -> Learned | None:
     """Read the training split once; None if it is empty.
 
-    Memory: the thumbnails, and nine counts a pixel; images and labels are read a slice at a time.
+    Memory: the thumbnails, and one count per class and pixel; images and labels are read a slice at a time.
     """
     where = tuple((int(p), int(z)) for p, z in dataset.examples("train"))
     if not where:
         return None
     thumbnails = []
-    counts = np.zeros((NUM_LABELS, dataset.height, dataset.width), dtype=np.int32)
+    classes = dataset.label_set.num_classes
+    counts = np.zeros((classes, dataset.height, dataset.width), dtype=np.int32)
     for index, rows in _by_patient(where).items():
         patient = dataset.patients[index]
         images, labels = dataset.images(patient), dataset.labels(patient)
         for z in rows:
             thumbnails.append(thumbnail(images[z]))
             plane = np.asarray(labels[z])
-            for label in range(NUM_LABELS):
+            for label in range(classes):
                 counts[label] += plane == label
     ordered = tuple((p, z) for p, rows in _by_patient(where).items() for z in rows)
     # Ties, and pixels that are ignored in every slice, go to the lowest label: background.
@@ -106,9 +107,9 @@ def baseline_scores(dataset: Dataset, split: str) -> dict[str, dict[str, float |
         for name, labels in predictions.items():
             if labels is not None:
                 scores[name][patient.id] = score_patient(
-                    truth, labels, patient.merge, distances=False, task=dataset.task
+                    truth, labels, dataset.label_set, patient.merge, distances=False
                 )
-    summaries = {name: summarise(found, task=dataset.task) for name, found in scores.items()}
+    summaries = {name: summarise(found, dataset.label_set) for name, found in scores.items()}
     return {name: {key: s[key] for key in ("mean_dice", "pixel_accuracy")} for name, s in summaries.items()}
 
 
@@ -135,5 +136,5 @@ def _nearest(dataset: Dataset, learned: Learned, patient_index: int, slices: lis
         source = next((learned.where[k] for k in order if learned.where[k] != (patient_index, z)), None)
         if source is not None:
             copied = dataset.labels(dataset.patients[source[0]])[source[1]]
-            labels[row] = np.where(copied >= NUM_LABELS, 0, copied)
+            labels[row] = np.where(copied == IGNORED, 0, copied)
     return labels

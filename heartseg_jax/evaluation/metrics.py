@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from heartseg_jax.anatomy import ALL_KNOWN, HEART, IGNORED, NAMES, NUM_LABELS, check_merge, structures
+from heartseg_jax.anatomy import IGNORED, LabelSet, merge_labels
 from heartseg_jax.evaluation.surface import surface_distances
 
 NSD_TOLERANCE_MM = 2.0
@@ -48,23 +48,24 @@ class StructureScore(NamedTuple):
 
 
 class PatientScore(NamedTuple):
-    """One patient's score: by structure name (all of the task's), with the counts it was made from."""
+    """One patient's score: by structure name (all of the label set's), with the counts it was made from."""
 
     structures: dict[str, StructureScore]
     confusion: np.ndarray
     slices: int
 
 
-def confusion(truth: np.ndarray, prediction: np.ndarray, merge: Sequence[int] = ALL_KNOWN) -> np.ndarray:
+def confusion(truth: np.ndarray, prediction: np.ndarray, labels: LabelSet, merge: Sequence[int]) -> np.ndarray:
     """Count voxels by true and predicted label, both mapped by `merge`.
 
     Args:
-        truth: labels 0..8, or 255 for voxels that count nowhere; any shape.
-        prediction: labels 0..8, of the same shape.
-        merge: nine labels; label c counts as `merge[c]` (see `anatomy.check_merge`).
+        truth: labels below `labels.num_classes`, or 255 for voxels that are not counted; any shape.
+        prediction: labels below `labels.num_classes`, of the same shape.
+        labels: what they mean.
+        merge: label c counts as `merge[c]` (see `LabelSet.check_merge`).
 
     Returns:
-        int64 [9, 9]; row = truth, column = prediction.
+        int64 [classes, classes]; row = truth, column = prediction.
 
     Raises:
         ValueError: the shapes differ, or a label is outside the range above.
@@ -72,30 +73,43 @@ def confusion(truth: np.ndarray, prediction: np.ndarray, merge: Sequence[int] = 
     truth, prediction = np.asarray(truth), np.asarray(prediction)
     if truth.shape != prediction.shape:
         raise ValueError(f"truth has shape {truth.shape}, prediction {prediction.shape}")
-    to = np.asarray(check_merge(tuple(merge)), dtype=np.int64)
-    counts = np.zeros(NUM_LABELS * NUM_LABELS, dtype=np.int64)
+    classes = labels.num_classes
+    to = np.asarray(labels.check_merge(tuple(merge)), dtype=np.int64)
+    counts = np.zeros(classes * classes, dtype=np.int64)
     # A slice at a time: a whole volume's int64 index would be eight times the labels.
     for true_slice, predicted_slice in zip(_slices(truth), _slices(prediction), strict=True):
         counted = true_slice != IGNORED
         t, p = true_slice[counted], predicted_slice[counted]
         for what, values in (("truth", t), ("prediction", p)):
-            if values.size and (int(values.min()) < 0 or int(values.max()) >= NUM_LABELS):
-                raise ValueError(f"{what} holds labels outside 0..{NUM_LABELS - 1}: {_outside(values)}")
-        index = to[t.astype(np.int64)] * NUM_LABELS + to[p.astype(np.int64)]
+            if values.size and (int(values.min()) < 0 or int(values.max()) >= classes):
+                outside = [int(v) for v in np.unique(values) if not 0 <= v < classes]
+                raise ValueError(f"{what} holds labels outside 0..{classes - 1}: {outside[:5]}")
+        index = to[t.astype(np.int64)] * classes + to[p.astype(np.int64)]
         counts += np.bincount(index, minlength=counts.size)
-    return counts.reshape(NUM_LABELS, NUM_LABELS)
+    return counts.reshape(classes, classes)
 
 
 def dice_from_counts(counts: np.ndarray) -> list[float | None]:
-    """Dice of each of the nine labels: 2 TP / (2 TP + FP + FN); None where the label is in neither."""
+    """Dice of each label: 2 TP / (2 TP + FP + FN); None where the label is in neither."""
     both, true, predicted = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
     return [2 * int(b) / int(t + p) if t + p > 0 else None for b, t, p in zip(both, true, predicted, strict=True)]
 
 
 def iou_from_counts(counts: np.ndarray) -> list[float | None]:
-    """Intersection over union of each of the nine labels: TP / (TP + FP + FN); None where it is in neither."""
+    """Intersection over union of each label: TP / (TP + FP + FN); None where it is in neither."""
     both, true, predicted = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
     return [int(b) / int(t + p - b) if t + p > 0 else None for b, t, p in zip(both, true, predicted, strict=True)]
+
+
+def dice_by_structure(confusions: Sequence[np.ndarray], labels: LabelSet) -> dict[str, float | None]:
+    """Mean Dice over patients of each structure, from one confusion matrix per patient; None where nobody has it."""
+    found = [dice_from_counts(counts) for counts in confusions]
+    return {s.name: _mean([value for dice in found if (value := dice[s.label]) is not None]) for s in labels.foreground}
+
+
+def mean_dice(confusions: Sequence[np.ndarray], labels: LabelSet) -> float | None:
+    """Mean Dice: the mean over patients for each structure, then the unweighted mean over structures that have one."""
+    return _mean([value for value in dice_by_structure(confusions, labels).values() if value is not None])
 
 
 def pixel_accuracy(counts: np.ndarray) -> float | None:
@@ -107,11 +121,11 @@ def pixel_accuracy(counts: np.ndarray) -> float | None:
 def score_patient(
     truth: np.ndarray,
     prediction: np.ndarray,
-    merge: Sequence[int] = ALL_KNOWN,
+    labels: LabelSet,
+    merge: Sequence[int],
     spacing_mm: Sequence[float] | None = None,
     contiguous: bool = False,
     distances: bool = True,
-    task: str = HEART.name,
 ) -> PatientScore:
     """Score one patient's slices, pooled.
 
@@ -119,13 +133,13 @@ def score_patient(
     `spacing_mm` known. Otherwise they are None. Ignored voxels (255) are background in both for the distances.
 
     Args:
-        truth: labels [n, H, W], 0..8 or 255 (ignored).
-        prediction: labels [n, H, W], 0..8.
-        merge: the patient's nine labels.
+        truth: labels [n, H, W], or 255 (ignored).
+        prediction: labels [n, H, W].
+        labels: what they mean.
+        merge: the patient's; see `LabelSet.check_merge`.
         spacing_mm: (z, y, x), or None if unknown.
         contiguous: whether these n slices follow one another without a gap.
         distances: False leaves the surface distances out (None), for a quick score.
-        task: what the labels stand for, see `anatomy.LABEL_SETS`.
 
     Raises:
         ValueError: as `confusion`, or the labels are not [n, H, W].
@@ -133,14 +147,16 @@ def score_patient(
     truth, prediction = np.asarray(truth), np.asarray(prediction)
     if truth.ndim != 3:
         raise ValueError(f"labels of a patient are [slices, height, width], not of shape {truth.shape}")
-    merge = check_merge(tuple(merge))
-    counts = confusion(truth, prediction, merge)
+    counts = confusion(truth, prediction, labels, merge)
     dice, iou = dice_from_counts(counts), iou_from_counts(counts)
     spacing = tuple(float(s) for s in spacing_mm) if contiguous and spacing_mm is not None else None
-    masks = _merged_labels(truth, prediction, merge) if spacing and distances else None
+    masks = None
+    if spacing and distances:
+        counted = truth != IGNORED
+        masks = [np.where(counted, merge_labels(array, merge), 0) for array in (truth, prediction)]
 
     found = {}
-    for structure in structures(task):
+    for structure in labels.foreground:
         label = structure.label
         true_voxels, predicted_voxels = int(counts[label].sum()), int(counts[:, label].sum())
         hd95 = assd = nsd = bias = None
@@ -163,12 +179,12 @@ def score_patient(
             truth_voxels=true_voxels,
             predicted_voxels=predicted_voxels,
             known=known,
-            merged_with=tuple(NAMES[c] for c in range(NUM_LABELS) if merge[c] == label and c != label),
+            merged_with=tuple(s.name for s in labels.foreground if merge[s.label] == label != s.label),
         )
     return PatientScore(found, counts, len(truth))
 
 
-def summarise(scores: Mapping[str, PatientScore], *, seed: int = 0, task: str = HEART.name) -> dict:
+def summarise(scores: Mapping[str, PatientScore], labels: LabelSet, *, seed: int = 0) -> dict:
     """Bring patients' scores together into the metric part of `summary.json`.
 
     Each structure's measure is the mean over the patients in whom it is counted; `mean_dice` is the unweighted mean
@@ -182,8 +198,8 @@ def summarise(scores: Mapping[str, PatientScore], *, seed: int = 0, task: str = 
         `distance_patients` (with distances), `merged_with`}, `pixel_accuracy`, `foreground_fraction` {truth,
         prediction}, `warnings`, and `mean_dice_ci95` (None below ten patients) and `by_patient` (None from ten).
     """
-    table = {s.name: _summarise_structure([p.structures[s.name] for p in scores.values()]) for s in structures(task)}
-    counts = sum((p.confusion for p in scores.values()), np.zeros((NUM_LABELS, NUM_LABELS), dtype=np.int64))
+    table = {s.name: _summarise_structure([p.structures[s.name] for p in scores.values()]) for s in labels.foreground}
+    counts = sum((p.confusion for p in scores.values()), np.zeros((labels.num_classes,) * 2, dtype=np.int64))
     scored = [s["dice"] for s in table.values() if s["dice"] is not None]
     mean_dice = _mean(scored)
     total = int(counts.sum())
@@ -282,17 +298,5 @@ def _some(names: Sequence[str], most: int = 6) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def _merged_labels(truth: np.ndarray, prediction: np.ndarray, merge: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Map both by `merge`; what is ignored becomes background in both."""
-    table = np.zeros(IGNORED + 1, dtype=np.uint8)
-    table[:NUM_LABELS] = merge
-    return table[truth], np.where(truth == IGNORED, 0, table[prediction]).astype(np.uint8)
-
-
 def _slices(labels: np.ndarray):
     return labels if labels.ndim > 2 else labels[np.newaxis]
-
-
-def _outside(values: np.ndarray) -> list[int]:
-    found = np.unique(values)
-    return [int(v) for v in found[(found < 0) | (found >= NUM_LABELS)]][:5]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from heartseg_jax.anatomy import HEART, structures
+from heartseg_jax.anatomy import LabelSet
 from heartseg_jax.evaluation.baselines import NAMES as BASELINES
 from heartseg_jax.evaluation.metrics import MEASURES, PatientScore, summarise
 from heartseg_jax.files import write_json, write_text
@@ -32,6 +32,7 @@ CASE_COLUMNS = (
 
 def build_summary(
     scores: Mapping[str, PatientScore],
+    labels: LabelSet,
     *,
     split: str,
     step: int | None,
@@ -40,12 +41,12 @@ def build_summary(
     split_kind: str = "patient",
     warnings: Sequence[str] = (),
     seed: int = 0,
-    task: str = HEART.name,
 ) -> dict:
     """Make the content of `summary.json`.
 
     Args:
         scores: patient id -> score.
+        labels: the dataset's label set, whose structures are scored; the summary has its name, under `task`.
         split: what was scored, such as "test".
         step: the checkpoint's training step, if there is one.
         checkpoint: its path, if there is one.
@@ -53,9 +54,8 @@ def build_summary(
         split_kind: "patient" or "block"; a block split adds the warning that it measures memorisation.
         warnings: the caller's own, put first.
         seed: of the bootstrap.
-        task: of the dataset, whose structures are scored.
     """
-    metrics = summarise(scores, seed=seed, task=task)
+    metrics = summarise(scores, labels, seed=seed)
     given = baselines or {}
     rows = {name: given.get(name, {}) for name in (*BASELINES, *(n for n in given if n not in BASELINES))}
     found = list(warnings)
@@ -71,7 +71,7 @@ def build_summary(
         which = next(name for name, r in row.items() if r["mean_dice"] == best)
         found.append(f"no better than a baseline: mean Dice {metrics['mean_dice']:.3f}, {which} {best:.3f}")
     return {
-        "task": task,
+        "task": labels.name,
         "split": split,
         "step": step,
         "checkpoint": checkpoint,
@@ -132,7 +132,7 @@ def write_cases(path: Path, rows: Sequence[Mapping]) -> None:
     write_text(path, text.getvalue())
 
 
-def table(summary: Mapping) -> str:
+def table(summary: Mapping, labels: LabelSet) -> str:
     """Lay a summary out for the terminal: structures, baselines beside them, patients by name, warnings last."""
     where = f" at step {summary['step']}" if summary.get("step") is not None else ""
     ids = list(summary.get("patient_ids") or [])
@@ -140,15 +140,15 @@ def table(summary: Mapping) -> str:
         summary["slices"], "slice"
     )
     lines = [head + (f" ({', '.join(ids)})" if 0 < len(ids) <= 12 else "")]
-    lines += ["", *_structure_table(summary), "", *_baseline_table(summary)]
+    lines += ["", *_structure_table(summary, labels), "", *_baseline_table(summary)]
     if summary.get("by_patient"):
-        lines += ["", *_patient_table(summary)]
+        lines += ["", *_patient_table(summary, labels)]
     for warning in summary["warnings"]:
         lines += ["", *_wrapped(f"WARNING  {warning}", 100)]
     return "\n".join(lines)
 
 
-def _structure_table(summary: Mapping) -> list[str]:
+def _structure_table(summary: Mapping, labels: LabelSet) -> list[str]:
     columns = (
         ("Dice", "dice", 3),
         ("IoU", "iou", 3),
@@ -162,7 +162,7 @@ def _structure_table(summary: Mapping) -> list[str]:
     shown = [c for c in columns if c[1] == "dice" or any(r[c[1]] is not None for r in rows.values())]
     header = f"{'structure':<20}" + "".join(f"{title:>9}" for title, _, _ in shown)
     lines = [header + f"{'missed':>8}{'patients':>10}"]
-    for s in structures(summary.get("task", HEART.name)):
+    for s in labels.foreground:
         row = rows[s.name]
         text = f"{s.short + '  ' + s.name:<20}"
         for _, key, digits in shown:
@@ -193,8 +193,8 @@ def _baseline_table(summary: Mapping) -> list[str]:
     return lines
 
 
-def _patient_table(summary: Mapping) -> list[str]:
-    patients, shown = summary["by_patient"], structures(summary.get("task", HEART.name))
+def _patient_table(summary: Mapping, labels: LabelSet) -> list[str]:
+    patients, shown = summary["by_patient"], labels.foreground
     wide = max(10, *(len(key) + 2 for key in patients))
     lines = [f"{'Dice of':<{wide}}" + "".join(f"{s.short:>7}" for s in shown) + f"{'mean':>8}{'slices':>8}"]
     for key, row in patients.items():

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from heartseg_jax.anatomy import IGNORED
+from heartseg_jax.anatomy import IGNORED, merge_labels
 from heartseg_jax.data.dataset.records import check_unchanged
 from heartseg_jax.data.dataset.write import Dataset
 from heartseg_jax.data.pipeline import Examples, View, intensity_window
 from heartseg_jax.evaluation import baselines, metrics, report
 from heartseg_jax.figures import slices
+from heartseg_jax.figures.drawing import Palette
 from heartseg_jax.inference.predictor import PatientLabels, Probabilities, predict_split
 
 MAX_PANELS = 6
@@ -45,18 +46,18 @@ def score_split(
         check_unchanged(dataset, patient, truth, found.slices)
         whole = patient.contiguous and bool(np.all(np.diff(found.slices) == 1))
         scores[patient.id] = metrics.score_patient(
-            truth, found.labels, patient.merge, patient.spacing_mm, whole, task=dataset.task
+            truth, found.labels, dataset.label_set, patient.merge, patient.spacing_mm, whole
         )
         panels.append(_panel(dataset, view, found, truth))
     summary = report.build_summary(
         scores,
+        dataset.label_set,
         split=as_split or split,
         step=step,
         checkpoint=checkpoint,
         baselines=baselines.baseline_scores(dataset, split),
         split_kind=dataset.split_kind,
         warnings=(*dataset.source.get("caveats", ()), *warnings),
-        task=dataset.task,
     )
     report.write_report(output, summary, scores)
     if draw and panels:
@@ -65,9 +66,9 @@ def score_split(
         slices.predictions(
             kept,
             output / "predictions.png",
+            Palette(dataset.label_set, "display"),
             title=f"{as_split or split} patients: mean Dice {mean}",
             caption=f"{summary['patients']} patients; of each the slice with most structures",
-            task=dataset.task,
         )
     return summary
 
@@ -87,6 +88,6 @@ def _panel(dataset: Dataset, view: View, found: PatientLabels, truth: np.ndarray
     image = np.asarray(dataset.images(patient)[found.slices[best]], np.float32)
     low, high = intensity_window(view, image[None])[0]
     name = f"{patient.id}, slice {patient.names[found.slices[best]].removeprefix(patient.id).lstrip('_/')}"
-    return slices.Panel(
-        name, np.clip((image - low) / (high - low), 0, 1), truth[best], found.labels[best], patient.merge
-    )
+    own, guess = (merge_labels(labels[best], patient.merge) for labels in (truth, found.labels))
+    dice = metrics.dice_from_counts(metrics.confusion(own, guess, dataset.label_set, patient.merge))
+    return slices.Panel(name, np.clip((image - low) / (high - low), 0, 1), own, guess, dice)

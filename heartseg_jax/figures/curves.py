@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from heartseg_jax.anatomy import HEART, structures
 from heartseg_jax.figures import drawing
 
 TRAIN, VALIDATION = "#8c8c8c", "#0072B2"
@@ -22,11 +21,11 @@ SMOOTH_FROM_POINTS = 100
 def curves(
     rows: Sequence[Mapping],
     path: str | Path,
+    palette: drawing.Palette,
     *,
     title: str,
     phase_boundaries: Sequence[int | tuple[int, str]] = (),
     background_accuracy: float | None = None,
-    task: str = HEART.name,
 ) -> None:
     """Draw loss, pixel accuracy and Dice against the step.
 
@@ -35,10 +34,10 @@ def curves(
             `train/pixel_accuracy`, `val/pixel_accuracy`, `val/dice/mean`, `val/dice/<structure>`; each row has some.
             What is None or not finite breaks the line. Without any `val/` tag those of `fit/` are drawn in its place.
         path: the picture to write.
+        palette: the structures that have a Dice, and their colours.
         title: above it.
-        phase_boundaries: steps at which a phase of training begins, with or without its name.
+        phase_boundaries: the first step (from 1) of each phase of training, with or without its name.
         background_accuracy: what an all-background prediction scores; drawn as a dashed line.
-        task: whose structures have a Dice.
     """
     with drawing.canvas(path, 12.0, 4.0) as figure:
         figure.suptitle(textwrap.fill(title, 120), x=0.01, ha="left", fontweight="bold")
@@ -46,12 +45,17 @@ def curves(
         tag = watched(rows)
         _loss(loss, rows, tag)
         _accuracy(accuracy, rows, tag, background_accuracy)
-        _dice(dice, rows, tag, task)
+        _dice(dice, rows, tag, palette)
         for axes in (loss, accuracy, dice):
             _frame(axes, rows, phase_boundaries)
-        handles = _dice_handles(rows, tag, task)
+        handles = _dice_handles(rows, tag, palette)
         if handles:
-            figure.legend(handles=handles, loc="outside right center", frameon=False, title="Dice of")
+            figure.legend(
+                handles=handles,
+                loc="outside right center",
+                frameon=False,
+                title=textwrap.fill(f"Dice ({palette.note})", 26),
+            )
 
 
 def series(rows: Sequence[Mapping], tag: str) -> tuple[np.ndarray, np.ndarray]:
@@ -104,19 +108,17 @@ def _accuracy(axes, rows: Sequence[Mapping], tag: str, background: float | None)
     _legend_or_note(axes, "no accuracy was recorded")
 
 
-def _dice(axes, rows: Sequence[Mapping], tag: str, task: str) -> None:
+def _dice(axes, rows: Sequence[Mapping], tag: str, palette: drawing.Palette) -> None:
     from matplotlib.patheffects import Normal, Stroke
 
     axes.set_title(f"Dice, {WATCHED[tag]}")
     axes.set_ylim(0.0, 1.0)
     drawn = False
-    for structure in structures(task):
+    for structure in palette.labels.foreground:
         steps, values = series(rows, f"{tag}/dice/{structure.name}")
         if len(steps):
             drawn = True
-            (line,) = axes.plot(
-                steps, values, color=drawing.colour(structure.label), linewidth=1.2, **_dots(steps, 2.5)
-            )
+            (line,) = axes.plot(steps, values, color=palette.colour(structure), linewidth=1.2, **_dots(steps, 2.5))
             # Yellow and light green would be lost on white without a dark rim.
             line.set_path_effects([Stroke(linewidth=2.0, foreground="#444444"), Normal()])
     steps, values = series(rows, f"{tag}/dice/mean")
@@ -127,15 +129,15 @@ def _dice(axes, rows: Sequence[Mapping], tag: str, task: str) -> None:
         _note(axes, "no Dice was recorded")
 
 
-def _dice_handles(rows: Sequence[Mapping], tag: str, task: str) -> list:
+def _dice_handles(rows: Sequence[Mapping], tag: str, palette: drawing.Palette) -> list:
     from matplotlib.lines import Line2D
     from matplotlib.patheffects import Normal, Stroke
 
     mean = Line2D([], [], color="black", linewidth=2.4, label="mean")
     handles = [mean] if len(series(rows, f"{tag}/dice/mean")[0]) else []
-    for structure in structures(task):
+    for structure in palette.labels.foreground:
         label = f"{structure.short}  {structure.name.replace('_', ' ')}"
-        line = Line2D([], [], color=drawing.colour(structure.label), linewidth=1.6, label=label)
+        line = Line2D([], [], color=palette.colour(structure), linewidth=1.6, label=label)
         line.set_path_effects([Stroke(linewidth=2.4, foreground="#444444"), Normal()])
         if len(series(rows, f"{tag}/dice/{structure.name}")[0]):
             handles.append(line)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from heartseg_jax.anatomy import FOREGROUND, HEART, IGNORED, NUM_LABELS, STRUCTURES, structures
+from heartseg_jax.anatomy import IGNORED, LabelSet, Structure
 from heartseg_jax.files import writing
 
 DPI = 150
@@ -53,7 +53,7 @@ STYLE: dict[Any, Any] = {
 
 @contextmanager
 def canvas(path: str | Path, width: float, height: float) -> Iterator[Any]:
-    """Give a matplotlib Figure of so many inches in the common style; it is written to `path` at the end, whole.
+    """Yield a matplotlib Figure of `width` x `height` inches in the common style; at the end it is written to `path`.
 
     The object-oriented interface with Agg: no display, no global state of pyplot. The file's kind is its suffix's.
     """
@@ -69,10 +69,23 @@ def canvas(path: str | Path, width: float, height: float) -> Iterator[Any]:
             figure.savefig(partial, dpi=DPI)
 
 
-def colour(label: int) -> tuple[float, float, float]:
-    """Return the colour-blind-safe display colour of a label, 0 to 1."""
-    red, green, blue = STRUCTURES[label].display_rgb
-    return red / 255, green / 255, blue / 255
+class Palette(NamedTuple):
+    """The structures that a figure shows and their colours: scheme 'display' (colour-blind-safe) or 'masks'."""
+
+    labels: LabelSet
+    scheme: str
+
+    def colour(self, structure: Structure) -> tuple[float, float, float]:
+        """Return a structure's colour, each part from 0 to 1."""
+        red, green, blue = self.labels.colour(structure.label, self.scheme)
+        return red / 255, green / 255, blue / 255
+
+    @property
+    def note(self) -> str:
+        """The line of a legend that says whose colours these are."""
+        return {"display": "colours for display, not those of the masks", "masks": "the masks' own colours"}[
+            self.scheme
+        ]
 
 
 def picture_axes(axes) -> None:
@@ -90,15 +103,15 @@ def show_image(axes, image: np.ndarray, low: float = 0.0, high: float = 1.0) -> 
     picture_axes(axes)
 
 
-def show_labels(axes, labels: np.ndarray, fill: float = 0.38, width: float = 1.0) -> None:
+def show_labels(axes, labels: np.ndarray, palette: Palette, fill: float = 0.38, width: float = 1.0) -> None:
     """Lay labels [H, W] over a picture: a tint that lets the CT through, and the outline in full colour."""
     tint = np.zeros((*labels.shape, 4))
-    for structure in FOREGROUND:
-        tint[labels == structure.label] = (*colour(structure.label), fill)
+    for structure in palette.labels.foreground:
+        tint[labels == structure.label] = (*palette.colour(structure), fill)
     if fill:
         axes.imshow(tint, interpolation="nearest")
-    for structure in FOREGROUND:
-        outline(axes, labels == structure.label, colour(structure.label), width)
+    for structure in palette.labels.foreground:
+        outline(axes, labels == structure.label, palette.colour(structure), width)
     show_ignored(axes, labels)
 
 
@@ -125,17 +138,17 @@ def outline(axes, mask: np.ndarray, rgb, width: float) -> None:
         axes.set_ylim(mask.shape[0] - 0.5, -0.5)
 
 
-def structure_handles(present: set[int] | None = None, task: str = HEART.name) -> list:
-    """Make legend patches of the task's structures (all, or those `present`), as `LV left ventricle`."""
+def structure_handles(palette: Palette, present: set[int] | None = None) -> list:
+    """Make legend patches of the structures (all, or those `present`), as `LV left ventricle`."""
     from matplotlib.patches import Patch
 
     return [
-        Patch(facecolor=colour(s.label), edgecolor=INK, linewidth=0.5, label=f"{s.short}  {s.name.replace('_', ' ')}")
-        for s in structures(task)
+        Patch(facecolor=palette.colour(s), edgecolor=INK, linewidth=0.5, label=f"{s.short}  {s.name.replace('_', ' ')}")
+        for s in palette.labels.foreground
         if present is None or s.label in present
     ]
 
 
-def labels_present(*maps: np.ndarray) -> set[int]:
-    """Return the structures' labels that occur in any of the maps."""
-    return {int(v) for labels in maps for v in np.unique(labels) if 0 < v < NUM_LABELS}
+def labels_present(labels: np.ndarray) -> set[int]:
+    """Return the structures' labels that occur in a map."""
+    return {int(v) for v in np.unique(labels)} - {0, IGNORED}

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from heartseg_jax.anatomy import NUM_LABELS
 from heartseg_jax.data.audit.near_duplicates import brightness
 from heartseg_jax.data.dataset.records import Dataset, Patient
 from heartseg_jax.figures import drawing
@@ -15,8 +14,9 @@ from heartseg_jax.figures import drawing
 MOST_PANELS, COLUMNS = 24, 6
 
 
-def montage(dataset: Dataset, path: str | Path, title: str) -> None:
+def montage(dataset: Dataset, path: str | Path, title: str, colours: str) -> None:
     """Draw up to 24 slices, the same number of each patient; of more patients than that, evenly spread ones."""
+    palette = drawing.Palette(dataset.label_set, colours)
     patients = _spread(dataset.patients, MOST_PANELS)
     each = max(1, min(12 if len(patients) == 1 else 4, MOST_PANELS // len(patients)))
     panels = [(patient, z) for patient in patients for z in slices_of(patient, each)]
@@ -31,28 +31,28 @@ def montage(dataset: Dataset, path: str | Path, title: str) -> None:
         for axes, (patient, z) in zip(grid, panels, strict=False):
             image, labels = dataset.images(patient)[z : z + 1], np.asarray(dataset.labels(patient)[z])
             drawing.show_image(axes, brightness(image, dataset.intensity)[0])
-            drawing.show_labels(axes, labels, fill=0.3, width=0.9)
+            drawing.show_labels(axes, labels, palette, fill=0.3, width=0.9)
             present |= drawing.labels_present(labels)
             name = Path(patient.names[z]).stem.removeprefix(patient.id).lstrip("_")
             axes.set_title(f"{_short(patient.id, 16)} · {_short(name, 12)}", loc="center", fontsize=7.5)
             axes.set_xlabel(patient.splits[z], fontsize=7.5)
         for axes in grid[len(panels) :]:
             axes.set_visible(False)
-        handles = drawing.structure_handles(present, dataset.task)
+        handles = drawing.structure_handles(palette, present)
         if handles:
-            figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
+            figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, title=palette.note)
         figure.get_layout_engine().set(w_pad=0.02, h_pad=0.03, wspace=0.0, hspace=0.02)
 
 
 def slices_of(patient: Patient, count: int) -> list[int]:
     """Return up to `count` slices, in order: evenly spread over those with the most structures of their kind."""
-    labelled = [z for z, row in enumerate(patient.class_counts) if sum(row[1:NUM_LABELS])]
+    labelled = [z for z, row in enumerate(patient.class_counts) if sum(row[1:-1])]
     if not labelled:
         return [patient.num_slices // 2]
     parts = np.array_split(np.array(labelled), min(count, len(labelled)))
 
     def richness(z: int) -> tuple[int, int]:
-        row = patient.class_counts[z][1:NUM_LABELS]
+        row = patient.class_counts[z][1:-1]
         return sum(n > 0 for n in row), sum(row)
 
     return [int(max(part, key=richness)) for part in parts]

@@ -1,4 +1,4 @@
-"""The figures: curves of a run, predictions, the batch as the network gets it, and Dice of every patient."""
+"""Figures of slices and patients: predictions, the batch as the network receives it, and the Dice of every patient."""
 
 from __future__ import annotations
 
@@ -9,55 +9,53 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from heartseg_jax.anatomy import ALL_KNOWN, FOREGROUND, HEART, IGNORED, NUM_LABELS, structures
-from heartseg_jax.evaluation.metrics import confusion, dice_from_counts
+from heartseg_jax.anatomy import IGNORED
 from heartseg_jax.figures import drawing
-from heartseg_jax.figures.curves import curves
-
-__all__ = ["Panel", "by_patient", "curves", "error_map", "inputs", "predictions"]
+from heartseg_jax.figures.drawing import Palette
 
 
 class Panel(NamedTuple):
-    """One slice to show: `image` [H, W] 0 to 1, `truth` and `prediction` labels [H, W], and the patient's merge."""
+    """One slice to show.
+
+    `image` [H, W] is 0 to 1; `truth` and `prediction` are labels [H, W] after the patient's merge; `dice` is the
+    slice's Dice by label, None where it has none.
+    """
 
     title: str
     image: np.ndarray
     truth: np.ndarray
     prediction: np.ndarray
-    merge: Sequence[int] = ALL_KNOWN
+    dice: Sequence[float | None]
 
 
-def predictions(
-    panels: Sequence[Panel], path: str | Path, *, title: str, caption: str = "", task: str = HEART.name
-) -> None:
+def predictions(panels: Sequence[Panel], path: str | Path, palette: Palette, *, title: str, caption: str = "") -> None:
     """Draw a row for each panel: image | truth | prediction | errors, with Dice and the legend.
 
-    Truth, prediction and errors are after the panel's merge. Raises ValueError if there is no panel.
+    Raises ValueError if there is no panel.
     """
     if not panels:
         raise ValueError("there is no slice to show")
-    note = textwrap.fill(caption, 130)
-    height = 2.62 * len(panels) + 1.35 + 0.17 * (note.count("\n") + 1 if note else 0)
+    note = textwrap.fill(f"{caption}; {palette.note}" if caption else palette.note, 130)
+    height = 2.62 * len(panels) + 1.35 + 0.17 * (note.count("\n") + 1)
     with drawing.canvas(path, 9.6, height) as figure:
         figure.suptitle(textwrap.fill(title, 95), x=0.01, ha="left", fontweight="bold")
         grid = figure.subplots(len(panels), 4, squeeze=False)
         for axes, head in zip(grid[0], ("image", "truth", "prediction", "errors"), strict=True):
             axes.set_title(head, loc="center")
         for row, panel in zip(grid, panels, strict=True):
-            _prediction_row(row, panel, task)
-        handles = _rows_of_four(drawing.structure_handles(task=task) + _error_handles(panels))
-        figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, title=note or None)
+            _prediction_row(row, panel, palette)
+        handles = _rows_of_four(drawing.structure_handles(palette) + _error_handles(panels))
+        figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, title=note)
         figure.get_layout_engine().set(w_pad=0.02, h_pad=0.03, wspace=0.0, hspace=0.0)
 
 
-def error_map(truth: np.ndarray, prediction: np.ndarray, merge: Sequence[int] = ALL_KNOWN) -> np.ndarray:
+def error_map(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
     """Classify pixels: 0 right or ignored, 1 false positive, 2 false negative, 3 wrong structure; uint8 [H, W]."""
-    truth, prediction, ignored = _merged(truth, merge), _merged(prediction, merge), truth == IGNORED
     found = np.zeros(truth.shape, dtype=np.uint8)
     found[(truth == 0) & (prediction != 0)] = 1
     found[(truth != 0) & (prediction == 0)] = 2
     found[(truth != 0) & (prediction != 0) & (truth != prediction)] = 3
-    found[ignored] = 0
+    found[truth == IGNORED] = 0
     return found
 
 
@@ -65,21 +63,21 @@ def inputs(
     image: np.ndarray,
     label: np.ndarray,
     path: str | Path,
+    palette: Palette,
     *,
     names: Sequence[str] = (),
     most: int = 6,
-    task: str = HEART.name,
 ) -> None:
     """Draw a batch as the network receives it, with statistics of every channel and the labels' outlines.
 
     Args:
         image: [B, H, W, C], what the first layer gets. Drawn on a scale of 0 to 1, so that a fault in the
             normalisation shows as black or white, and is named.
-        label: [B, H, W], 0..8 or 255.
+        label: [B, H, W], labels or 255.
         path: the picture to write.
+        palette: the structures and their colours.
         names: of the examples, as far as known.
-        most: so many examples are drawn; the statistics above them are of the whole batch.
-        task: what the labels stand for.
+        most: examples to draw; the statistics above them are of the whole batch.
     """
     image, label = np.asarray(image, dtype=np.float32), np.asarray(label)
     shown, channels = min(most, len(image)), image.shape[-1]
@@ -99,19 +97,20 @@ def inputs(
                 axes.set_xlabel(f"{what}\n{_statistics(image[k, ..., c])}", fontsize=7.5)
             axes = grid[-1][k]
             drawing.show_image(axes, image[k, ..., drawn[len(drawn) // 2]])
-            drawing.show_labels(axes, label[k], fill=0.0, width=1.1)
+            drawing.show_labels(axes, label[k], palette, fill=0.0, width=1.1)
             axes.set_xlabel(f"labels: {_share(label[k])}", fontsize=7.5)
-        handles = drawing.structure_handles(drawing.labels_present(label[:shown]), task)
+        handles = drawing.structure_handles(palette, drawing.labels_present(label[:shown]))
         if (label[:shown] == IGNORED).any():
             handles.append(_ignored_handle())
         if handles:
             columns = min(len(handles), 4 if shown > 3 else 3)
-            figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
+            figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, title=palette.note)
 
 
 def by_patient(
     cases: Sequence[Mapping],
     path: str | Path,
+    palette: Palette,
     *,
     title: str,
     baselines: Mapping[str, Mapping[str, float | None]] | None = None,
@@ -121,15 +120,17 @@ def by_patient(
     Args:
         cases: rows with `patient`, `structure`, `dice` (as `report.case_rows` makes them); None is not drawn.
         path: the picture to write.
+        palette: the structures and their colours.
         title: above it.
         baselines: name -> {mean_dice, ...}; None is not drawn.
     """
+    structures = palette.labels.foreground
     patients = list(dict.fromkeys(str(row["patient"]) for row in cases))
     named = len(patients) <= len(_MARKERS)
     with drawing.canvas(path, 9.6, 4.3) as figure:
         axes = figure.subplots()
         axes.set_title(textwrap.fill(title, 70), fontsize=11, fontweight="bold")
-        for at, structure in enumerate(FOREGROUND):
+        for at, structure in enumerate(structures):
             own = [r for r in cases if r["structure"] == structure.name and r["dice"] is not None]
             for row in own:
                 which = patients.index(str(row["patient"]))
@@ -139,7 +140,7 @@ def by_patient(
                     float(row["dice"]),
                     marker=_MARKERS[which] if named else "o",
                     markersize=6.5 if named else 4.5,
-                    color=drawing.colour(structure.label),
+                    color=palette.colour(structure),
                     markeredgecolor=drawing.INK,
                     markeredgewidth=0.7,
                     linestyle="none",
@@ -149,11 +150,11 @@ def by_patient(
             if own:
                 mean = sum(float(r["dice"]) for r in own) / len(own)
                 axes.hlines(mean, at - 0.34, at + 0.34, color=drawing.INK, linewidth=1.6, zorder=2)
-        axes.set_xlim(-0.6, len(FOREGROUND) - 0.4)
+        axes.set_xlim(-0.6, len(structures) - 0.4)
         axes.set_ylim(-0.02, 1.02)
         axes.set_ylabel("Dice")
-        ticks = [f"{s.short}\n{s.name.replace('_', chr(10))}" for s in FOREGROUND]
-        axes.set_xticks(range(len(FOREGROUND)), ticks)
+        ticks = [f"{s.short}\n{s.name.replace('_', chr(10))}" for s in structures]
+        axes.set_xticks(range(len(structures)), ticks)
         axes.grid(False, axis="x")
         handles = _patient_handles(patients, named) + _baseline_lines(axes, baselines or {})
         figure.legend(handles=handles, loc="outside right center", frameon=False)
@@ -162,24 +163,23 @@ def by_patient(
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 
 
-def _prediction_row(row, panel: Panel, task: str) -> None:
-    truth, prediction = _merged(panel.truth, panel.merge), _merged(panel.prediction, panel.merge)
+def _prediction_row(row, panel: Panel, palette: Palette) -> None:
+    truth, prediction = panel.truth, panel.prediction
     for axes in row[:3]:
         drawing.show_image(axes, panel.image)
     # Dimmed, so that the errors are what is seen.
     drawing.show_image(row[3], panel.image * 0.6)
     row[0].set_ylabel(textwrap.fill(panel.title, 30), fontsize=8.5)
-    drawing.show_labels(row[1], truth)
-    drawing.show_labels(row[2], np.where(truth == IGNORED, IGNORED, prediction))
-    errors = error_map(panel.truth, panel.prediction, panel.merge)
+    drawing.show_labels(row[1], truth, palette)
+    drawing.show_labels(row[2], np.where(truth == IGNORED, IGNORED, prediction), palette)
+    errors = error_map(truth, prediction)
     paint = np.zeros((*errors.shape, 4))
     for code, (_, rgb, _) in enumerate(drawing.ERRORS, start=1):
         paint[errors == code] = (*_rgb(rgb), 0.95)
     row[3].imshow(paint, interpolation="nearest")
     drawing.show_ignored(row[3], truth)
 
-    dice = dice_from_counts(confusion(panel.truth, panel.prediction, panel.merge))
-    each = [(s.short, value) for s in structures(task) if (value := dice[s.label]) is not None]
+    each = [(s.short, value) for s in palette.labels.foreground if (value := panel.dice[s.label]) is not None]
     mean = sum(v for _, v in each) / len(each) if each else None
     words = "nothing to score" if mean is None else f"mean Dice {mean:.2f} in this slice"
     if truth.any() and not prediction.any():
@@ -192,12 +192,6 @@ def _pairs(each: Sequence[tuple[str, float]]) -> str:
     words = [f"{short} {value:.2f}" for short, value in each]
     half = (len(words) + 1) // 2 if len(words) > 4 else len(words)
     return "\n".join("  ".join(part) for part in (words[:half], words[half:]) if part)
-
-
-def _merged(labels: np.ndarray, merge: Sequence[int]) -> np.ndarray:
-    table = np.arange(256, dtype=np.uint8)
-    table[:NUM_LABELS] = merge
-    return table[np.asarray(labels).astype(np.uint8)]
 
 
 def _rgb(code: str) -> tuple[float, ...]:

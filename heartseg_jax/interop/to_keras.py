@@ -153,8 +153,9 @@ def _build(
             x = build.add("Concatenate", [x, skips[level]], 2 * filters, {"axis": -1})
             path = ("decoder", f"stage{level + 1}", "block")
             x = block(x, path, filters, model.norm == "batch", model.dropout)
-        x = conv(x, _at(params, ("head",)), model.num_classes, 1)
-        x = build.add("Activation", [x], model.num_classes, {"activation": "softmax"})
+        head = _at(params, ("head",))
+        x = conv(x, head, len(head["bias"]), 1)
+        x = build.add("Activation", [x], len(head["bias"]), {"activation": "softmax"})
     except KeyError as error:
         raise UserError(f"the checkpoint lacks {error} of the network that its config describes") from error
     config = {

@@ -147,7 +147,9 @@ def _baselines(dataset: Dataset, jobs: Sequence[Job], split: str, count: int) ->
                 for name, labels in predictions.items():
                     if labels is not None:
                         key = (name, patient.id)
-                        pooled[key] = pooled.get(key, 0) + metrics.confusion(truth, labels, patient.merge)
+                        pooled[key] = pooled.get(key, 0) + metrics.confusion(
+                            truth, labels, dataset.label_set, patient.merge
+                        )
         for (name, identity), counts in pooled.items():
             found.setdefault(name, {}).setdefault(identity, []).append(mean_dice(counts))
     return {name: {p: _mean(values) for p, values in by.items()} for name, by in found.items()}

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from ml_collections import FrozenConfigDict
 
+from heartseg_jax.anatomy import LABEL_SETS
 from heartseg_jax.data import pipeline
 from heartseg_jax.data.dataset.write import Dataset
 from heartseg_jax.evaluation import metrics
@@ -30,7 +31,7 @@ def program_of(config: FrozenConfigDict, rate: float | None = None) -> Program:
         train = FrozenConfigDict({**dict(train.items()), "learning_rate": rate})
     planned = phases.plan(config.transfer, config.model.levels, train.steps)
     return Program(
-        build_model(config.model),
+        build_model(config.model, LABEL_SETS[config.data.task]),
         train,
         PRESETS[config.data.augment],
         planned,
@@ -98,7 +99,7 @@ def result_of(job: Job, fold: Fold, program: Program, replica: Replica, outcome:
         for found in predict_split(probabilities, replica.unseen, program.batch_size):
             patient = dataset.patients[found.patient]
             truth = np.asarray(dataset.labels(patient)[found.slices])
-            counts = metrics.confusion(truth, found.labels, patient.merge)
+            counts = metrics.confusion(truth, found.labels, dataset.label_set, patient.merge)
             patients[patient.id] = counts.tolist()
             predicted += int(counts[:, 1:].sum())
             true += int(counts[1:].sum())

@@ -7,17 +7,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from heartseg_jax.anatomy import LabelSet
 from heartseg_jax.models.unet import UNet
 
 Batch = dict[str, jax.Array]
 
 
-def build_model(model: Any) -> UNet:
-    """Return the network of a config's `model` group."""
+def build_model(model: Any, labels: LabelSet) -> UNet:
+    """Return the network of a config's `model` group, with a channel for each class of `labels`."""
     return UNet(
         width=model.width,
         levels=model.levels,
-        num_classes=model.num_classes,
+        num_classes=labels.num_classes,
         norm=model.norm,
         batch_norm_momentum=model.batch_norm_momentum,
         dropout=model.dropout,

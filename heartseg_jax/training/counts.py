@@ -13,8 +13,8 @@ def merged_argmax(logits: jax.Array, merge: jax.Array) -> jax.Array:
     """The most probable label where channels that count as one have their probabilities summed.
 
     Args:
-        logits: [B, H, W, 9].
-        merge: [B, 9] int32.
+        logits: [B, H, W, C].
+        merge: [B, C] int32.
 
     Returns:
         [B, H, W] int32; only labels that stand by themselves (`merge[k] == k`) occur.
@@ -32,13 +32,13 @@ def confusion_counts(logits: jax.Array, label: jax.Array, merge: jax.Array, mask
     """Pixels by truth (rows) and prediction (columns), both merged; ignored pixels and padding are left out.
 
     Args:
-        logits: [B, H, W, 9].
-        label: [B, H, W] int32, 0..8 or 255.
-        merge: [B, 9] int32.
+        logits: [B, H, W, C].
+        label: [B, H, W] int32, 0 to C - 1 or 255.
+        merge: [B, C] int32.
         mask: [B], 1 for a real example.
 
     Returns:
-        [9, 9] int32, exact up to 2^31 pixels.
+        [C, C] int32, exact up to 2^31 pixels.
     """
     num_classes = logits.shape[-1]
     target, valid = merged_truth(label, merge, mask)
@@ -51,9 +51,9 @@ def pixel_shares(logits: jax.Array, label: jax.Array, merge: jax.Array, mask: ja
     """What a training step tells of its batch beside the loss, as shares of the pixels that count.
 
     Args:
-        logits: [B, H, W, 9].
-        label: [B, H, W] int32, 0..8 or 255.
-        merge: [B, 9] int32.
+        logits: [B, H, W, C].
+        label: [B, H, W] int32, 0 to C - 1 or 255.
+        merge: [B, C] int32.
         mask: [B], 1 for a real example.
 
     Returns:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from heartseg_jax.anatomy import NUM_LABELS
+from heartseg_jax.anatomy import IGNORED
 from heartseg_jax.data.dataset.write import Dataset
 from heartseg_jax.findings import apply_policy
 from heartseg_jax.training import guards
@@ -19,14 +19,17 @@ def inspect_data(dataset: Dataset, policy: Any) -> list[str]:
 
     Every label of every patient is read; of the images, slices evenly spaced through each patient.
     """
-    warnings = []
+    warnings: list[str] = []
+    label_set = dataset.label_set
     for patient in dataset.patients:
         labels = dataset.labels(patient)
         for plane in labels:
             # A slice at a time: the counts tell at once whether a value is out of range.
             counts = np.bincount(np.asarray(plane).ravel(), minlength=256)
-            if counts[NUM_LABELS:255].any():
-                warnings += apply_policy(guards.check_labels(f"patient {patient.id}", np.asarray(labels)), policy)
+            if counts[label_set.num_classes : IGNORED].any():
+                warnings += apply_policy(
+                    guards.check_labels(f"patient {patient.id}", np.asarray(labels), label_set), policy
+                )
                 break
         images = dataset.images(patient)
         chosen = np.unique(np.linspace(0, len(images) - 1, MAX_IMAGES_LOOKED_AT).round().astype(int))
@@ -37,5 +40,5 @@ def inspect_data(dataset: Dataset, policy: Any) -> list[str]:
         [np.sum([c for c, s in zip(p.class_counts, p.splits, strict=True) if s == "train"], axis=0) for p in training]
     )
     return warnings + apply_policy(
-        guards.check_known_structures(counts, [p.merge for p in training], dataset.task), policy
+        guards.check_known_structures(counts, [p.merge for p in training], label_set), policy
     )

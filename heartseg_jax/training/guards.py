@@ -12,19 +12,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from heartseg_jax.anatomy import HEART, IGNORED, NUM_LABELS, structures
+from heartseg_jax.anatomy import IGNORED, LabelSet
 from heartseg_jax.findings import REFUSE, Finding
 from heartseg_jax.imaging import hu_checks
 
 
-def check_labels(where: str, labels: np.ndarray) -> list[Finding]:
-    """Find label values other than 0..8 and 255 in `labels` (any shape, integer).
+def check_labels(where: str, values: np.ndarray, labels: LabelSet) -> list[Finding]:
+    """Find `values` (label maps of any shape, integer) that are neither a class's label nor 255.
 
     They must be caught on the host: optax gives NaN for a label too large, and a cast to a small type
     turns -1 into the last class without a word.
     """
-    values, counts = np.unique(labels, return_counts=True)
-    wrong = [(int(v), int(n)) for v, n in zip(values, counts, strict=True) if not (0 <= v < NUM_LABELS or v == IGNORED)]
+    found, counts, classes = *np.unique(values, return_counts=True), labels.num_classes
+    wrong = [(int(v), int(n)) for v, n in zip(found, counts, strict=True) if not (0 <= v < classes or v == IGNORED)]
     if not wrong:
         return []
     listed = ", ".join(f"{value} ({count} pixels)" for value, count in wrong[:5])
@@ -32,7 +32,7 @@ def check_labels(where: str, labels: np.ndarray) -> list[Finding]:
         Finding(
             REFUSE,
             "labels",
-            f"{where} has label values out of range: {listed}; allowed are 0 to {NUM_LABELS - 1} and {IGNORED}",
+            f"{where} has label values out of range: {listed}; allowed are 0 to {classes - 1} and {IGNORED}",
             cause="masks numbered another way (shifted by one, or grey levels taken for labels)",
             fix="prepare the dataset again with the palette of its masks (prepare --colours=map.json)",
         )
@@ -51,15 +51,15 @@ def check_images(where: str, images: np.ndarray, intensity: str) -> list[Finding
 
 
 def check_known_structures(
-    class_counts: np.ndarray, merges: Sequence[Sequence[int]], task: str = HEART.name
+    class_counts: np.ndarray, merges: Sequence[Sequence[int]], labels: LabelSet
 ) -> list[Finding]:
     """Find structures that a source claims to know but that no training slice holds.
 
-    `class_counts` is `[patients, 10]` pixels of the training slices by label 0..8 and ignored; `merges` has
-    nine labels a patient; `task` says what the labels stand for.
+    `class_counts` is `[patients, classes + 1]` pixels of the training slices by label, the ignored ones last; `merges`
+    has one merge per patient.
     """
     totals = class_counts.sum(axis=0)
-    if totals[1:NUM_LABELS].sum() == 0:
+    if totals[1:-1].sum() == 0:
         return [
             Finding(
                 REFUSE,
@@ -70,7 +70,7 @@ def check_known_structures(
             )
         ]
     missing = [
-        s.name for s in structures(task) if totals[s.label] == 0 and any(merge[s.label] == s.label for merge in merges)
+        s.name for s in labels.foreground if totals[s.label] == 0 and any(merge[s.label] == s.label for merge in merges)
     ]
     if not missing:
         return []

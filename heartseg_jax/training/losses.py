@@ -1,7 +1,7 @@
 """The loss: batch Dice + cross-entropy over merged labels. Pure functions of arrays; counts are in `counts.py`.
 
-Labels must be 0..8 or 255: a label out of range cannot be seen under `jit` (indexing clamps it), so the host
-checks them before any cast.
+Labels must be below the number of classes C, or 255: a label out of range cannot be seen under `jit` (indexing
+clamps it), so the host checks them before any cast.
 """
 
 import jax
@@ -14,12 +14,12 @@ def merged_truth(label: jax.Array, merge: jax.Array, mask: jax.Array) -> tuple[j
     """What each pixel counts as, and whether it counts at all.
 
     Args:
-        label: [B, H, W] int32, 0..8 or 255.
-        merge: [B, 9] int32; channel c counts as `merge[b, c]`.
+        label: [B, H, W] int32, 0 to C - 1 or 255.
+        merge: [B, C] int32; channel c counts as `merge[b, c]`.
         mask: [B], 1 for a real example.
 
     Returns:
-        (target [B, H, W] int32 in 0..8, valid [B, H, W] bool). Where not valid the target is background's.
+        (target [B, H, W] int32 in 0 to C - 1, valid [B, H, W] bool). Where not valid the target is background's.
     """
     ignored = label == IGNORED
     valid = ~ignored & (mask > 0)[:, None, None]
@@ -52,9 +52,9 @@ def segmentation_loss(
     does not know class k (`merge[k] != k`) adds nothing to it.
 
     Args:
-        logits: [B, H, W, 9].
-        label: [B, H, W] int32, 0..8 or 255 (ignored).
-        merge: [B, 9] int32, as `anatomy.check_merge` accepts it.
+        logits: [B, H, W, C].
+        label: [B, H, W] int32, 0 to C - 1 or 255 (ignored).
+        merge: [B, C] int32, as `LabelSet.check_merge` accepts it.
         mask: [B], 1 for a real example, 0 for padding.
         dice_weight: factor of the Dice term.
         cross_entropy_weight: factor of the cross-entropy.
@@ -85,7 +85,7 @@ def _batch_dice_loss(
     # q_k is only ever multiplied by t_k where k is the target, and there it is exp(log_q).
     intersection = jnp.sum(jnp.where(truth, jnp.exp(log_q)[..., None], 0.0), axis=(0, 1, 2))
     true_pixels = jnp.sum(truth, axis=(0, 1, 2), dtype=jnp.float32)
-    # Merging commutes with the sum over pixels, so it is done on [B, 9] and not on every pixel. A class that
+    # Merging commutes with the sum over pixels, so it is done on [B, C] and not on every pixel. A class that
     # the source does not know receives nothing here, since no channel counts as it.
     by_channel = jnp.sum(jnp.where(valid[..., None], jnp.exp(log_probabilities), 0.0), axis=(1, 2))
     counts_as = merge[:, :, None] == classes

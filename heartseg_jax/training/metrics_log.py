@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from heartseg_jax.anatomy import HEART, NUM_LABELS, structures
+from heartseg_jax.anatomy import LabelSet
 from heartseg_jax.evaluation import metrics
 from heartseg_jax.findings import Finding, apply_policy
 from heartseg_jax.training import guards
@@ -22,22 +22,22 @@ class Ledger:
     """Takes each step's metrics (device arrays), reads them a step late, and makes rows of them.
 
     `tag` is 'val' where validation patients are watched, 'fit' where training slices stand in for them; the rows have
-    a Dice for each structure of `task`.
+    a Dice for each structure of `labels`.
     """
 
     def __init__(
         self,
         policy: Any,
         *,
+        labels: LabelSet,
         tag: str,
         batch_size: int,
         per_epoch: int,
         write: Callable[[Row], None],
         tell: Callable[[str], None],
-        task: str = HEART.name,
     ):
         self._policy, self._tag, self._batch_size, self._per_epoch = policy, tag, batch_size, per_epoch
-        self._write, self._tell, self._structures = write, tell, structures(task)
+        self._write, self._tell, self._labels = write, tell, labels
         self._pending: tuple[int, Mapping[str, jax.Array]] | None = None
         self._read: list[dict[str, float]] = []
         self._divergence, self._collapse = guards.Divergence(), guards.Collapse()
@@ -98,22 +98,16 @@ class Ledger:
     def look(self, step: int, loss: float, confusions: Mapping[int, np.ndarray]) -> Row:
         """Return the row of an evaluation; the collapse guard sees it.
 
-        `confusions` has a matrix `[9, 9]` (truth x prediction) for each patient; Dice is the mean over the
-        patients for each structure, then over the structures.
+        `confusions` has a matrix `[classes, classes]` (truth x prediction) per patient; Dice as in `metrics.mean_dice`.
         """
-        counts = sum(confusions.values(), np.zeros((NUM_LABELS, NUM_LABELS), np.int64))
+        counts = sum(confusions.values(), np.zeros((self._labels.num_classes,) * 2, np.int64))
         total = max(int(counts.sum()), 1)
         accuracy = float(np.trace(counts)) / total
-        dice = [metrics.dice_from_counts(c) for c in confusions.values()]
         row: Row = {f"{self._tag}/loss": _finite(loss), f"{self._tag}/pixel_accuracy": accuracy}
         row[f"{self._tag}/all_background_accuracy"] = float(counts[0].sum()) / total
-        means = {}
-        for structure in self._structures:
-            known = [value for d in dice if (value := d[structure.label]) is not None]
-            means[structure.name] = math.fsum(known) / len(known) if known else None
-            row[f"{self._tag}/dice/{structure.name}"] = means[structure.name]
-        scored = [m for m in means.values() if m is not None]
-        row[f"{self._tag}/dice/mean"] = math.fsum(scored) / len(scored) if scored else None
+        dice = metrics.dice_by_structure(list(confusions.values()), self._labels)
+        row |= {f"{self._tag}/dice/{name}": value for name, value in dice.items()}
+        row[f"{self._tag}/dice/mean"] = metrics.mean_dice(list(confusions.values()), self._labels)
         predicted, true = float(counts[:, 1:].sum()) / total, float(counts[1:].sum()) / total
         row[f"{self._tag}/foreground_fraction"] = predicted
         self._collapse = self._collapse.feed(predicted, true, self._policy.collapse_share)

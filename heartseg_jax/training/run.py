@@ -80,7 +80,7 @@ def open_run(config: Any, folder: runs.Workdir) -> Run:
         "view": dict(pipeline.as_contract(view)),
         "dataset": str(dataset.path.absolute()),
         "dataset_identity": dataset_identity(dataset),
-        "task": dataset.task,
+        "task": dataset.label_set.name,
         "per_epoch": per_epoch,
     }
     names = ", ".join(

@@ -15,6 +15,8 @@ from heartseg_jax.data import pipeline
 from heartseg_jax.evaluation import report
 from heartseg_jax.evaluation.score_split import score_split
 from heartseg_jax.figures import slices
+from heartseg_jax.figures.curves import curves
+from heartseg_jax.figures.drawing import Palette
 from heartseg_jax.files import write_text
 from heartseg_jax.findings import apply_policy
 from heartseg_jax.inference.predictor import make_probabilities
@@ -45,7 +47,7 @@ def train(config: Any, path: Path, argv: list[str], *, as_control: bool = False)
 
         # Act 2: the model, on one of three rungs: its own last checkpoint, weights from elsewhere, or fresh ones.
         mesh = steps.data_mesh(config.data.batch_size)
-        model = build_model(config.model)
+        model = build_model(config.model, run.dataset.label_set)
         root = jax.random.key(config.seed)
         batches = pipeline.train_batches(
             run.examples, config.seed, config.data.batch_size, run.total_steps, config.data.threads
@@ -73,7 +75,7 @@ def train(config: Any, path: Path, argv: list[str], *, as_control: bool = False)
             summary = report.with_controls(summary, control.scores(path, summary["split"], int(state.step)))
             report.write_summary(folder.evaluation / "summary.json", summary)
         if not as_control:
-            print(report.table(summary))
+            print(report.table(summary, run.dataset.label_set))
         shares = summary["foreground_fraction"]
         found = guards.check_black(f"{summary['split']} patients", shares["prediction"], shares["truth"])
         for warning in apply_policy(found, config.guards):
@@ -102,7 +104,7 @@ def _loop(
         per_epoch=run.per_epoch,
         write=lambda row: runs.append_metrics(run.folder, row),
         tell=say,
-        task=run.dataset.task,
+        labels=run.dataset.label_set,
     )
     ledger.recall(runs.read_metrics(run.folder))
     eval_step = steps.make_eval_step(model, config.train)
@@ -197,16 +199,22 @@ def _finish(run: Run, model: Any, state: steps.TrainState) -> dict[str, Any]:
         rows = runs.read_metrics(run.folder)
         black = next((row[key] for row in rows if (key := f"{run.tag}/all_background_accuracy") in row), None)
         path = run.folder.figures / "curves.png"
-        bounds = [(phase.first, f"phase {n}") for n, phase in enumerate(run.phases, 1)] if len(run.phases) > 1 else []
-        slices.curves(
+        bounds = (
+            [(phase.first + 1, f"phase {n}") for n, phase in enumerate(run.phases, 1)] if len(run.phases) > 1 else []
+        )
+        curves(
             rows,
             path,
             title=run.folder.path.name,
             background_accuracy=black,
             phase_boundaries=bounds,
-            task=run.dataset.task,
+            palette=_palette(run),
         )
     return summary
+
+
+def _palette(run: Run) -> Palette:
+    return Palette(run.dataset.label_set, run.config.log.get("colours", "display"))
 
 
 def _draw_inputs(run: Run, root: jax.Array) -> None:
@@ -218,5 +226,10 @@ def _draw_inputs(run: Run, root: jax.Array) -> None:
     image, label = jax.jit(lambda batch: steps.prepare_inputs(batch, key, settings))(batch)
     places = [run.examples.index[n] for n in numbers[:8]]
     names = [run.dataset.patients[p].names[z] for p, z in places]
-    path, task = run.folder.figures / "inputs.png", run.dataset.task
-    slices.inputs(np.asarray(image)[:8], np.asarray(label)[:8], path, names=names, task=task)
+    slices.inputs(
+        np.asarray(image)[:8],
+        np.asarray(label)[:8],
+        run.folder.figures / "inputs.png",
+        _palette(run),
+        names=names,
+    )

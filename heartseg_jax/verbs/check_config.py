@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from heartseg_jax.anatomy import LABEL_SETS, LabelSet
 from heartseg_jax.config import load
 from heartseg_jax.models import cost, registry
 
@@ -41,8 +42,9 @@ def check_config(name: str, config: Any, *, as_json: bool = False) -> dict[str, 
     fixed. `flops_per_image` is the forward pass; a training step costs about three times as much an image.
     """
     model, size, channels = config.model, config.data.size, 3
-    shape = {"width": model.width, "levels": model.levels, "num_classes": model.num_classes, "norm": model.norm}
-    tree = _shapes(model, size)
+    labels = LABEL_SETS[config.data.task]
+    shape = {"width": model.width, "levels": model.levels, "num_classes": labels.num_classes, "norm": model.norm}
+    tree = _shapes(model, labels, size)
     counts = {kind: _count(tree.get(kind, {})) for kind in ("params", "batch_stats")}
     field = cost.receptive_field(model.levels)
     found = {
@@ -64,10 +66,10 @@ def check_config(name: str, config: Any, *, as_json: bool = False) -> dict[str, 
     return found
 
 
-def _shapes(model: Any, size: int) -> dict[str, Any]:
+def _shapes(model: Any, labels: LabelSet, size: int) -> dict[str, Any]:
     """Return the model's variables as shapes, without computing anything."""
     image = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
-    init = lambda key, image: registry.build_model(model).init(key, image, train=False)  # noqa: E731
+    init = lambda key, image: registry.build_model(model, labels).init(key, image, train=False)  # noqa: E731
     return jax.eval_shape(init, jax.random.key(0), image)
 
 

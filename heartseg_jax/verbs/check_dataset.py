@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from heartseg_jax import findings, progress
-from heartseg_jax.anatomy import NUM_LABELS, structures
 from heartseg_jax.data.audit.audit import Audit, PatientAudit, as_record, audit
 from heartseg_jax.data.dataset.describe import count_table, counts_of
 from heartseg_jax.data.dataset.records import Dataset
@@ -45,7 +44,7 @@ def check_dataset(path: Path, picture: Path | None = None, *, as_json: bool = Fa
     }
     # The verdict first: a picture that cannot be drawn or written must not cost it.
     print(json.dumps(record) if as_json else _page(dataset, found, verdict, place))
-    montage(dataset, place, f"{path.name}: {verdict}")
+    montage(dataset, place, f"{path.name}: {verdict}", "display")
     findings.raise_refused(str(path), found.findings)
     return record
 
@@ -55,7 +54,7 @@ def _counts(dataset: Dataset) -> dict[str, dict[str, dict[str, int]]]:
     return {
         split: {
             s.name: {"pixels": int(rows[:, s.label].sum()), "slices": int((rows[:, s.label] > 0).sum())}
-            for s in structures(dataset.task)
+            for s in dataset.label_set.foreground
         }
         for split, rows in counts.items()
     }
@@ -80,7 +79,7 @@ def _page(dataset: Dataset, found: Audit, verdict: str, picture: Path) -> str:
 
 def _rows(dataset: Dataset, patients: Sequence[PatientAudit]) -> list[str]:
     """Return the table of patients: pixels by structure in thousands, and what their values look like."""
-    own = structures(dataset.task)
+    own = dataset.label_set.foreground
     width = max(7, *(len(row.id) for row in patients[:MOST_ROWS]))
     unit = "HU" if dataset.intensity == "HU" else "of 255"
     head = f"{'patient':<{width}} {'split':<10} slices empty " + "".join(f"{s.short:>7}" for s in own)
@@ -90,7 +89,7 @@ def _rows(dataset: Dataset, patients: Sequence[PatientAudit]) -> list[str]:
         blood = "-" if row.blood is None else f"{row.blood:.0f}"
         lines.append(
             f"{row.id:<{width}} {row.splits[0] if len(row.splits) == 1 else 'all':<10} {row.slices:>6} "
-            f"{row.slices_without_labels:>5} {cells}{row.pixels[NUM_LABELS] / 1000:>8.1f}{row.low:>6.0f}{blood:>6}"
+            f"{row.slices_without_labels:>5} {cells}{row.pixels[-1] / 1000:>8.1f}{row.low:>6.0f}{blood:>6}"
             f"{row.high:>6.0f}"
         )
     return lines + ([f"and {len(patients) - MOST_ROWS} more: --json"] if len(patients) > MOST_ROWS else [])

@@ -45,10 +45,10 @@ def evaluate(
     view = from_contract(contract["view"])
     dataset = read_dataset(data) if data else _own_dataset(contract, config, path)
     task = contract.get("task", HEART.name)  # runs from before there were others lack it
-    if dataset.task != task:
+    if dataset.label_set.name != task:
         raise UserError(
-            f"the model in {path} was trained on the task '{task}', {dataset.path} is of the task '{dataset.task}'; "
-            f"give --data=DATASET of the task '{task}'"
+            f"the model in {path} was trained on the task '{task}', {dataset.path} is of the task "
+            f"'{dataset.label_set.name}'; give --data=DATASET of the task '{task}'"
         )
     if split not in (None, "all", *SPLITS):
         raise UserError(f"--split must be one of all, {', '.join(SPLITS)}, not '{split}'")
@@ -76,7 +76,7 @@ def evaluate(
         dataset, name = dataclasses.replace(dataset, patients=everybody), "test"
     if not dataset.examples(name):
         raise UserError(f"{dataset.path} has no {name} patients; choose another --split")
-    model = build_model(config.model)
+    model = build_model(config.model, dataset.label_set)
     arrays = store.restore_arrays(step)
     store.close()
     summary = score_split(
@@ -94,7 +94,7 @@ def evaluate(
     if not data and (beside := control.scores(path, summary["split"], step)):
         summary = report.with_controls(summary, beside)
         report.write_summary(output / "summary.json", summary)
-    print(report.table(summary))
+    print(report.table(summary, dataset.label_set))
     return summary
 
 

@@ -17,7 +17,7 @@ from absl.flags import (
 )
 
 from heartseg_jax import progress
-from heartseg_jax.anatomy import check_merge
+from heartseg_jax.anatomy import HEART
 from heartseg_jax.config import load
 from heartseg_jax.config.flags import define_config, given
 from heartseg_jax.data.dataset.describe import describe
@@ -211,7 +211,7 @@ def _merge(flags: Mapping[str, Any]) -> tuple[int, ...] | None:
     if "merge" not in flags:
         return None
     try:
-        return check_merge([int(word) for word in flags["merge"]])
+        return HEART.check_merge([int(word) for word in flags["merge"]])
     except ValueError as error:
         raise UserError(f"--merge: {error}") from None
 

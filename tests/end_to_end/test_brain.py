@@ -162,12 +162,12 @@ def test_a_dataset_says_its_task_and_one_without_is_of_the_heart(brain, hearts, 
     index = hearts / "dataset.json"
     record = json.loads(index.read_text())
     assert record["task"] == "heart"
-    assert read_dataset(brain).task == "tumour"
+    assert read_dataset(brain).label_set.name == "tumour"
     moved = write_tiny(tmp_path / "old").path
     record = json.loads((moved / "dataset.json").read_text())
     del record["task"]
     (moved / "dataset.json").write_text(json.dumps(record))
-    assert read_dataset(moved).task == "heart"
+    assert read_dataset(moved).label_set.name == "heart"
     (moved / "dataset.json").write_text(json.dumps({**record, "task": "liver"}))
     with pytest.raises(main.UserError, match="its task 'liver' is none of heart, tumour"):
         read_dataset(moved)

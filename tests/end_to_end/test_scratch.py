@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from heartseg_jax.anatomy import HEART
 from heartseg_jax.config import load
 from heartseg_jax.models.registry import build_model
 from heartseg_jax.preprocess.augment import PRESETS
@@ -14,7 +15,7 @@ from heartseg_jax.training.phases import plan
 @pytest.mark.slow
 def test_one_step_at_512():
     _, config = load.load("configs/scratch.py")
-    model = build_model(config.model)
+    model = build_model(config.model, HEART)
     tx, train_step = steps.compiled_phase(
         model, config.train, PRESETS[config.data.augment], plan(config.transfer, config.model.levels, 100)[0], 100, 0
     )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from heartseg_jax.anatomy import ALL_KNOWN
+from heartseg_jax.anatomy import HEART
 from heartseg_jax.data.dataset.records import Dataset, Patient, count_classes, with_test_patients
 from heartseg_jax.evaluation.baselines import NAMES, baseline_scores, learn, predict_patient, thumbnail
 
@@ -18,12 +18,12 @@ def dataset_of(folder, arrays, splits, merges=None):
         np.save(folder / f"{name}.images.npy", images)
         np.save(folder / f"{name}.labels.npy", labels)
         where = (splits[name],) * len(images) if isinstance(splits[name], str) else splits[name]
-        counts = count_classes(labels)
+        counts = count_classes(labels, 9, "the labels")
         names = tuple(f"{name}_{z}" for z in range(len(images)))
-        merge = (merges or {}).get(name, ALL_KNOWN)
+        merge = (merges or {}).get(name, HEART.all_known)
         patients.append(Patient(name, None, False, merge, counts, names, where, {}))
     height, width = images.shape[1:]
-    return Dataset(folder, "uint8", height, width, "patient", {}, tuple(patients))
+    return Dataset(folder, "uint8", height, width, "patient", {}, tuple(patients), HEART)
 
 
 RAMP = np.tile(np.arange(8, dtype=np.uint8) * 20, (6, 1))

@@ -6,22 +6,27 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap
 
-from heartseg_jax.anatomy import ALL_KNOWN, FOREGROUND, NUM_LABELS
-from heartseg_jax.evaluation.metrics import (
-    bootstrap_mean_dice,
-    confusion,
-    dice_from_counts,
-    iou_from_counts,
-    pixel_accuracy,
-    score_patient,
-    summarise,
-)
+from heartseg_jax.anatomy import HEART
+from heartseg_jax.evaluation import metrics
+from heartseg_jax.evaluation.metrics import bootstrap_mean_dice, dice_from_counts, iou_from_counts, pixel_accuracy
 
 CAVA_IN_ATRIUM = (0, 1, 2, 3, 4, 5, 6, 7, 4)
 NO_CAVA = (0, 1, 2, 3, 4, 5, 6, 7, 0)
 
 TRUTH = np.array([[[0, 0, 3, 3], [0, 255, 3, 3], [4, 4, 8, 0]]], dtype=np.uint8)
 GUESS = np.array([[[0, 3, 3, 3], [0, 7, 3, 0], [4, 8, 8, 0]]], dtype=np.uint8)
+
+
+def confusion(truth, guess, merge=HEART.all_known):
+    return metrics.confusion(truth, guess, HEART, merge)
+
+
+def score_patient(truth, guess, merge=HEART.all_known, *rest, **more):
+    return metrics.score_patient(truth, guess, HEART, merge, *rest, **more)
+
+
+def summarise(scores):
+    return metrics.summarise(scores, HEART)
 
 
 def patient(dices):
@@ -80,7 +85,7 @@ def test_both_empty_is_not_counted_and_one_empty_is_a_miss():
     truth, guess = np.zeros((2, 3, 4), dtype=np.uint8), np.zeros((2, 3, 4), dtype=np.uint8)
     truth[0, 0, :2] = 2
     guess[1, 1, 1] = 5
-    score = score_patient(truth, guess, ALL_KNOWN, (5.0, 2.0, 1.0), contiguous=True).structures
+    score = score_patient(truth, guess, HEART.all_known, (5.0, 2.0, 1.0), contiguous=True).structures
     diagonal = math.sqrt(10.0**2 + 6.0**2 + 4.0**2)
     lost, invented, absent = score["left_atrium"], score["right_ventricle"], score["vena_cava"]
     assert (lost.dice, lost.iou, lost.nsd_2mm, lost.missed) == (0.0, 0.0, 0.0, True)
@@ -120,15 +125,15 @@ def test_distances_and_volumes_need_a_volume():
     truth, guess = np.zeros((3, 8, 8), dtype=np.uint8), np.zeros((3, 8, 8), dtype=np.uint8)
     truth[:, 2:5, 2:5], guess[:, 2:5, 3:6] = 1, 1
     for spacing, contiguous in ((None, True), ((2.0, 1.0, 1.0), False), (None, False)):
-        score = score_patient(truth, guess, ALL_KNOWN, spacing, contiguous).structures["ascending_aorta"]
+        score = score_patient(truth, guess, HEART.all_known, spacing, contiguous).structures["ascending_aorta"]
         assert score.dice == pytest.approx(2 / 3)
         assert score[2:6] == (None,) * 4
-    score = score_patient(truth, guess, ALL_KNOWN, (2.0, 1.0, 1.0), True).structures["ascending_aorta"]
+    score = score_patient(truth, guess, HEART.all_known, (2.0, 1.0, 1.0), True).structures["ascending_aorta"]
     assert score.hd95_mm == pytest.approx(1.0)
     assert 0 < score.assd_mm < 1
     assert score.nsd_2mm == 1.0
     assert score.volume_bias_ml == 0.0
-    quick = score_patient(truth, guess, ALL_KNOWN, (2.0, 1.0, 1.0), True, distances=False)
+    quick = score_patient(truth, guess, HEART.all_known, (2.0, 1.0, 1.0), True, distances=False)
     assert quick.structures["ascending_aorta"].dice == score.dice
     assert quick.structures["ascending_aorta"].hd95_mm is None
     assert quick.structures["left_atrium"].dice is None
@@ -139,7 +144,7 @@ def test_ignored_voxels_are_no_surface():
     truth[0, 2:4, 2:6] = guess[0, 2:4, 2:6] = 3
     guess[0, :, 20:] = 3
     truth[0, :, 20:] = 255
-    score = score_patient(truth, guess, ALL_KNOWN, (1.0, 1.0, 1.0), True).structures["left_ventricle"]
+    score = score_patient(truth, guess, HEART.all_known, (1.0, 1.0, 1.0), True).structures["left_ventricle"]
     assert (score.dice, score.hd95_mm, score.assd_mm, score.nsd_2mm) == (1.0, 0.0, 0.0, 1.0)
     assert score.predicted_voxels == 8
 
@@ -232,5 +237,5 @@ def test_interval_leaves_out_what_a_draw_does_not_have():
 
 def test_all_eight_structures_are_always_there():
     summary = summarise({"a": score_patient(TRUTH, GUESS)})
-    assert list(summary["structures"]) == [s.name for s in FOREGROUND]
-    assert len(FOREGROUND) == NUM_LABELS - 1
+    assert list(summary["structures"]) == [s.name for s in HEART.foreground]
+    assert len(HEART.foreground) == HEART.num_classes - 1

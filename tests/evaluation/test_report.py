@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from heartseg_jax.anatomy import ALL_KNOWN, NAMES
+from heartseg_jax.anatomy import HEART
 from heartseg_jax.evaluation import report
 from heartseg_jax.evaluation.metrics import score_patient
 
@@ -38,15 +38,19 @@ BASELINES = {
 }
 
 
-def scores(merge=ALL_KNOWN, collapsed=False, patients=("1001", "1002")):
+def table(made):
+    return report.table(made, HEART)
+
+
+def scores(merge=HEART.all_known, collapsed=False, patients=("1001", "1002")):
     truth = np.zeros((3, 12, 12), dtype=np.uint8)
     truth[:, 2:6, 2:6], truth[:, 7:10, 7:10], truth[:, 7:10, 2:4] = 3, 4, 8
     guess = np.zeros_like(truth) if collapsed else np.roll(truth, 1, axis=2)
-    return {name: score_patient(truth, guess, merge, (2.0, 1.0, 1.0), True) for name in patients}
+    return {name: score_patient(truth, guess, HEART, merge, (2.0, 1.0, 1.0), True) for name in patients}
 
 
 def summary(found, **more):
-    return report.build_summary(found, split="test", step=400, checkpoint="checkpoints/400", **more)
+    return report.build_summary(found, HEART, split="test", step=400, checkpoint="checkpoints/400", **more)
 
 
 def test_summary_has_the_fixed_keys_and_no_nan(tmp_path):
@@ -56,7 +60,7 @@ def test_summary_has_the_fixed_keys_and_no_nan(tmp_path):
     text = (tmp_path / "evaluation" / "summary.json").read_text()
     read = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert set(read) >= FIXED_KEYS
-    assert set(read["structures"]) == set(NAMES[1:])
+    assert set(read["structures"]) == set(HEART.names[1:])
     for row in read["structures"].values():
         assert set(row) >= FIXED_STRUCTURE_KEYS
     assert (read["split"], read["step"], read["checkpoint"]) == ("test", 400, "checkpoints/400")
@@ -90,7 +94,7 @@ def test_cases_have_a_row_for_each_patient_and_structure(tmp_path):
 
 
 def test_table_shows_structures_baselines_and_patients():
-    text = report.table(summary(scores(), baselines=BASELINES))
+    text = table(summary(scores(), baselines=BASELINES))
     assert text.startswith("test split at step 400: 2 patients, 6 slices (1001, 1002)")
     lines = {line.split("  ")[1].split()[0]: line for line in text.splitlines() if line[:4] in ("LV  ", "LA  ")}
     assert lines["left_ventricle"].split()[2] == "0.750"
@@ -107,7 +111,7 @@ def test_table_shows_structures_baselines_and_patients():
 def test_table_leaves_out_what_has_no_figures():
     flat = np.zeros((1, 4, 4), dtype=np.uint8)
     flat[0, :2] = 1
-    text = report.table(summary({"x": score_patient(flat, flat)}))
+    text = table(summary({"x": score_patient(flat, flat, HEART, HEART.all_known)}))
     assert "HD95" not in text
     assert "no distances or volumes" in text
 
@@ -115,25 +119,25 @@ def test_table_leaves_out_what_has_no_figures():
 def test_warnings_are_told():
     assert any("memorisation, not generalisation" in w for w in summary(scores(), split_kind="block")["warnings"])
     assert summary(scores(), warnings=["mine"])["warnings"] == ["mine"]
-    trained = report.build_summary(scores(), split="train", step=1, checkpoint=None)
+    trained = report.build_summary(scores(), HEART, split="train", step=1, checkpoint=None)
     assert any("memorisation" in w for w in trained["warnings"])
-    text = report.table(summary(scores(merge=(0, 1, 2, 3, 4, 5, 6, 7, 4))))
+    text = table(summary(scores(merge=(0, 1, 2, 3, 4, 5, 6, 7, 4))))
     assert "WARNING  merged: right_atrium is scored together with vena_cava in 1001, 1002" in text
     assert "with vena_cava; absent" not in text
     collapsed = summary(scores(collapsed=True), baselines=BASELINES)
     assert any(w.startswith("collapse") for w in collapsed["warnings"])
     assert any(w.startswith("no better than a baseline") and "nearest_slice" in w for w in collapsed["warnings"])
-    assert "collapse: the prediction has no foreground at all" in report.table(collapsed)
+    assert "collapse: the prediction has no foreground at all" in table(collapsed)
 
 
 def test_table_shows_the_interval_from_ten_patients():
     made = summary(scores(patients=[f"p{k}" for k in range(10)]))
     assert made["by_patient"] is None
-    assert "95 % interval" in report.table(made)
+    assert "95 % interval" in table(made)
 
 
 def test_an_empty_split_is_told_and_not_scored(tmp_path):
     made = summary({})
     report.write_report(tmp_path, made, {})
     assert made["mean_dice"] is None
-    assert "no patient was scored" in report.table(made)
+    assert "no patient was scored" in table(made)

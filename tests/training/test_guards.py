@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from heartseg_jax.anatomy import ALL_KNOWN
+from heartseg_jax.anatomy import HEART
 from heartseg_jax.errors import GuardStop
 from heartseg_jax.findings import apply_policy
 from heartseg_jax.training import guards
@@ -20,9 +20,9 @@ def counts(*labels: int) -> np.ndarray:
 
 
 def test_label_values_out_of_range_are_named_with_their_number():
-    [finding] = guards.check_labels("patient x", np.array([0, 9, 9, -1, 255, 8]))
+    [finding] = guards.check_labels("patient x", np.array([0, 9, 9, -1, 255, 8]), HEART)
     assert "-1 (1 pixels), 9 (2 pixels)" in finding.seen
-    assert guards.check_labels("patient x", np.array([0, 8, 255])) == []
+    assert guards.check_labels("patient x", np.array([0, 8, 255]), HEART) == []
 
 
 def test_constant_images_are_found_but_one_empty_slice_is_not():
@@ -41,12 +41,12 @@ def test_values_that_cannot_be_hu_are_found():
 
 
 def test_a_structure_that_no_training_slice_holds_is_named():
-    assert guards.check_known_structures(counts(*range(1, 9)), [ALL_KNOWN]) == []
-    [finding] = guards.check_known_structures(counts(1, 2, 3, 4, 5, 6, 7), [ALL_KNOWN])
+    assert guards.check_known_structures(counts(*range(1, 9)), [HEART.all_known], HEART) == []
+    [finding] = guards.check_known_structures(counts(1, 2, 3, 4, 5, 6, 7), [HEART.all_known], HEART)
     assert "vena_cava" in finding.seen
     without_cava = (0, 1, 2, 3, 4, 5, 6, 7, 4)
-    assert guards.check_known_structures(counts(1, 2, 3, 4, 5, 6, 7), [without_cava]) == []
-    [finding] = guards.check_known_structures(counts(), [ALL_KNOWN])
+    assert guards.check_known_structures(counts(1, 2, 3, 4, 5, 6, 7), [without_cava], HEART) == []
+    [finding] = guards.check_known_structures(counts(), [HEART.all_known], HEART)
     assert "every label is background" in finding.seen
 
 

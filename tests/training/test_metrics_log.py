@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from heartseg_jax.anatomy import HEART
 from heartseg_jax.config import load
 from heartseg_jax.errors import GuardStop
 from heartseg_jax.training.metrics_log import Ledger
@@ -12,7 +13,9 @@ from heartseg_jax.training.metrics_log import Ledger
 def ledger(rows, told=None, **guards):
     _, config = load.load("configs/base.py", {f"guards.{k}": v for k, v in guards.items()})
     told = [] if told is None else told
-    return Ledger(config.guards, tag="val", batch_size=4, per_epoch=5, write=rows.append, tell=told.append)
+    return Ledger(
+        config.guards, labels=HEART, tag="val", batch_size=4, per_epoch=5, write=rows.append, tell=told.append
+    )
 
 
 def step(loss):

@@ -7,6 +7,7 @@ import numpy as np
 import optax
 import pytest
 
+from heartseg_jax.anatomy import HEART
 from heartseg_jax.config import load
 from heartseg_jax.errors import UserError
 from heartseg_jax.models import registry
@@ -146,7 +147,7 @@ def test_every_schedule_moves_as_a_plain_loop_does(schedule):
 def network():
     overrides = {"data.size": "32", "model.width": "8", "model.levels": "3", "model.norm": "encoder"}
     _, config = load.load("configs/quickstart.py", overrides | {"train.warmup_steps": "0"})
-    model = registry.build_model(config.model)
+    model = registry.build_model(config.model, HEART)
     return config, model, steps.init_params(model, jax.random.key(0), 32)
 
 
@@ -200,7 +201,7 @@ def test_findings_name_what_moved_and_what_did_not():
 def test_a_frozen_encoder_saves_a_quarter_of_the_flops(clip):
     overrides = {"data.size": "64", "model.width": "16", "model.levels": "5", "model.norm": "encoder"}
     _, config = load.load("configs/quickstart.py", overrides | {"train.clip_norm": clip})
-    model = registry.build_model(config.model)
+    model = registry.build_model(config.model, HEART)
     params, batch_stats = steps.init_params(model, jax.random.key(0), 64)
     flops = {}
     for schedule in ("full", "frozen"):

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from heartseg_jax.anatomy import HEART
 from heartseg_jax.config import load
 from heartseg_jax.models import registry
 from heartseg_jax.preprocess.augment import PRESETS
@@ -30,7 +31,7 @@ def batch_of(seed: int) -> dict[str, np.ndarray]:
 
 
 def build(config, preset="as_original"):
-    model = registry.build_model(config.model)
+    model = registry.build_model(config.model, HEART)
     tx, train_step = steps.compiled_phase(
         model, config.train, PRESETS[preset], plan(config.transfer, config.model.levels, 20)[0], 20, 0
     )

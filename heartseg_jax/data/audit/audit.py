@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from heartseg_jax import findings
-from heartseg_jax.anatomy import HEART, NUM_LABELS, structures
+from heartseg_jax.anatomy import HEART, IGNORED
 from heartseg_jax.data.audit.label_shapes import islands, on_air, standing
 from heartseg_jax.data.audit.near_duplicates import MOST, Prints, alike, brightness, prints_of
 from heartseg_jax.data.dataset.describe import caveats_of
@@ -22,7 +22,7 @@ MOST_SHOWN = 5
 
 
 class PatientAudit(NamedTuple):
-    """A patient's row: `pixels` of labels 0 to 8 and 255, and what the values look like, in the dataset's unit.
+    """A patient's row: `pixels` of every class and of 255, and what the values look like, in the dataset's unit.
 
     Half a percent of the values lie below `low`, as many above `high`; `blood` is the median under the labels, or None.
     """
@@ -100,10 +100,10 @@ def _row(patient: Patient, images: np.ndarray, labels: np.ndarray) -> PatientAud
     pixels = np.array(patient.class_counts, np.int64)
     thin = np.asarray(images[:: max(len(images) // 32, 1), ::2, ::2])
     low, high = (float(value) for value in np.percentile(thin, (0.5, 99.5)))
-    labelled = [image[(plane > 0) & (plane < NUM_LABELS)] for image, plane in zip(images, labels, strict=True)]
+    labelled = [image[(plane > 0) & (plane != IGNORED)] for image, plane in zip(images, labels, strict=True)]
     values = np.concatenate(labelled)
     splits = tuple(split for split in (*SPLITS, GAP) if split in patient.splits)
-    without = int((pixels[:, 1:NUM_LABELS].sum(axis=1) == 0).sum())
+    without = int((pixels[:, 1:-1].sum(axis=1) == 0).sum())
     blood = float(np.median(values)) if len(values) else None
     return PatientAudit(
         patient.id, splits, patient.num_slices, without, tuple(int(n) for n in pixels.sum(axis=0)), low, blood, high
@@ -116,30 +116,29 @@ def _of_patient(dataset: Dataset, patient: Patient, images: np.ndarray, labels: 
         if digest(array) != patient.sha256[kind]:
             text = f"the {kind} were changed after the dataset was made"
             found.append(Finding(REFUSE, "changed", text, fix="prepare it again"))
-    if not found and count_classes(labels, patient.id) != patient.class_counts:
+    if not found and count_classes(labels, dataset.label_set.num_classes, patient.id) != patient.class_counts:
         found.append(Finding(REFUSE, "changed", "the index counts other pixels than there are", fix="prepare it again"))
-    if not any(sum(row[1:NUM_LABELS]) for row in patient.class_counts):
+    if not any(sum(row[1:-1]) for row in patient.class_counts):
         found.append(
             Finding(WARN, "no_labels", "not one pixel of a structure", fix="label the patient, or leave it out")
         )
     if dataset.intensity == "HU":
         found += of_values(images, 0, None)  # padding was set to air when the dataset was made
-        if dark := on_air(images, labels):
+        if dark := on_air(images, labels, dataset.label_set):
             text = f"{', '.join(dark)} lie where the image is as dark as air or lung"
             found.append(
                 Finding(WARN, "labels_on_air", text, fix="are the masks of other slices, mirrored or shifted?")
             )
     else:
         found += of_pixels(images, dataset.intensity)
-    return found + (standing(labels, patient.contiguous) if dataset.task == HEART.name else [])
+    return found + (standing(labels, patient.contiguous) if dataset.label_set == HEART else [])
 
 
 def _slips(dataset: Dataset, patient: Patient, labels: np.ndarray) -> list[Slip]:
-    names = {structure.label: structure.name for structure in structures(dataset.task)}
+    names = dataset.label_set.names
     return [
         Slip(_slice_name(patient, island.slice), names[island.label], island.row, island.column, island.voxels)
-        for island in islands(labels, patient.contiguous)
-        if island.label in names
+        for island in islands(labels, dataset.label_set, patient.contiguous)
     ]
 
 

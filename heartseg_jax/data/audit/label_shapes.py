@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from heartseg_jax.anatomy import NAMES, NUM_LABELS
+from heartseg_jax.anatomy import HEART, LabelSet
 from heartseg_jax.findings import WARN, Finding
 from heartseg_jax.imaging.masks.label_maps import (
     ASCENDING,
@@ -35,7 +35,7 @@ class Island(NamedTuple):
     voxels: int
 
 
-def islands(labels: np.ndarray, contiguous: bool) -> list[Island]:
+def islands(labels: np.ndarray, label_set: LabelSet, contiguous: bool) -> list[Island]:
     """Return islands that look like slips of the hand in `labels [N, H, W]`, the smallest first.
 
     Slices of a whole volume are looked at together, scattered ones each alone. What touches the outermost slices of a
@@ -45,7 +45,7 @@ def islands(labels: np.ndarray, contiguous: bool) -> list[Island]:
     found: list[Island] = []
     for first, part in [(0, labels)] if whole else [(z, labels[z : z + 1]) for z in range(len(labels))]:
         # Structure by structure within its own box: a whole volume of component numbers is eight times the labels.
-        for label, box in enumerate(ndimage.find_objects(part, NUM_LABELS - 1), 1):
+        for label, box in enumerate(ndimage.find_objects(part, len(label_set.foreground)), 1):
             if box is None:
                 continue
             marked, count = ndimage.label(part[box] == label, np.ones((3, 3, 3)))
@@ -95,17 +95,17 @@ def standing(labels: np.ndarray, contiguous: bool) -> list[Finding]:
 
 def _middles(labels: np.ndarray) -> dict[int, np.ndarray]:
     """Return the mean place (slice, row, column) of each structure that is there."""
-    counts = np.zeros((NUM_LABELS, 3))
-    totals = np.zeros(NUM_LABELS)
+    counts = np.zeros((len(HEART.structures), 3))
+    totals = np.zeros(len(HEART.structures))
     rows, columns = np.arange(labels.shape[1]), np.arange(labels.shape[2])
     for z, plane in enumerate(labels):
-        for label in range(1, NUM_LABELS):
+        for label, *_ in HEART.foreground:
             inside = plane == label
             number = int(inside.sum())
             if number:
                 counts[label] += (z * number, inside.sum(axis=1) @ rows, inside.sum(axis=0) @ columns)
                 totals[label] += number
-    return {label: counts[label] / totals[label] for label in range(NUM_LABELS) if totals[label]}
+    return {label: counts[label] / totals[label] for label, *_ in HEART.foreground if totals[label]}
 
 
 def _lead(middles: dict[int, np.ndarray], axis: int, pairs: list[tuple[int, int]], side: int) -> int:
@@ -120,11 +120,11 @@ def _lead(middles: dict[int, np.ndarray], axis: int, pairs: list[tuple[int, int]
     return int(np.sign(total)) if ways and 0.0 not in ways and abs(total) == len(ways) else 0
 
 
-def on_air(images: np.ndarray, labels: np.ndarray, highest_hu: float = -300.0) -> list[str]:
+def on_air(images: np.ndarray, labels: np.ndarray, label_set: LabelSet, highest_hu: float = -300.0) -> list[str]:
     """Return the structures most of whose voxels are as dark as lung or air: labels that lie beside their image."""
     dark = []
-    for label in range(1, NUM_LABELS):
-        inside = np.concatenate([image[plane == label] for image, plane in zip(images, labels, strict=True)])
+    for structure in label_set.foreground:
+        inside = np.concatenate([image[plane == structure.label] for image, plane in zip(images, labels, strict=True)])
         if len(inside) and np.median(inside) < highest_hu:
-            dark.append(NAMES[label])
+            dark.append(structure.name)
     return dark

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from heartseg_jax.anatomy import ALL_KNOWN, HEART, NAMES, NUM_LABELS, structures
 from heartseg_jax.data.dataset.records import Dataset, check_leaks
 from heartseg_jax.data.dataset.splits import GAP, SPLITS
 
@@ -14,7 +13,8 @@ def describe(dataset: Dataset) -> str:
     slices = {split: len(dataset.examples(split)) for split in SPLITS}
     lines = [
         f"dataset    {dataset.path}",
-        f"source     {dataset.source.get('kind', 'unknown')}, task {dataset.task}, intensity {dataset.intensity},"
+        f"source     {dataset.source.get('kind', 'unknown')}, label set {dataset.label_set.name}, intensity"
+        f" {dataset.intensity},"
         f" slices of {dataset.height} x {dataset.width}, split by {dataset.split_kind}",
     ]
     for split in SPLITS:
@@ -22,11 +22,12 @@ def describe(dataset: Dataset) -> str:
         shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
         lines.append(f"{split:<10} {len(names)} patients, {slices[split]} slices: {shown or '-'}")
     lines += ["", *count_table(dataset)]
-    # Other tasks have fewer structures than the network has channels: their merge tells nothing that was lost.
-    merges = {patient.merge for patient in dataset.patients if dataset.task == HEART.name}
-    for merge in sorted(merges - {ALL_KNOWN}):
+    labels = dataset.label_set
+    for merge in sorted({patient.merge for patient in dataset.patients} - {labels.all_known}):
         who = [patient.id for patient in dataset.patients if patient.merge == merge]
-        parts = [f"{NAMES[c]} counts as {NAMES[m]}" for c, m in enumerate(merge) if c != m]
+        parts = [
+            f"{s.name} counts as {labels.names[merge[s.label]]}" for s in labels.foreground if merge[s.label] != s.label
+        ]
         lines.append(f"merge      {'; '.join(parts)}: {', '.join(who[:6])}{' ...' if len(who) > 6 else ''}")
     lines += [f"warning    {warning}" for warning in warnings_of(dataset)]
     return "\n".join(lines)
@@ -36,7 +37,8 @@ def count_table(dataset: Dataset) -> list[str]:
     """Return the lines of a table: pixels of each structure, and slices that show it, by split."""
     lines = [f"{'pixels (slices)':<18}" + "".join(f"{split:>20}" for split in SPLITS)]
     counts = {split: counts_of(dataset, split) for split in SPLITS}
-    rows = [(0, NAMES[0]), *((s.label, s.name) for s in structures(dataset.task)), (NUM_LABELS, "ignored (255)")]
+    labels = dataset.label_set
+    rows = [*enumerate(labels.names), (labels.num_classes, "ignored (255)")]
     for row, name in rows:
         cells = (f"{counts[s][:, row].sum()} ({(counts[s][:, row] > 0).sum()})" for s in SPLITS)
         lines.append(f"{name:<18}" + "".join(f"{cell:>20}" for cell in cells))
@@ -44,9 +46,9 @@ def count_table(dataset: Dataset) -> list[str]:
 
 
 def counts_of(dataset: Dataset, split: str) -> np.ndarray:
-    """Return `[slices, 10]` pixels of labels 0 to 8 and 255, of every slice in a split."""
+    """Return `[slices, classes + 1]` pixels of every class and of 255, of every slice in a split."""
     rows = [dataset.patients[p].class_counts[s] for p, s in dataset.examples(split)]
-    return np.array(rows, np.int64).reshape(-1, NUM_LABELS + 1)
+    return np.array(rows, np.int64).reshape(-1, dataset.label_set.num_classes + 1)
 
 
 def warnings_of(dataset: Dataset) -> list[str]:
@@ -70,7 +72,7 @@ def caveats_of(dataset: Dataset) -> list[str]:
     found += [f"nobody is in the {split} split" for split in SPLITS if not dataset.examples(split)]
     known = {m for patient in dataset.patients for c, m in enumerate(patient.merge) if c == m}
     trained = counts_of(dataset, "train").sum(axis=0)
-    missing = [s.name for s in structures(dataset.task) if s.label in known and trained[s.label] == 0]
+    missing = [s.name for s in dataset.label_set.foreground if s.label in known and trained[s.label] == 0]
     if missing:
         found.append(f"not one training pixel of {', '.join(missing)}: it cannot be learnt from this dataset")
     return found

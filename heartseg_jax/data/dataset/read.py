@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from heartseg_jax.anatomy import HEART, LABEL_SETS, NUM_LABELS, check_merge
+from heartseg_jax.anatomy import HEART, LABEL_SETS, LabelSet
 from heartseg_jax.data.dataset.records import DTYPES, Dataset, Patient, count_classes, digest
 from heartseg_jax.data.dataset.splits import GAP, SPLITS
 from heartseg_jax.errors import UserError
@@ -42,7 +42,8 @@ def read_dataset(path: str | Path) -> Dataset:
         version = record["format_version"]
         if type(version) is not int or version != FORMAT_VERSION:
             raise UserError(f"{path / INDEX} is of format {version}, not {FORMAT_VERSION}: prepare it again")
-        patients = tuple(_patient_from_json(entry) for entry in record["patients"])
+        label_set = _label_set(record)
+        patients = tuple(_patient_from_json(entry, label_set) for entry in record["patients"])
         dataset = Dataset(
             path=path,
             intensity=_field(record, "intensity", str),
@@ -51,7 +52,7 @@ def read_dataset(path: str | Path) -> Dataset:
             split_kind=_field(record, "split_kind", str),
             source=_field(record, "source", dict),
             patients=patients,
-            task=_field({"task": HEART.name, **record}, "task", str),  # datasets from before there were others lack it
+            label_set=label_set,
         )
     except (KeyError, TypeError, ValueError, OverflowError, OSError, RecursionError) as error:
         detail = f"no field {error}" if isinstance(error, KeyError) else str(error)
@@ -69,7 +70,14 @@ def _field(entry: dict[str, Any], name: str, kind: Any, each: Any = None) -> Any
     return value
 
 
-def _patient_from_json(entry: dict[str, Any]) -> Patient:
+def _label_set(record: dict[str, Any]) -> LabelSet:
+    name = _field({"task": HEART.name, **record}, "task", str)  # datasets from before there were others lack it
+    if name not in LABEL_SETS:
+        raise ValueError(f"its task {name!r} is none of {', '.join(LABEL_SETS)}")
+    return LABEL_SETS[name]
+
+
+def _patient_from_json(entry: dict[str, Any], label_set: LabelSet) -> Patient:
     identity, spacing = _field(entry, "id", str), entry["spacing_mm"]
     if not IDENTITY.fullmatch(identity):
         raise ValueError(f"{reprlib.repr(identity)} is no patient's id: letters, digits and - _ .")
@@ -84,7 +92,7 @@ def _patient_from_json(entry: dict[str, Any]) -> Patient:
         id=identity,
         spacing_mm=spacing,
         contiguous=_field(entry, "contiguous", bool),
-        merge=check_merge(_field(entry, "merge", list, int)),
+        merge=label_set.check_merge(_field(entry, "merge", list, int)),
         class_counts=tuple(
             tuple(_field({"class_counts of a slice": row}, "class_counts of a slice", list, int))
             for row in _field(entry, "class_counts", list)
@@ -105,8 +113,6 @@ def _check_consistent(dataset: Dataset) -> None:
     warnings = dataset.source.get("warnings", [])
     if not isinstance(warnings, list) or any(not isinstance(text, str) for text in warnings):
         fail("the warnings of its source are no list of sentences")
-    if dataset.task not in LABEL_SETS:
-        fail(f"its task {dataset.task!r} is none of {', '.join(LABEL_SETS)}")
     if not dataset.patients:
         fail("it holds no patient")
     ids = [patient.id.casefold() for patient in dataset.patients]
@@ -132,7 +138,7 @@ def _check_consistent(dataset: Dataset) -> None:
         if len(patient.splits) != len(counts) or len(counts) != patient.num_slices:
             fail(f"patient {patient.id}: names, splits and counts differ in length")
         area = dataset.height * dataset.width
-        if any(len(row) != NUM_LABELS + 1 or min(row) < 0 or sum(row) != area for row in counts):
+        if any(len(row) != dataset.label_set.num_classes + 1 or min(row) < 0 or sum(row) != area for row in counts):
             fail(f"patient {patient.id}: the class counts of a slice do not add up to its {area} pixels")
         if not set(patient.splits) <= {*SPLITS, GAP}:
             fail(f"patient {patient.id}: unknown split in {sorted(set(patient.splits))}")
@@ -151,5 +157,6 @@ def verify(dataset: Dataset) -> None:
             if digest(dataset.open(patient, kind)) != patient.sha256.get(kind):
                 array = f"{patient.id}.{kind}.npy"
                 raise UserError(f"{dataset.path / array} was changed after it was prepared: prepare again")
-        if count_classes(dataset.labels(patient), f"patient {patient.id}") != patient.class_counts:
+        classes = dataset.label_set.num_classes
+        if count_classes(dataset.labels(patient), classes, f"patient {patient.id}") != patient.class_counts:
             raise UserError(f"the class counts of patient {patient.id} in {dataset.path} are wrong: prepare again")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from heartseg_jax.anatomy import HEART, IGNORED, NUM_LABELS
+from heartseg_jax.anatomy import IGNORED, LabelSet
 from heartseg_jax.data.dataset.splits import GAP, SPLITS
 from heartseg_jax.errors import UserError
 
@@ -27,8 +27,8 @@ class Patient:
       spacing_mm: `(z, y, x)`; None where it is unknown (PNG).
       contiguous: the slices are a whole volume in order, so that distances in 3D and neighbours as
         channels make sense.
-      merge: nine labels; see `anatomy.check_merge`.
-      class_counts: for each slice ten numbers of pixels: labels 0..8, then the ignored ones.
+      merge: one label per class; see `LabelSet.check_merge`.
+      class_counts: for each slice the number of pixels of every class, then of the ignored ones.
       names: for each slice the name of the file or slice that it came from.
       splits: for each slice its split; all equal unless the dataset is split by block.
       sha256: digests of the arrays' contents, by "images" and "labels".
@@ -60,7 +60,7 @@ class Patient:
 class Dataset:
     """A dataset folder that has been read and found consistent. The arrays stay on the disk.
 
-    `task` says what the labels stand for, see `anatomy.LABEL_SETS`.
+    `label_set` says what the labels mean; `dataset.json` has its name, under `task`.
     """
 
     path: Path
@@ -70,7 +70,7 @@ class Dataset:
     split_kind: str
     source: dict[str, Any]
     patients: tuple[Patient, ...]
-    task: str = HEART.name
+    label_set: LabelSet
 
     def examples(self, split: str) -> list[tuple[int, int]]:
         """Return `(index of the patient, index of the slice)` of every slice in `split`, in order."""
@@ -92,7 +92,7 @@ class Dataset:
         return self.open(patient, "images")
 
     def labels(self, patient: Patient | int) -> np.ndarray:
-        """Return the labels `[N, H, W]` of a patient (or of its index), uint8 0..8 or 255, memory-mapped."""
+        """Return the labels `[N, H, W]` of a patient (or of its index), uint8, memory-mapped."""
         return self.open(patient, "labels")
 
     def open(self, patient: Patient | int, kind: str) -> np.ndarray:
@@ -117,8 +117,8 @@ class Dataset:
         return self.path / f"{patient.id}.{kind}.npy"
 
 
-def count_classes(labels: np.ndarray, where: str = "the labels") -> tuple[tuple[int, ...], ...]:
-    """Return for each slice of `labels [N, H, W]` ten counts: labels 0..8, then 255.
+def count_classes(labels: np.ndarray, num_classes: int, where: str) -> tuple[tuple[int, ...], ...]:
+    """Return for each slice of `labels [N, H, W]` the pixels of labels 0 to `num_classes - 1`, then of 255.
 
     Raises:
       UserError: for any other value, naming `where` and the first slice that holds it.
@@ -126,20 +126,20 @@ def count_classes(labels: np.ndarray, where: str = "the labels") -> tuple[tuple[
     rows = []
     for index, plane in enumerate(labels):
         counts = np.bincount(plane.ravel(), minlength=256)
-        wrong = [int(v) for v in np.flatnonzero(counts) if NUM_LABELS <= v != IGNORED]
+        wrong = [int(v) for v in np.flatnonzero(counts) if num_classes <= v != IGNORED]
         if wrong:
             raise UserError(
-                f"{where}: slice {index} holds label values {wrong[:8]}; only 0 to {NUM_LABELS - 1} and"
+                f"{where}: slice {index} holds label values {wrong[:8]}; only 0 to {num_classes - 1} and"
                 f" {IGNORED} (ignored) have a meaning. Correct the masks, or map them with --colours"
             )
-        rows.append((*(int(c) for c in counts[:NUM_LABELS]), int(counts[IGNORED])))
+        rows.append((*(int(c) for c in counts[:num_classes]), int(counts[IGNORED])))
     return tuple(rows)
 
 
 def check_unchanged(dataset: Dataset, patient: Patient, labels: np.ndarray, slices: Sequence[int]) -> None:
     """Raise UserError where `labels [n, H, W]`, read from these slices, are not those that the index counted."""
     where = f"{dataset.array_path(patient, 'labels')}"
-    if count_classes(labels, where) != tuple(patient.class_counts[z] for z in slices):
+    if count_classes(labels, dataset.label_set.num_classes, where) != tuple(patient.class_counts[z] for z in slices):
         raise UserError(f"{where} was changed after it was prepared: its pixels are not those counted; prepare again")
 
 

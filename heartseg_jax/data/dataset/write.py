@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from heartseg_jax.anatomy import ALL_KNOWN, HEART, check_merge
+from heartseg_jax.anatomy import LabelSet
 from heartseg_jax.data.dataset.read import FORMAT_VERSION, IDENTITY, INDEX, read_dataset, verify
 from heartseg_jax.data.dataset.records import (
     DTYPES,
@@ -48,7 +48,7 @@ __all__ = [
 class DatasetWriter:
     """Writes a dataset beside its final place, a patient at a time, and moves it there when whole.
 
-        with DatasetWriter(path, intensity="uint8", height=512, width=512, source={...}) as writer:
+        with DatasetWriter(path, intensity="uint8", height=512, width=512, label_set=HEART, source={...}) as writer:
             writer.add("1001", images, labels, names=names, split="train")
         dataset = read_dataset(path)
 
@@ -60,9 +60,9 @@ class DatasetWriter:
       intensity: "HU" (int16) or "uint8".
       height: rows of every slice.
       width: columns of every slice.
+      label_set: what the labels mean.
       source: kind of the source and what was said about it; kept in `dataset.json`.
       split_kind: "patient" or "block".
-      task: what the labels stand for, see `anatomy.LABEL_SETS`.
       overwrite: replace an existing dataset.
 
     Raises:
@@ -76,9 +76,9 @@ class DatasetWriter:
         intensity: str,
         height: int,
         width: int,
+        label_set: LabelSet,
         source: dict[str, Any],
         split_kind: str = "patient",
-        task: str = HEART.name,
         overwrite: bool = False,
     ) -> None:
         self.path = Path(path).resolve()  # a link stays one: what it leads to is replaced
@@ -90,10 +90,10 @@ class DatasetWriter:
             "height": int(height),
             "width": int(width),
             "split_kind": split_kind,
-            "task": task,
+            "task": label_set.name,
             "source": source,
         }
-        self._dtype = DTYPES[intensity]
+        self._dtype, self._label_set = DTYPES[intensity], label_set
         self._patients: list[Patient] = []
         self._folder = contextlib.ExitStack()
 
@@ -111,12 +111,13 @@ class DatasetWriter:
         split: str | Sequence[str],
         spacing_mm: tuple[float, float, float] | None = None,
         contiguous: bool = False,
-        merge: Sequence[int] = ALL_KNOWN,
+        merge: Sequence[int] | None = None,
         person: str = "",
     ) -> Patient:
         """Write one patient: `images [N, H, W]` of the dataset's dtype, `labels [N, H, W]` uint8.
 
-        `split` is one name for all slices, or one a slice; `person` is needed where one has several volumes.
+        `split` is one name for all slices, or one per slice; without `merge` every structure is labelled; `person` is
+        needed where one has several volumes.
         Raises UserError for label values out of range and for an id that cannot be a file's name; ValueError
         for shapes and dtypes.
         """
@@ -133,8 +134,8 @@ class DatasetWriter:
             id=identity,
             spacing_mm=None if spacing_mm is None else (*(float(s) for s in spacing_mm),),  # type: ignore[arg-type]
             contiguous=bool(contiguous),
-            merge=check_merge(tuple(merge)),
-            class_counts=count_classes(labels, f"patient {identity}"),
+            merge=self._label_set.check_merge(self._label_set.all_known if merge is None else tuple(merge)),
+            class_counts=count_classes(labels, self._label_set.num_classes, f"patient {identity}"),
             names=tuple(names),
             splits=(split,) * len(names) if isinstance(split, str) else tuple(split),
             sha256={"images": digest(images), "labels": digest(labels)},

@@ -45,7 +45,7 @@ def dicom_studies(
       series: which, where several are fit: see `dicom_series.choose`, or 'best'.
       how: how masks are understood.
       patients_table: CSV file,patient: who is who, where the files do not tell (file is NAME).
-      merge: see `anatomy.check_merge`; by default what the masks' own names leave out is unknown.
+      merge: see `LabelSet.check_merge`; by default what the masks' own names leave out is unknown.
       naming: gathers who is who.
       progress: called with (files done, files in all) for each study's headers.
 

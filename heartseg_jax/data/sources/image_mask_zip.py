@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from heartseg_jax.anatomy import NUM_LABELS
+from heartseg_jax.anatomy import TUMOUR
 from heartseg_jax.data.dataset.splits import GAP, block_splits
 from heartseg_jax.data.dataset.write import Dataset, DatasetWriter, check_output, read_dataset, verify
 from heartseg_jax.errors import UserError
@@ -24,8 +24,6 @@ BLOCK = 64
 FEWEST_BLOCKS = 5
 ROUND = 16
 """Blocks a round. Files are often sorted by disease: in each round of blocks every split gets its share."""
-ONE_STRUCTURE: tuple[int, ...] = (0, 1, *(0,) * (NUM_LABELS - 2))
-"""The `merge` of a source that knows background and label 1: the other channels count as background."""
 
 SUFFIXES = {"images": (".jpg", ".jpeg", ".png"), "masks": (".png",)}
 SIDE = (8, 4096)
@@ -52,13 +50,14 @@ def prepare_image_mask(
     input: str | Path,
     output: str | Path,
     *,
-    task: str = "tumour",
     block: int = BLOCK,
     fractions: Sequence[float] = (0.7, 0.15, 0.15),
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
     """Make a dataset of `images/NUMBER.jpg` (or png) and `masks/NUMBER.png`, in a zip or a folder.
+
+    Every pixel of a mask that is not 0 is the tumour.
 
     The files do not say whose slices they are, only that neighbouring numbers are one patient's: blocks of
     consecutive slices stand in for patients, splits are runs of blocks, and the block at each border between two
@@ -67,7 +66,6 @@ def prepare_image_mask(
     Args:
       input: the zip or the folder; a zip's members are read in memory, none is written to the disk.
       output: the dataset folder.
-      task: what the masks show, see `anatomy.LABEL_SETS`; every pixel that is not 0 is label 1.
       block: slices a block; what is left over is a block of its own, or joins the last where it is less than half.
       fractions: shares of the blocks (train, validation, test).
       overwrite: replace an existing dataset.
@@ -107,7 +105,7 @@ def prepare_image_mask(
             ],
         }
         with DatasetWriter(
-            output, intensity="uint8", height=height, width=width, source=source, task=task, overwrite=overwrite
+            output, intensity="uint8", height=height, width=width, source=source, label_set=TUMOUR, overwrite=overwrite
         ) as writer:
             marked, pixels, done = 0, 0, 0
             for members, split in zip(blocks, splits, strict=True):
@@ -119,7 +117,7 @@ def prepare_image_mask(
                     progress(done, len(pairs))
                 if split != GAP:
                     names = [pair.image for pair in members]
-                    writer.add(_identity(members), images, labels, names=names, split=split, merge=ONE_STRUCTURE)
+                    writer.add(_identity(members), images, labels, names=names, split=split)
             if not marked:
                 raise UserError(f"all {len(pairs)} masks of {input} are empty: no pixel is above 0; export them again")
             if marked == pixels:

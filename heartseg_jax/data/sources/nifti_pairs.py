@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from heartseg_jax.anatomy import ALL_KNOWN
+from heartseg_jax.anatomy import HEART
 from heartseg_jax.data.sources.naming import Naming
 from heartseg_jax.data.sources.patient_table import natural_key, read_owners
 from heartseg_jax.data.sources.write_cases import Case, Labelled, Source, check_same_grid, oblique
@@ -40,7 +40,7 @@ def nifti_pairs(
     Args:
       folder: where they lie; `.nii` counts too.
       label_map: JSON {value: structure's name, "background" or "ignored"}; by default values are the project's own.
-      merge: see `anatomy.check_merge`; by default the structures that the label map does not name are unknown.
+      merge: see `LabelSet.check_merge`; by default the structures that the label map does not name are unknown.
       naming: what patients are called in the dataset.
       patients_table: CSV file,patient, where several volumes are one person's (file is NAME).
 
@@ -52,7 +52,7 @@ def nifti_pairs(
     """
     meanings = words.by_number(words.read_label_map(label_map), label_map) if label_map else words.OWN
     if merge is None:
-        merge = words.merge_for(set(meanings.values())) if label_map else ALL_KNOWN
+        merge = words.merge_for(set(meanings.values())) if label_map else HEART.all_known
     pairs = find_pairs(folder)
     naming = naming or Naming()
     called = naming.called([pair.identity for pair in pairs])

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from heartseg_jax import progress
+from heartseg_jax.anatomy import HEART
 from heartseg_jax.data.dataset.splits import SPLITS, block_splits, split_sizes
 from heartseg_jax.data.dataset.write import Dataset, DatasetWriter, check_output, read_dataset, verify
 from heartseg_jax.errors import UserError
@@ -72,6 +73,7 @@ def prepare_phantom(
         intensity="HU",
         height=spec.shape[1],
         width=spec.shape[2],
+        label_set=HEART,
         source=source,
         split_kind="block" if alone else "patient",
         overwrite=overwrite,

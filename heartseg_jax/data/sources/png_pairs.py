@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from heartseg_jax.anatomy import ALL_KNOWN, IGNORED, check_merge
+from heartseg_jax.anatomy import HEART, IGNORED
 from heartseg_jax.data.dataset.splits import assign_splits, block_splits
 from heartseg_jax.data.dataset.write import Dataset, DatasetWriter, check_output, read_dataset, verify
 from heartseg_jax.data.sources.naming import Naming
@@ -70,7 +70,7 @@ def prepare_png_pairs(
         colour without a meaning; they become 255 (ignored).
       fractions: shares of patients (train, validation, test), or numbers of them.
       seed: of the split.
-      merge: see `anatomy.check_merge`; by default what a palette of the user's does not name is unknown.
+      merge: see `LabelSet.check_merge`; by default what a palette of the user's does not name is unknown.
       naming: what patients are called in the dataset.
       overwrite: replace an existing dataset.
       progress: called with (slices done, slices in all).
@@ -86,7 +86,7 @@ def prepare_png_pairs(
         raise UserError(f"the share of colours off the palette must lie from 0 to below 1, not {max_off_palette}")
     palette = colour_masks.read_palette(colours) if colours else None
     if merge is None:
-        merge = ALL_KNOWN if palette is None else merge_for(set(palette.values()))
+        merge = HEART.all_known if palette is None else merge_for(set(palette.values()))
     merge = checked_merge(merge)
     warnings: list[str] = []
     pairs = find_pairs(Path(input), warnings)
@@ -131,6 +131,7 @@ def prepare_png_pairs(
         intensity="uint8",
         height=height,
         width=width,
+        label_set=HEART,
         source=source,
         split_kind="block" if alone else "patient",
         overwrite=overwrite,
@@ -177,7 +178,7 @@ def prepare_png_pairs(
 def checked_merge(merge: Sequence[int]) -> tuple[int, ...]:
     """Return a `merge` that can be meant, or raise a UserError."""
     try:
-        return check_merge(tuple(merge))
+        return HEART.check_merge(tuple(merge))
     except ValueError as error:
         raise UserError(str(error)) from error
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from heartseg_jax.anatomy import ALL_KNOWN
+from heartseg_jax.anatomy import HEART
 from heartseg_jax.data.sources.patient_table import SUFFIXES, natural_key
 from heartseg_jax.data.sources.write_cases import check_same_grid, overlapping
 from heartseg_jax.errors import UserError
@@ -67,7 +67,7 @@ def from_nifti(path: Path, volume: Volume, how: Reading) -> Masks:
     check_same_grid(labels, volume, path)
     meanings = words.OWN if how.label_map is None else words.by_number(how.label_map, "--labels")
     own = words.translated(labels.voxels, meanings, str(path))
-    return Masks(own, ALL_KNOWN if how.label_map is None else words.merge_for(set(meanings.values())))
+    return Masks(own, HEART.all_known if how.label_map is None else words.merge_for(set(meanings.values())))
 
 
 class Row(NamedTuple):
@@ -139,7 +139,7 @@ def from_pictures(pictures: Pictures, series: Candidate, elsewhere: Collection[s
     if not annotated.all():
         text = f"{int(annotated.sum())} of {len(annotated)} slices have a mask, and only these are in the dataset"
         found.append(Finding(NOTE, "slices_without_mask", text))
-    merge = ALL_KNOWN if how.colours is None else words.merge_for(set(how.colours.values()))
+    merge = HEART.all_known if how.colours is None else words.merge_for(set(how.colours.values()))
     if annotated.all():
         return Masks(turn.forth(labels), merge, None, tuple(found))
     if turn.axes[0] != 0:

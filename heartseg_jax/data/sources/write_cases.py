@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from heartseg_jax import findings
+from heartseg_jax.anatomy import HEART
 from heartseg_jax.data.dataset.records import Dataset
 from heartseg_jax.data.dataset.splits import assign_splits, block_splits
 from heartseg_jax.data.dataset.write import DatasetWriter, check_output, read_dataset, verify
@@ -30,7 +31,7 @@ class Labelled(NamedTuple):
     Attributes:
       volume: the image.
       labels: uint8 on its grid: 0 to 8, 255, or `meanings.AORTA`, which is divided on the way.
-      merge: see `anatomy.check_merge`.
+      merge: see `LabelSet.check_merge`.
       annotated: bool `[Z]`: slices whose labels are known; None for all.
       found: what was seen while it was read.
       facts: what the dataset is to keep of it beside that; nothing that names a patient.
@@ -109,6 +110,7 @@ def write_volumes(
         intensity="HU",
         height=height,
         width=width,
+        label_set=HEART,
         source=about,
         overwrite=overwrite,
     ) as writer:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from heartseg_jax.anatomy import ALL_KNOWN, FOREGROUND, IGNORED, NAMES, NUM_LABELS
+from heartseg_jax.anatomy import HEART, IGNORED
 from heartseg_jax.errors import UserError
 from heartseg_jax.imaging.masks.aorta import divide_aorta
 
@@ -20,8 +20,8 @@ ASCENDING, LEFT_ATRIUM, LEFT_VENTRICLE, RIGHT_ATRIUM, RIGHT_VENTRICLE, DESCENDIN
 PART_OF = {AORTA: ASCENDING, SUPERIOR_CAVA: CAVA, INFERIOR_CAVA: CAVA, APPENDAGE: LEFT_ATRIUM}
 
 WORDS: dict[str, int] = {
-    **{name: label for label, name in enumerate(NAMES)},
-    **{structure.short.lower(): structure.label for structure in FOREGROUND},
+    **{name: label for label, name in enumerate(HEART.names)},
+    **{structure.short.lower(): structure.label for structure in HEART.foreground},
     "ignored": IGNORED,
     "aorta": AORTA,
     "superior_vena_cava": SUPERIOR_CAVA,
@@ -32,7 +32,7 @@ WORDS: dict[str, int] = {
 """By name, lower case with underscores: what users write in their maps, and what segments are called."""
 
 CODES: dict[str, int] = {
-    **{structure.snomed: structure.label for structure in FOREGROUND if structure.snomed},
+    **{structure.snomed: structure.label for structure in HEART.foreground if structure.snomed},
     "15825003": AORTA,
     "48345005": SUPERIOR_CAVA,
     "64131007": INFERIOR_CAVA,
@@ -52,7 +52,7 @@ def whole_structures(parts: Collection[int]) -> set[int]:
     One vena cava of two is not the structure, and the appendage alone is no atrium: to call the rest background would
     teach that there is none.
     """
-    known = {part for part in parts if 0 < part < NUM_LABELS} | ({AORTA} & set(parts))
+    known = {part for part in parts if 0 < part < HEART.num_classes} | ({AORTA} & set(parts))
     return known | ({CAVA} if {SUPERIOR_CAVA, INFERIOR_CAVA} <= set(parts) else set())
 
 
@@ -62,7 +62,7 @@ def merge_for(parts: Collection[int]) -> tuple[int, ...]:
     With `AORTA` among them the halves count as one.
     """
     known = whole_structures(parts)
-    merge = [label if label in known or label == 0 else 0 for label in ALL_KNOWN]
+    merge = [label if label in known or label == 0 else 0 for label in HEART.all_known]
     if AORTA in known:
         merge[ASCENDING], merge[DESCENDING] = ASCENDING, ASCENDING
     return tuple(merge)
@@ -151,7 +151,7 @@ def by_number(meanings: Mapping[str, int], where: str | Path) -> dict[int, int]:
         raise UserError(f'{where} is no JSON of the form {{"500": "left_ventricle", ...}}') from None
 
 
-OWN: dict[int, int] = {value: value for value in (*range(NUM_LABELS), IGNORED)}
+OWN: dict[int, int] = {value: value for value in (*HEART.all_known, IGNORED)}
 """The map of files that hold the project's own labels."""
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from heartseg_jax.anatomy import IGNORED, NAMES, NUM_LABELS, STRUCTURES
+from heartseg_jax.anatomy import HEART, IGNORED
 from heartseg_jax.errors import UserError
 from heartseg_jax.imaging.masks.label_maps import WORDS, meaning_of
 from heartseg_jax.imaging.masks.repair import repair
@@ -26,7 +26,8 @@ Palette = Mapping[Colour, int]
 IGNORED_RGB: Colour = (255, 0, 255)
 """Mask colour of label 255. Magenta is no mixture of the structures' colours, so no rim can show it."""
 
-STANDARD: dict[Colour, int] = {**{s.mask_rgb: s.label for s in STRUCTURES}, IGNORED_RGB: IGNORED}
+LAST = HEART.foreground[-1].label
+STANDARD: dict[Colour, int] = {**{s.mask_rgb: s.label for s in HEART.structures}, IGNORED_RGB: IGNORED}
 """The project's palette."""
 
 MAX_UNDECIDED = 0.05
@@ -64,7 +65,7 @@ def labels_to_rgb(labels: np.ndarray) -> np.ndarray:
     for colour, label in STANDARD.items():
         table[label] = colour
     if not np.isin(labels, list(STANDARD.values())).all():
-        raise ValueError(f"labels must be 0 to {NUM_LABELS - 1} or {IGNORED}, not {np.unique(labels)[:20]}")
+        raise ValueError(f"labels must be 0 to {LAST} or {IGNORED}, not {np.unique(labels)[:20]}")
     return table[labels]
 
 
@@ -155,11 +156,11 @@ def on_black(image: Image.Image) -> np.ndarray:
 
 def _from_numbers(path: Path, numbers: np.ndarray) -> Mask:
     found = [v.item() for v in np.unique(numbers)]
-    wrong = [v for v in found if v not in range(NUM_LABELS) and v != IGNORED]
+    wrong = [v for v in found if v not in HEART.all_known and v != IGNORED]
     if wrong:
         raise UserError(
             f"{path} is grey with values {', '.join(f'{v:g}' for v in wrong[:6])}: a grey mask holds label numbers"
-            f" 0 to {NUM_LABELS - 1} and {IGNORED}; say what its greys mean with --colours=map.json"
+            f" 0 to {LAST} and {IGNORED}; say what its greys mean with --colours=map.json"
         )
     if found in ([0, IGNORED], [IGNORED]):
         raise UserError(
@@ -263,13 +264,13 @@ def _parse_colour(key: Any, path: str | Path) -> Colour:
 
 
 def _parse_label(value: Any, path: str | Path) -> int:
-    if isinstance(value, int) and not isinstance(value, bool) and (0 <= value < NUM_LABELS or value == IGNORED):
+    if isinstance(value, int) and not isinstance(value, bool) and (0 <= value <= LAST or value == IGNORED):
         return value
     if isinstance(value, str):
         meaning = meaning_of(value)
         if meaning is not None:
             return meaning
         close = difflib.get_close_matches(value.strip().lower().replace(" ", "_"), WORDS, 1)
-        hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(NAMES)} and ignored"
+        hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(HEART.names)} and ignored"
         raise UserError(f"the colour map {path}: no structure {value!r}; {hint}")
-    raise UserError(f"the colour map {path}: {value!r} is no label; use 0 to {NUM_LABELS - 1}, {IGNORED} or a name")
+    raise UserError(f"the colour map {path}: {value!r} is no label; use 0 to {LAST}, {IGNORED} or a name")

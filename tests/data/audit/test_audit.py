@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from heartseg_jax.anatomy import HEART
 from heartseg_jax.data.audit.audit import audit
 from heartseg_jax.data.dataset.write import DatasetWriter, read_dataset
 from heartseg_jax.errors import UserError
@@ -23,7 +24,9 @@ def write(path, patients, change=None, splits=SPLITS, persons=None, unit="HU"):
     """Write a dataset; `change` maps a patient to what becomes of (images, labels)."""
     names = list(splits)
     height, width = SPEC.shape[1:]
-    with DatasetWriter(path, intensity=unit, height=height, width=width, source={"kind": "test"}) as writer:
+    with DatasetWriter(
+        path, intensity=unit, height=height, width=width, label_set=HEART, source={"kind": "test"}
+    ) as writer:
         for name in names:
             images, labels = patients[name].volume.voxels.astype(np.int16), patients[name].labels
             images, labels = (change or {}).get(name, lambda i, k: (i, k))(images, labels)
@@ -149,7 +152,13 @@ def test_a_slip_of_the_hand_is_shown_with_its_place(tmp_path, patients):
 def test_one_patient_alone_and_nobody_to_train(tmp_path, patients):
     blocks = ("train",) * 6 + ("gap",) + ("validation",) * 2 + ("gap",) + ("test",) * 2
     with DatasetWriter(
-        tmp_path / "one", intensity="HU", height=64, width=56, source={"kind": "test"}, split_kind="block"
+        tmp_path / "one",
+        intensity="HU",
+        height=64,
+        width=56,
+        label_set=HEART,
+        source={"kind": "test"},
+        split_kind="block",
     ) as writer:
         images = patients["a"].volume.voxels.astype(np.int16)
         writer.add("a", images, patients["a"].labels, names=[str(z) for z in range(12)], split=blocks)

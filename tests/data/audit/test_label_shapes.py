@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from heartseg_jax.anatomy import HEART
 from heartseg_jax.data.audit.label_shapes import Island, islands, on_air, standing
 from heartseg_jax.imaging.phantom.generator import PhantomSpec, describe, generate
 
@@ -47,9 +48,9 @@ def test_islands_by_hand():
     labels[2, 50:52, 50:53] = 3
     labels[3, 5, 5] = 3
     labels[2, 20:24, 20:24] = 4  # the only one of its kind, however small
-    assert islands(labels, contiguous=True) == [Island(3, 3, 5, 5, 1), Island(3, 2, 50, 50, 6)]
+    assert islands(labels, HEART, contiguous=True) == [Island(3, 3, 5, 5, 1), Island(3, 2, 50, 50, 6)]
     # Slice by slice the share is that of one slice: 6 of 900 pixels.
-    assert islands(labels, contiguous=False) == [Island(3, 3, 5, 5, 1), Island(3, 2, 50, 50, 6)]
+    assert islands(labels, HEART, contiguous=False) == [Island(3, 3, 5, 5, 1), Island(3, 2, 50, 50, 6)]
 
 
 def test_what_is_large_or_leaves_the_volume_is_no_slip():
@@ -57,8 +58,8 @@ def test_what_is_large_or_leaves_the_volume_is_no_slip():
     labels[:, 10:40, 10:40] = 3
     labels[2, 50:54, 50:54] = 3  # 16 pixels
     labels[0, 50, 5] = labels[4, 50, 5] = 3  # may be the tip of something
-    assert islands(labels, contiguous=True) == []
-    assert [island.slice for island in islands(labels, contiguous=False)] == [0, 4]
+    assert islands(labels, HEART, contiguous=True) == []
+    assert [island.slice for island in islands(labels, HEART, contiguous=False)] == [0, 4]
 
 
 def test_labels_on_air():
@@ -66,4 +67,4 @@ def test_labels_on_air():
     labels = np.zeros((2, 10, 10), np.uint8)
     images[:, :5], labels[:, :5, :5], labels[:, 5:, 5:] = 200, 2, 7
     labels[:, 3:6, 8] = 5  # two thirds lie on the image
-    assert on_air(images, labels) == ["pulmonary_artery"]
+    assert on_air(images, labels, HEART) == ["pulmonary_artery"]

@@ -7,6 +7,7 @@ import os
 import numpy as np
 import pytest
 
+from heartseg_jax.anatomy import HEART
 from heartseg_jax.data.dataset import write as store
 from heartseg_jax.data.dataset.records import check_unchanged
 from heartseg_jax.data.dataset.splits import GAP, split_sizes
@@ -17,7 +18,7 @@ PLACES = {"a": "train", "b": "validation", "c": "test"}
 
 def write(path, *, overwrite=False, change=lambda identity, images, labels: None, places=PLACES):
     with store.DatasetWriter(
-        path, intensity="HU", height=4, width=5, source={"kind": "hand"}, overwrite=overwrite
+        path, intensity="HU", height=4, width=5, label_set=HEART, source={"kind": "hand"}, overwrite=overwrite
     ) as writer:
         for index, (identity, split) in enumerate(places.items()):
             images = np.arange(40, dtype=np.int16).reshape(2, 4, 5) + 100 * index - 1000
@@ -287,7 +288,9 @@ def test_a_patient_in_two_splits_is_a_leak(tmp_path):
 
 def test_arrays_are_mapped_as_numpy_would_in_any_header_version(tmp_path):
     labels = np.arange(2 * 4 * 4, dtype=np.uint8).reshape(2, 4, 4) % 9
-    with store.DatasetWriter(tmp_path / "d", intensity="uint8", height=4, width=4, source={}) as writer:
+    with store.DatasetWriter(
+        tmp_path / "d", intensity="uint8", height=4, width=4, label_set=HEART, source={}
+    ) as writer:
         writer.add("a", labels + 7, labels, names=["0", "1"], split="train")
     dataset = store.read_dataset(tmp_path / "d")
     for version in ((1, 0), (2, 0), (3, 0)):

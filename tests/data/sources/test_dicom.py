@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import main
-from heartseg_jax.anatomy import FOREGROUND
+from heartseg_jax.anatomy import HEART
 from heartseg_jax.data.dataset.write import read_dataset
 from heartseg_jax.imaging.nifti import write_nifti
 from heartseg_jax.imaging.volume import Volume
@@ -106,7 +106,7 @@ def test_segmentations_beside_the_studies_and_inside(source):
 def test_what_a_segmentation_does_not_hold_is_unknown(source):
     for index, name in enumerate(NAMES):
         slices = sorted((source / "images" / name).iterdir())
-        write_segmentation(source / "masks" / f"{name}.dcm", slices, without_255(index), FOREGROUND[1:5])
+        write_segmentation(source / "masks" / f"{name}.dcm", slices, without_255(index), HEART.foreground[1:5])
     assert prepare(source) == 0
     assert {p.merge for p in read_dataset(source.parent / "data").patients} == {(0, 0, 2, 3, 4, 5, 0, 0, 0)}
 

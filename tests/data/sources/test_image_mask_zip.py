@@ -15,7 +15,7 @@ import main
 from heartseg_jax.data.dataset.describe import describe
 from heartseg_jax.data.dataset.write import check_leaks, read_dataset
 from heartseg_jax.data.sources import image_mask_zip
-from heartseg_jax.data.sources.image_mask_zip import ONE_STRUCTURE, into_blocks, prepare_image_mask, runs_of_blocks
+from heartseg_jax.data.sources.image_mask_zip import into_blocks, prepare_image_mask, runs_of_blocks
 from heartseg_jax.errors import UserError
 
 SIZE = 16
@@ -67,10 +67,10 @@ def test_blocks_of_neighbours_are_the_patients_and_one_is_left_out_at_each_borde
         ("slices_0037-0040", "test"),
     ]
     assert dataset.source["left_out"] == ["slices_0025-0028", "slices_0033-0036"]
-    assert (dataset.task, dataset.intensity, dataset.split_kind) == ("tumour", "uint8", "patient")
+    assert (dataset.label_set.name, dataset.intensity, dataset.split_kind) == ("tumour", "uint8", "patient")
     assert (dataset.height, dataset.width) == (SIZE, SIZE)
     patient = dataset.patients[1]
-    assert patient.merge == ONE_STRUCTURE == (0, 1, 0, 0, 0, 0, 0, 0, 0)
+    assert patient.merge == (0, 1, 0, 0, 0, 0, 0, 0, 0)
     assert (patient.spacing_mm, patient.contiguous) == (None, False)
     assert patient.names[0] == "images/0005.png"
     np.testing.assert_array_equal(dataset.images(patient)[2], picture(7))

@@ -4,7 +4,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from heartseg_jax.anatomy import FOREGROUND, Structure
+from heartseg_jax.anatomy import HEART, Structure
 from heartseg_jax.errors import UserError
 from heartseg_jax.imaging.dicom.segmentation import read_segmentation, references
 from heartseg_jax.imaging.dicom.series import look
@@ -65,7 +65,7 @@ def test_segments_are_told_by_name_where_codes_say_nothing(study, block, labels,
 
 
 def test_other_anatomy_is_counted_and_what_is_not_drawn_is_not_known(study, block, labels, tmp_path):
-    own = [*FOREGROUND[1:3], Structure(8, "liver", "LI", (0, 0, 0), (0, 0, 0), "10200004")]
+    own = [*HEART.foreground[1:3], Structure(8, "liver", "LI", (0, 0, 0), (0, 0, 0), "10200004")]
     write_segmentation(tmp_path / "seg.dcm", study, labels, structures=own)
     found = read(tmp_path / "seg.dcm", block)
     assert found.known == {2, 3}
@@ -74,7 +74,9 @@ def test_other_anatomy_is_counted_and_what_is_not_drawn_is_not_known(study, bloc
 
 
 def test_a_map_names_segments_by_number_or_label(study, block, labels, tmp_path):
-    own = [Structure(s.label, f"Struktur {s.label}", "", (0, 0, 0), (0, 0, 0), "10200004") for s in FOREGROUND[:2]]
+    own = [
+        Structure(s.label, f"Struktur {s.label}", "", (0, 0, 0), (0, 0, 0), "10200004") for s in HEART.foreground[:2]
+    ]
     write_segmentation(tmp_path / "seg.dcm", study, labels, structures=own)
     with pytest.raises(UserError, match="none of the 2 segments of seg.dcm is a structure.*--labels"):
         read(tmp_path / "seg.dcm", block)
@@ -92,7 +94,7 @@ def test_one_vena_cava_is_not_the_structure(study, block, labels, tmp_path):
 
 def test_a_voxel_of_two_structures_is_nobodys(study, block, labels, tmp_path):
     both = np.stack([labels == 2, (labels == 3) | (labels == 2) & (np.arange(48) < 24)], axis=-1)
-    write_segmentation(tmp_path / "seg.dcm", study, both, structures=FOREGROUND[1:3])
+    write_segmentation(tmp_path / "seg.dcm", study, both, structures=HEART.foreground[1:3])
     found = read(tmp_path / "seg.dcm", block)
     claimed = both.all(axis=-1)
     assert found.overlapping == claimed.sum() > 0

@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from heartseg_jax.anatomy import NAMES
+from heartseg_jax.anatomy import HEART
 from heartseg_jax.imaging.phantom.generator import TISSUES, VERSION, PhantomSpec, describe, digest, generate
 
 QUICKSTART = PhantomSpec((32, 80, 80), (4.5, 3.0, 3.0))
 SMALL = PhantomSpec((8, 24, 24), (17.0, 9.0, 9.0))
 INDICES = (0, 1, 2, 5)
 ID = {tissue.name: i for i, tissue in enumerate(TISSUES)}
-LABEL = {name: i for i, name in enumerate(NAMES)}
+LABEL = {name: i for i, name in enumerate(HEART.names)}
 
 FROZEN_VERSION = 1
 FROZEN_DIGEST = "dfb7bd42ecffa4cf03b9027bd437ef93c3c1e0e853c7328bcb069121f11de32e"
@@ -71,7 +71,7 @@ def test_every_patient_has_all_eight(patients):
         # One piece each, but for the cavae (upper and lower) and specks of the left pulmonary artery's end.
         for label in range(1, 8):
             pieces, _ = ndimage.label(phantom.labels == label, np.ones((3, 3, 3)))
-            assert np.bincount(pieces.reshape(-1))[1:].max() >= 0.95 * counts[label], (index, NAMES[label])
+            assert np.bincount(pieces.reshape(-1))[1:].max() >= 0.95 * counts[label], (index, HEART.names[label])
 
 
 # Bounds over sexes and phases, not anyone's reference ranges; what is published stands in docs/phantom.md.
@@ -123,7 +123,7 @@ def test_neighbours_touch_where_blood_flows(patients):
 
 def test_arrangement(patients):
     for phantom in patients.values():
-        centre = {n: np.array(ndimage.center_of_mass(phantom.labels == i)) for i, n in enumerate(NAMES) if i}
+        centre = {n: np.array(ndimage.center_of_mass(phantom.labels == i)) for i, n in enumerate(HEART.names) if i}
         z, y, x = range(3)
         assert centre["left_ventricle"][x] > centre["right_atrium"][x]
         assert centre["right_ventricle"][y] < centre["left_atrium"][y] < centre["descending_aorta"][y]
