@@ -83,7 +83,8 @@ def get_config(variant: str = "") -> ConfigDict:
 
     config.log = ConfigDict()
     config.log.every_steps = 20  # steps between lines of metrics.jsonl
-    config.log.evaluate_every_epochs = 1  # epochs between looks at the validation patients
+    config.log.evaluate_every_epochs = 1  # epochs between evaluations of the validation patients ...
+    config.log.evaluate_every_steps = 0  # ... and the least steps; 0: so that they take a tenth of the run at most
     config.log.figures = True  # write the figures
 
     config.guards = ConfigDict()  # each 'stop', 'warn' or 'off'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -11,29 +12,75 @@ from tqdm import tqdm
 Progress = Callable[[int, int], None]
 """Called with (done, total)."""
 
+LINE_S = 2.0
+"""Least seconds between lines of progress where there is no terminal; work that takes less says nothing."""
+LONGEST_SILENCE_S = 60.0
+"""Seconds after which a run's steps say where they are, even between evaluations."""
+
 
 def say(line: str) -> None:
     """Write a line to stderr, above any bar that is drawn there."""
     tqdm.write(line, file=sys.stderr)
 
 
-def step_bar(total: int, initial: int) -> Any:
-    """Return the bar of a run's optimizer steps, drawn where stderr is a terminal."""
-    return tqdm(total=total, initial=initial, disable=None, unit="step", smoothing=0.1)
+def duration(seconds: float) -> str:
+    """Return a time as a person would say it: '40 s', '3 min', '2 h 10 min'."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def bar(unit: str) -> Progress:
-    """Return a `progress(done, total)` that draws a bar where stderr is a terminal.
+class StepProgress:
+    """A run's optimizer steps: a bar where stderr is a terminal, else a line at each evaluation and now and then."""
+
+    def __init__(self, total: int, initial: int, now: Callable[[], float] = time.monotonic):
+        self._bar = tqdm(total=total, initial=initial, disable=None, unit="step", smoothing=0.1)
+        self._total, self._now, self._silence, self._said = total, now, LINE_S, now()
+        self._words = ""
+
+    def start(self) -> None:
+        """Begin to measure the pace: called when compilation is over."""
+        self._bar.unpause()
+        self._said = self._now()
+
+    def update(self, step: int, words: str, seconds_left: float | None, notable: bool) -> None:
+        """Note that `step` has been taken; `words` (kept where empty) and the time left are shown with it."""
+        self._words = words or self._words
+        self._bar.update()
+        self._bar.set_postfix_str(self._words, refresh=False)
+        silent = self._now() - self._said
+        if self._bar.disable and (notable or silent >= self._silence):
+            left = f"about {duration(seconds_left)} left" if seconds_left and step < self._total else ""
+            say("  ".join(part for part in (f"step {step}/{self._total}", self._words, left) if part))
+            self._said = self._now()
+            self._silence = min(2 * self._silence, LONGEST_SILENCE_S)
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        self._bar.close()
+
+
+def bar(unit: str, now: Callable[[], float] = time.monotonic) -> Progress:
+    """Return a `progress(done, total)`: a bar where stderr is a terminal, else a line for every tenth.
 
     It may be used for several stretches of work, one after another: each has its own bar.
     """
     bars: list[Any] = []
+    began = said = now()
+    tenth = -1
 
     def progress(done: int, total: int) -> None:
+        nonlocal began, said, tenth
         if not bars:
             bars.append(tqdm(total=total, unit=f" {unit}", disable=None))
         bars[0].update(done - bars[0].n)
+        if bars[0].disable and now() - said >= LINE_S and 10 * done // max(total, 1) > tenth:
+            left = duration((now() - began) / max(done, 1) * (total - done))
+            say(f"{unit}: {done} of {total}" + (f", about {left} left" if done < total else ""))
+            said, tenth = now(), 10 * done // max(total, 1)
         if done >= total:
             bars.pop().close()
+            began, said, tenth = now(), now(), -1
 
     return progress

@@ -56,6 +56,7 @@ AT_LEAST: dict[str, float] = {
     "checkpoint.keep": 1,
     "log.every_steps": 1,
     "log.evaluate_every_epochs": 1,
+    "log.evaluate_every_steps": 0,
     "guards.divergence_factor": 1,
     "guards.divergence_steps": 1,
     "guards.collapse_evaluations": 1,

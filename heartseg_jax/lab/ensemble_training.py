@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -16,7 +16,9 @@ from heartseg_jax.data.pipeline import Examples, in_order, indices, steps_per_ep
 from heartseg_jax.evaluation import metrics
 from heartseg_jax.models.unet import UNet
 from heartseg_jax.training import fingerprints, steps
-from heartseg_jax.training.phases import Phase, carry_over
+from heartseg_jax.training.clock import Clock
+from heartseg_jax.training.phase_steps import PhaseProgram, take_steps
+from heartseg_jax.training.phases import Phase
 
 
 class Program(NamedTuple):
@@ -67,69 +69,99 @@ def train_replicas(program: Program, replicas: Sequence[Replica], looks: int, to
 def _train(program: Program, replicas: list[Replica], looks: int) -> list[Outcome]:
     """Train replicas in one program: a single one as it is, several stacked along a first axis."""
     several = len(replicas) > 1
-    stack = (
-        (lambda trees: jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)) if several else lambda trees: trees[0]
-    )
-    part = (lambda tree, i: jax.tree.map(lambda leaf: leaf[i], tree)) if several else lambda tree, i: tree
-    keys = stack([jax.random.key(replica.seed) for replica in replicas])
-    eval_step = steps.make_eval_step(program.model, program.train)
-    groups = [group for group, _ in program.phases[0].multipliers]
+    state, keys = _start(program, replicas)
+    eval_step = steps.compiled_eval(program.model, program.train)
     every = max(program.total_steps // looks, 1)
-    curves: list[list[tuple[int, float, float]]] = [[] for _ in replicas]
-    proofs: list[list[dict[str, Any]]] = [[] for _ in replicas]
-    stopped: list[str | None] = [None] * len(replicas)
-    state: Any = None
-    spent = 0.0
-    for number, phase in enumerate(program.phases):
-        tx, step = _step(program, phase, several)
-        if state is None:
-            state = stack([steps.begin(tx, r.params, r.batch_stats) for r in replicas])
-            state = jax.tree.map(
-                jnp.copy, state
-            )  # the step is given its buffers to overwrite; the caller keeps its own
-        else:
-            init = jax.vmap(tx.init) if several else tx.init
-            fresh = init(state.params)
-            state = state._replace(opt_state=carry_over(program.phases[number - 1], state.opt_state, phase, fresh))
-        before = [_fingerprint(part(state, i), groups) for i in range(len(replicas))]
-        began = time.perf_counter()
-        for position in range(phase.first, phase.end):
-            batch = stack([batch_of(replica, position, program.batch_size) for replica in replicas])
-            state, found = step(state, batch, keys)
-            if (position + 1) % every == 0 or position + 1 == program.total_steps:
-                losses = np.atleast_1d(np.asarray(found["loss"]))  # waits for the device, here alone
-                spent += time.perf_counter() - began
-                for i, replica in enumerate(replicas):
-                    if stopped[i] is None and not math.isfinite(losses[i]):
-                        stopped[i] = f"the loss is {losses[i]} at step {position + 1}"
-                    own = part(state, i)
-                    seen, unseen = (
-                        _dice(eval_step, own, e, program.batch_size) for e in (replica.examples, replica.unseen)
-                    )
-                    curves[i].append((position + 1, seen, unseen))
-                began = time.perf_counter()
-        jax.block_until_ready(state.step)
-        spent += time.perf_counter() - began
-        for i in range(len(replicas)):
-            after = _fingerprint(part(state, i), groups)
-            findings = fingerprints.findings(number + 1, phase, before[i], after)
-            proofs[i].append(
-                {
-                    "phase": number + 1,
-                    "first_step": phase.first + 1,
-                    "last_step": phase.end,
-                    "frozen": sorted(phase.frozen),
-                    "identical": all(before[i][group] == after[group] for group in phase.frozen),
-                }
-            )
-            if findings and stopped[i] is None:
-                stopped[i] = findings[0].seen
+    tracks = [_Track([], []) for _ in replicas]
+    clock = Clock()
+
+    def own(state: Any, i: int) -> Any:
+        return jax.tree.map(lambda leaf: leaf[i], state) if several else state
+
+    def fetch(step: int) -> Any:
+        if step == program.total_steps:
+            return None
+        return _stack([batch_of(replica, step, program.batch_size) for replica in replicas])
+
+    def start_phase(number: int, _: PhaseProgram, state: Any, __: Any) -> None:
+        for i, track in enumerate(tracks):
+            track.before = _fingerprint(program, own(state, i))
+        clock.start()
+
+    for taken in take_steps(
+        program.phases, lambda number: _program(program, number, several), state, keys, fetch, start_phase
+    ):
+        step, state = taken.step, taken.state
+        looked = step % every == 0 or step == program.total_steps
+        ended = step == program.phases[taken.phase].end
+        if not (looked or ended):
+            continue
+        losses = np.atleast_1d(jax.device_get(taken.metrics["loss"]))  # waits for the device, only here
+        clock.stop()
+        for i, (replica, track) in enumerate(zip(replicas, tracks, strict=True)):
+            if looked:
+                if not math.isfinite(losses[i]):
+                    track.stop(f"the loss is {losses[i]} at step {step}")
+                seen, unseen = (
+                    _dice(eval_step, own(state, i), examples, program.batch_size)
+                    for examples in (replica.examples, replica.unseen)
+                )
+                track.curve.append((step, seen, unseen))
+            if ended:
+                track.end_phase(program.phases[taken.phase], taken.phase, _fingerprint(program, own(state, i)))
+        clock.start()
+    clock.stop()
     return [
         Outcome(
-            part(state, i).params, part(state, i).batch_stats, curves[i], stopped[i], proofs[i], spent / len(replicas)
+            own(state, i).params,
+            own(state, i).batch_stats,
+            track.curve,
+            track.stopped,
+            track.proofs,
+            clock.seconds / len(replicas),
         )
-        for i in range(len(replicas))
+        for i, track in enumerate(tracks)
     ]
+
+
+@dataclasses.dataclass
+class _Track:
+    """What is noted of one replica while it trains."""
+
+    curve: list[tuple[int, float, float]]
+    proofs: list[dict[str, Any]]
+    stopped: str | None = None
+    before: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def stop(self, reason: str) -> None:
+        """Note why the replica is given up; the first reason counts."""
+        self.stopped = self.stopped or reason
+
+    def end_phase(self, phase: Phase, number: int, after: dict[str, str]) -> None:
+        """Note whether what the phase froze is as it was at the phase's start."""
+        self.proofs.append(
+            {
+                "phase": number + 1,
+                "first_step": phase.first + 1,
+                "last_step": phase.end,
+                "frozen": sorted(phase.frozen),
+                "identical": all(self.before[group] == after[group] for group in phase.frozen),
+            }
+        )
+        for finding in fingerprints.findings(number + 1, phase, self.before, after):
+            self.stop(finding.seen)
+
+
+def _start(program: Program, replicas: Sequence[Replica]) -> tuple[Any, Any]:
+    """Return the state before step 1 and the keys; a copy, since steps overwrite it and the caller keeps its own."""
+    tx = _program(program, 0, several=False)
+    state = _stack([steps.begin(tx, replica.params, replica.batch_stats) for replica in replicas])
+    return jax.tree.map(jnp.copy, state), _stack([jax.random.key(replica.seed) for replica in replicas])
+
+
+def _stack(trees: Sequence[Any]) -> Any:
+    """Return several trees stacked along a first axis, a single one as it is."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees) if len(trees) > 1 else trees[0]
 
 
 def batch_of(replica: Replica, step: int, batch_size: int) -> dict[str, np.ndarray]:
@@ -139,39 +171,29 @@ def batch_of(replica: Replica, step: int, batch_size: int) -> dict[str, np.ndarr
     return examples.gather(*indices(replica.seed, epoch, place, len(examples), batch_size))
 
 
-def measure(program: Program, replicas: Sequence[Replica], together: bool, count: int = 4) -> float:
-    """Return the seconds that one step of one replica takes in the first phase, compilation left out."""
-    used = list(replicas) if together else [replicas[0]]
-    several = len(used) > 1
-    stack = (
-        (lambda trees: jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)) if several else lambda trees: trees[0]
-    )
-    tx, step = _step(program, program.phases[0], several)
-    state = jax.tree.map(jnp.copy, stack([steps.begin(tx, r.params, r.batch_stats) for r in used]))
-    keys = stack([jax.random.key(r.seed) for r in used])
-    batch = stack([batch_of(r, 0, program.batch_size) for r in used])
+def measure(program: Program, replicas: Sequence[Replica], count: int = 4) -> float:
+    """Return the seconds that one step of one replica takes in the first phase, compilation left out.
+
+    Several `replicas` take their steps in one program.
+    """
+    step = _program(program, 0, len(replicas) > 1).step
+    state, keys = _start(program, replicas)
+    batch = _stack([batch_of(r, 0, program.batch_size) for r in replicas])
     state, found = step(state, batch, keys)
     jax.block_until_ready(found)
     began = time.perf_counter()
     for _ in range(count):
         state, found = step(state, batch, keys)
     jax.block_until_ready(found)
-    return (time.perf_counter() - began) / count / len(used)
+    return (time.perf_counter() - began) / count / len(replicas)
 
 
-def _step(program: Program, phase: Phase, several: bool) -> tuple[Any, Any]:
-    """Return (optimizer, jitted step) of a phase; `several` maps the step over a first axis of all its inputs."""
-    asked = (program.model, program.train, program.augmentation, phase, program.total_steps, program.rewarm_steps)
-    return _mapped(*asked) if several else steps.compiled_phase(*asked)
-
-
-@functools.lru_cache(maxsize=64)
-def _mapped(
-    model: UNet, train: Any, augmentation: Any, phase: Phase, total_steps: int, rewarm_steps: int
-) -> tuple[Any, Any]:
-    tx, _ = steps.compiled_phase(model, train, augmentation, phase, total_steps, rewarm_steps)
-    one = steps.train_step_function(model, tx, train, augmentation, phase)
-    return tx, jax.jit(jax.vmap(one), donate_argnums=0)
+def _program(program: Program, number: int, several: bool) -> PhaseProgram:
+    """Return the program of a phase; `several` maps it over a first axis of all its inputs."""
+    asked = (program.model, program.train, program.augmentation, program.phases[number])
+    lengths = (program.total_steps, program.rewarm_steps)
+    tx, step = steps.compiled_phase(*asked, *lengths, **({"replicas": True} if several else {}))
+    return PhaseProgram(jax.vmap(tx.init) if several else tx.init, step)
 
 
 def _dice(eval_step: Callable[..., Any], state: Any, examples: Examples, batch_size: int) -> float:
@@ -183,5 +205,6 @@ def _dice(eval_step: Callable[..., Any], state: Any, examples: Examples, batch_s
     return math.fsum(known) / len(known) if known else math.nan
 
 
-def _fingerprint(state: Any, groups: list[str]) -> dict[str, str]:
+def _fingerprint(program: Program, state: Any) -> dict[str, str]:
+    groups = [group for group, _ in program.phases[0].multipliers]
     return fingerprints.fingerprint(state.params, state.batch_stats, groups)

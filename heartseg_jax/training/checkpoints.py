@@ -69,7 +69,7 @@ class Checkpoints:
         The caller has made sure that the loss of this state's last step is finite. The arrays are copied to
         the host first: on a CPU they may share memory with buffers that the next step is given to overwrite.
         """
-        host = jax.tree.map(lambda leaf: np.array(leaf, copy=True), state._asdict())
+        host = jax.tree.map(lambda leaf: np.array(leaf, copy=True), jax.device_get(state._asdict()))
         self._manager.save(
             int(host["step"]),
             args=ocp.args.Composite(

@@ -40,7 +40,7 @@ def leaves(tree: Any, read: bool = True) -> Iterator[tuple[str, Any]]:
     """Yield (path, array) of a tree of dicts in the order of its paths; on the host where `read`."""
     named = {"/".join(str(part.key) for part in path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
     for path in sorted(named):
-        yield path, np.asarray(named[path]) if read else named[path]
+        yield path, np.asarray(jax.device_get(named[path])) if read else named[path]
 
 
 def findings(number: int, phase: Phase, before: Mapping[str, str], after: Mapping[str, str]) -> list[Finding]:

@@ -4,10 +4,29 @@ Labels must be below the number of classes C, or 255: a label out of range canno
 clamps it), so the host checks them before any cast.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from heartseg_jax.anatomy import IGNORED
+
+
+def loss_of(train: Any) -> Callable[..., tuple[jax.Array, dict[str, jax.Array]]]:
+    """Return the loss of a config's `train` group: `(logits, label, batch) -> (loss, its unweighted parts)`."""
+
+    def loss(logits: jax.Array, label: jax.Array, batch: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+        return segmentation_loss(
+            logits,
+            label,
+            batch["merge"],
+            batch["mask"],
+            dice_weight=train.dice_weight,
+            cross_entropy_weight=train.cross_entropy_weight,
+        )
+
+    return loss
 
 
 def merged_truth(label: jax.Array, merge: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
+
 from heartseg_jax.errors import UserError
 from heartseg_jax.files import read_json, write_json
 from heartseg_jax.findings import apply_policy
@@ -13,10 +15,10 @@ from heartseg_jax.training.run import Run
 from heartseg_jax.training.steps import TrainState
 
 
-def begin(run: Run, number: int, state: TrainState) -> None:
+def start_phase(run: Run, number: int, state: TrainState) -> None:
     """Note the digests with which phase `number` (from 0) begins; a phase taken up again keeps those it began with."""
     phase, log = run.phases[number], _read(run)
-    if number < len(log["phases"]) and int(state.step) > phase.first:
+    if number < len(log["phases"]) and int(jax.device_get(state.step)) > phase.first:
         return
     names = [group for group, _ in phase.multipliers]
     sizes = fingerprints.sizes(state.params, state.batch_stats, names)
@@ -35,7 +37,7 @@ def begin(run: Run, number: int, state: TrainState) -> None:
         "phase": number + 1,
         "first_step": phase.first + 1,
         "last_step": phase.end,
-        "noted_from_step": int(state.step),
+        "noted_from_step": int(jax.device_get(state.step)),
         "groups": groups,
     }
     log["phases"] = [*log["phases"][:number], entry]
@@ -44,7 +46,7 @@ def begin(run: Run, number: int, state: TrainState) -> None:
     say(f"phase {number + 1} of {len(run.phases)}, steps {phase.first + 1} to {phase.end}: learning {learns}")
 
 
-def end(run: Run, number: int, state: TrainState) -> None:
+def end_phase(run: Run, number: int, state: TrainState) -> None:
     """Compare with the phase's beginning, write and tell what was found; the guard acts on what should not be."""
     phase, log = run.phases[number], _read(run)
     entry = log["phases"][number]

@@ -9,11 +9,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from heartseg_jax.errors import UserError
 from heartseg_jax.models.registry import apply_model, network_input
 from heartseg_jax.models.unet import UNet
 from heartseg_jax.preprocess.augment import AugmentSettings, augment
@@ -22,8 +19,12 @@ from heartseg_jax.training.phases import Phase, build_optimizer, learning_rates
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
+LossFn = Callable[[jax.Array, jax.Array, Batch], tuple[jax.Array, Metrics]]
+"""`(logits, label, batch) -> (loss, its parts)`; `label` is the augmented one, `batch` has the merge and the mask."""
 TrainStep = Any
 """`(state, batch, root_key) -> (state, metrics)`."""
+EvalStep = Any
+"""`(state, batch) -> metrics`."""
 
 
 class TrainState(NamedTuple):
@@ -64,8 +65,8 @@ def _initialiser(model: UNet, size: int) -> Any:
     return jax.jit(init, compiler_options=plain if jax.default_backend() == "cpu" else None)
 
 
-def begin(tx: optax.GradientTransformation, params: Any, batch_stats: Any) -> TrainState:
-    """Return the state before step 1."""
+def begin(tx: Any, params: Any, batch_stats: Any) -> TrainState:
+    """Return the state before step 1; `tx.init(params)` is the optimizer's."""
     return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, tx.init(params))
 
 
@@ -79,33 +80,25 @@ def prepare_inputs(batch: Batch, key: jax.Array, settings: AugmentSettings) -> t
     return augment(key, network_input(batch), batch["label"].astype(jnp.int32), settings)
 
 
-def weighted_loss(train: Any, logits: jax.Array, label: jax.Array, batch: Batch) -> tuple[jax.Array, Metrics]:
-    """Return the loss with the weights of a config's `train` group, and its unweighted parts."""
-    return losses.segmentation_loss(
-        logits,
-        label,
-        batch["merge"],
-        batch["mask"],
-        dice_weight=train.dice_weight,
-        cross_entropy_weight=train.cross_entropy_weight,
-    )
-
-
-def train_step_function(
-    model: UNet, tx: optax.GradientTransformation, train: Any, augmentation: AugmentSettings, phase: Phase | None = None
+def make_train_step(
+    model: UNet,
+    tx: optax.GradientTransformation,
+    loss_fn: LossFn,
+    *,
+    augmentation: AugmentSettings,
+    frozen: Collection[str] = frozenset(),
 ) -> TrainStep:
-    """Return the pure step `(state, batch, root_key) -> (state, metrics)` of a phase; without one everything learns.
+    """Return the pure step `(state, batch, root_key) -> (state, metrics)`.
 
-    What a phase freezes gets no gradient computed, keeps its BatchNorm statistics, and is handed on as the very
-    array that came in.
+    What is `frozen` (names of groups) gets no gradient computed, keeps its BatchNorm statistics, and is handed on as
+    the very array that came in.
     """
-    frozen = phase.frozen if phase else frozenset()
 
     def stopped(params: Any) -> Any:
         # Without it the clip's and the log's global norm would bring the frozen groups' backward pass back.
         return _where_frozen(frozen, jax.lax.stop_gradient, params)
 
-    def loss_fn(params: Any, batch_stats: Any, image: jax.Array, label: jax.Array, batch: Batch, key: jax.Array) -> Any:
+    def objective(params: Any, batch_stats: Any, image: jax.Array, label: jax.Array, batch: Batch, key: Any) -> Any:
         logits, updates = model.apply(
             {"params": stopped(params), "batch_stats": batch_stats},
             image,
@@ -114,14 +107,14 @@ def train_step_function(
             mutable=["batch_stats"],
             rngs={"dropout": key},
         )
-        loss, parts = weighted_loss(train, logits, label, batch)
+        loss, parts = loss_fn(logits, label, batch)
         metrics = {"loss": loss, **parts, **counts.pixel_shares(logits, label, batch["merge"], batch["mask"])}
         return loss, (updates.get("batch_stats", {}), metrics)
 
     def step(state: TrainState, batch: Batch, root: jax.Array) -> tuple[TrainState, Metrics]:
         image, label = prepare_inputs(batch, named_key(root, "augment", state.step), augmentation)
         dropout = named_key(root, "dropout", state.step)
-        gradients, (batch_stats, metrics) = jax.grad(loss_fn, has_aux=True)(
+        gradients, (batch_stats, metrics) = jax.grad(objective, has_aux=True)(
             state.params, state.batch_stats, image, label, batch, dropout
         )
         updates, opt_state = tx.update(gradients, state.opt_state, state.params)
@@ -144,53 +137,43 @@ def _where_frozen(frozen: Collection[str], change: Callable[..., Any], *trees: A
     return jax.tree_util.tree_map_with_path(choose, *trees)
 
 
-def make_train_step(
-    model: UNet, tx: optax.GradientTransformation, train: Any, augmentation: AugmentSettings, phase: Phase | None = None
-) -> TrainStep:
-    """Return `train_step_function` jitted; the state is donated."""
-    return jax.jit(train_step_function(model, tx, train, augmentation, phase), donate_argnums=0)
-
-
 @functools.lru_cache(maxsize=64)
 def compiled_phase(
-    model: UNet, train: Any, augmentation: AugmentSettings, phase: Phase, total_steps: int, rewarm_steps: int
+    model: UNet,
+    train: Any,
+    augmentation: AugmentSettings,
+    phase: Phase,
+    total_steps: int,
+    rewarm_steps: int,
+    *,
+    replicas: bool = False,
 ) -> tuple[optax.GradientTransformation, TrainStep]:
-    """Return the optimizer and the jitted step of a phase: the same ones for the same phase, so that a process that
-    trains it again (a control, another fold) does not compile it again.
+    """Return the optimizer and the jitted step of a phase; the step is given its state's buffers to overwrite.
+
+    They are the same ones for the same phase, so that a process that trains it again (a control, another fold) does
+    not compile it again. With `replicas` the step is mapped over a first axis of all that it takes.
     """
     schedule = learning_rates(learning_rate_schedule(train, total_steps), phase, rewarm_steps)
     tx = build_optimizer(train, schedule, phase)
-    return tx, make_train_step(model, tx, train, augmentation, phase)
+    step = make_train_step(model, tx, losses.loss_of(train), augmentation=augmentation, frozen=phase.frozen)
+    return tx, jax.jit(jax.vmap(step) if replicas else step, donate_argnums=0)
 
 
-@functools.lru_cache(maxsize=16)
-def make_eval_step(model: UNet, train: Any) -> Callable[[TrainState, Batch], Metrics]:
-    """Return the jitted look at a batch without augmentation: `loss` and `confusion [B, 9, 9]`, an example each."""
+def make_eval_step(model: UNet, loss_fn: LossFn) -> EvalStep:
+    """Return the pure evaluation of a batch without augmentation: `loss` and `confusion [B, C, C]`, by example."""
 
     def step(state: TrainState, batch: Batch) -> Metrics:
         label = batch["label"].astype(jnp.int32)
         logits = apply_model(model, state.params, state.batch_stats, network_input(batch))
-        loss, _ = weighted_loss(train, logits, label, batch)
+        loss, _ = loss_fn(logits, label, batch)
         one = lambda *example: counts.confusion_counts(*(part[None] for part in example))  # noqa: E731
         confusion = jax.vmap(one)(logits, label, batch["merge"], batch["mask"])
         return {"loss": loss, "confusion": confusion}
 
-    return jax.jit(step)
+    return step
 
 
-def data_mesh(batch_size: int) -> Mesh:
-    """Return a mesh over all devices, the batch shared out among them."""
-    devices = jax.devices()
-    if batch_size % len(devices):
-        raise UserError(f"data.batch_size={batch_size} must be a multiple of the {len(devices)} devices")
-    return jax.make_mesh((len(devices),), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
-
-
-def to_devices(mesh: Mesh, batch: dict[str, np.ndarray]) -> Batch:
-    """Send a host batch to the devices, split along its first axis; returns before the copy has ended."""
-    return jax.device_put(batch, NamedSharding(mesh, PartitionSpec("batch")))
-
-
-def replicate(mesh: Mesh, tree: Any) -> Any:
-    """Send a whole tree to every device."""
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+@functools.lru_cache(maxsize=16)
+def compiled_eval(model: UNet, train: Any) -> EvalStep:
+    """Return the jitted evaluation with the loss of a config's `train` group."""
+    return jax.jit(make_eval_step(model, losses.loss_of(train)))

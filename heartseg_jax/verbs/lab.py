@@ -136,13 +136,13 @@ def _budget(
     for arm in ("scratch", "scratch_deep", "random_frozen"):
         own = arm_config(config, arm)
         program = program_of(own)
-        step_ms[arm] = 1e3 * measure(program, [replica_of(own, program, fold[0], first.seed)], False)
+        step_ms[arm] = 1e3 * measure(program, [replica_of(own, program, fold[0], first.seed)])
     together = config.lab.replicas == "vmap"
     if config.lab.replicas == "auto":
         own = arm_config(config, "scratch_deep")
         program = program_of(own)
         some = [replica_of(own, program, one, first.seed) for one in fold]
-        at_once = 1e3 * measure(program, some, True)
+        at_once = 1e3 * measure(program, some)
         together = at_once < step_ms["scratch_deep"]
         say(
             f"{len(some)} folds in one program: {at_once:.0f} ms a step and fold; one after the other: "

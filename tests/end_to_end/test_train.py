@@ -93,14 +93,14 @@ def test_a_run_cut_short_ends_bit_identical_to_one_that_was_not(run, data, tmp_p
     from heartseg_jax.training import metrics_log
 
     path = tmp_path / "cut"
-    real = metrics_log.Ledger.take
+    real = metrics_log.MetricsLog.record
 
     def cut(self, step, current):
         if step == 8:  # after the checkpoint of step 6
             raise KeyboardInterrupt
         real(self, step, current)
 
-    monkeypatch.setattr(metrics_log.Ledger, "take", cut)
+    monkeypatch.setattr(metrics_log.MetricsLog, "record", cut)
     assert main.main(words(data, path)) == 130
     assert not (path / "DONE").exists()
     monkeypatch.undo()
@@ -113,7 +113,7 @@ def test_a_run_cut_short_ends_bit_identical_to_one_that_was_not(run, data, tmp_p
 def test_a_guard_that_stops_at_the_last_step_stops_the_same_command_again(data, tmp_path, monkeypatch, capsys):
     black = np.zeros((9, 9), np.int64)
     black[0, 0], black[1, 0] = 90, 10  # nothing is marked where the labels mark a tenth
-    monkeypatch.setattr("heartseg_jax.training.train._watch", lambda *_: (1.0, {0: black}))
+    monkeypatch.setattr("heartseg_jax.training.train.evaluate", lambda *_: (1.0, {0: black}))
     path = tmp_path / "black"
     for _ in range(2):
         assert main.main(words(data, path, guards__collapse_evaluations="2", log__figures="false")) == 3
@@ -125,12 +125,22 @@ def test_a_guard_that_stops_at_the_last_step_stops_the_same_command_again(data, 
 def test_a_state_that_is_lost_is_never_kept(data, tmp_path, monkeypatch):
     from heartseg_jax.training import metrics_log
 
-    real = metrics_log.Ledger.take
+    real = metrics_log.MetricsLog.record
     broken = lambda self, step, current: real(self, step, current | {"gradient_norm": np.inf if step > 6 else 1.0})  # noqa: E731
-    monkeypatch.setattr(metrics_log.Ledger, "take", broken)
+    monkeypatch.setattr(metrics_log.MetricsLog, "record", broken)
     path = tmp_path / "lost"
     assert main.main(words(data, path, guards__non_finite="warn", log__figures="false")) == 0
     assert Checkpoints(path / "checkpoints").steps() == [3, 6]
+
+
+def test_a_hidden_transfer_within_the_loop_is_an_error(data, tmp_path, monkeypatch):
+    import jax
+
+    from heartseg_jax.training import metrics_log
+
+    monkeypatch.setattr(metrics_log.MetricsLog, "record", lambda self, step, current: current["loss"] + np.ones(3))
+    with pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed host-to-device transfer"):
+        main.main(words(data, tmp_path / "hidden", log__figures="false"))
 
 
 def test_evaluate_scores_another_split_and_another_dataset(run, data, tmp_path, capsys):

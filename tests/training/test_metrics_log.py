@@ -1,4 +1,4 @@
-"""The run's book-keeping: rows, means, and what the guards are shown."""
+"""The run's metrics: means, evaluations, and what the guards are shown."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -7,45 +7,42 @@ import pytest
 from heartseg_jax.anatomy import HEART
 from heartseg_jax.config import load
 from heartseg_jax.errors import GuardStop
-from heartseg_jax.training.metrics_log import Ledger
+from heartseg_jax.training.metrics_log import MetricsLog, brief
 
 
-def ledger(rows, told=None, **guards):
+def log_of(**guards):
     _, config = load.load("configs/base.py", {f"guards.{k}": v for k, v in guards.items()})
-    told = [] if told is None else told
-    return Ledger(
-        config.guards, labels=HEART, tag="val", batch_size=4, per_epoch=5, write=rows.append, tell=told.append
-    )
+    return MetricsLog(config.guards, HEART, "val", config.guards.collapse_evaluations)
 
 
 def step(loss):
     return {"loss": jnp.float32(loss)}
 
 
-def test_a_row_has_the_means_since_the_last_and_metrics_come_a_step_late():
-    rows = []
-    book = ledger(rows)
+def test_means_are_those_since_the_last_row_and_metrics_come_a_step_late():
+    log = log_of()
     for number, loss in enumerate((4.0, 2.0, 1.0), start=1):
-        book.take(number, step(loss))
-    book.write(3, {"all": 0.1}, {})
-    book.settle()
-    book.write(4, {"all": 0.1}, {"val/dice/mean": 0.5})
-    assert [row["train/loss"] for row in rows] == [3.0, 1.0]  # (4 + 2) / 2, then the one that was late
-    assert rows[0]["epoch"] == 3 / 5
-    assert next(iter(rows[0])) == "step"
-    assert "perf/step_ms" not in rows[0]  # the clock starts after the first step
-    assert rows[1]["val/dice/mean"] == 0.5
-    assert book.brief == "loss 1.0000  val Dice 0.500"
+        log.record(number, step(loss))
+    assert log.means() == {"train/loss": 3.0}  # (4 + 2) / 2; the third is not read yet
+    log.flush()
+    assert log.means() == {"train/loss": 1.0}
+    assert log.means() == {}
+
+
+def test_a_dice_of_exactly_0_is_shown():
+    """An all-black mask is what this project promises to show."""
+    assert brief({"train/loss": 1.0, "val/dice/mean": 0.0}, "val") == "loss 1.0000  val Dice 0.000"
+    assert brief({"train/loss": 0.0, "val/dice/mean": None}, "val") == "loss 0.0000"
+    assert brief({"step": 3}, "val") == ""
 
 
 def test_dice_is_the_mean_over_patients_then_over_structures():
-    rows = []
     one, two = np.zeros((2, 9, 9), np.int64)
     one[0, 0] = two[0, 0] = 80
     one[1, 1], one[1, 0] = 5, 5  # Dice of AA: 10 / 15
     two[1, 1] = 10  # Dice of AA: 1
     two[2, 0] = 10  # Dice of LA: 0, in the one patient who has it
-    row = ledger(rows).look(10, 0.7, {0: one, 1: two})
+    row = log_of().evaluate(10, 0.7, {0: one, 1: two})
     assert row["val/dice/ascending_aorta"] == pytest.approx((2 / 3 + 1) / 2)
     assert row["val/dice/left_atrium"] == 0
     assert row["val/dice/vena_cava"] is None
@@ -54,29 +51,27 @@ def test_dice_is_the_mean_over_patients_then_over_structures():
     assert row["val/all_background_accuracy"] == pytest.approx(160 / 190)
 
 
-def test_a_nan_stops_when_it_is_read_and_warns_once_where_told():
-    book = ledger([])
-    book.take(1, step(np.nan))
+def test_a_nan_stops_when_it_is_read_and_warns_once_where_the_policy_says_warn(capsys):
+    log = log_of()
+    log.record(1, step(np.nan))
     with pytest.raises(GuardStop, match="step 1 is nan"):
-        book.take(2, step(1.0))
-    rows, told = [], []
-    book = ledger(rows, told, non_finite="warn")
+        log.record(2, step(1.0))
+    log = log_of(non_finite="warn")
     for number in (1, 2, 3):
-        book.take(number, step(np.nan))
-    book.settle()
-    book.write(3, {"all": 0.1}, {})
-    assert len(told) == 1
-    assert rows[0]["train/loss"] is None  # JSON has no NaN
+        log.record(number, step(np.nan))
+    log.flush()
+    assert capsys.readouterr().err.count("WARNING") == 1
+    assert log.means() == {"train/loss": None}  # JSON has no NaN
 
 
 def test_a_gradient_that_is_not_finite_marks_the_state_as_not_to_be_kept():
-    book = ledger([], non_finite="warn")
-    book.take(1, step(1.0) | {"gradient_norm": jnp.float32(2.0)})
-    book.settle()
-    assert book.finite
-    book.take(2, step(1.0) | {"gradient_norm": jnp.float32(np.inf)})
-    book.settle()
-    assert not book.finite
+    log = log_of(non_finite="warn")
+    log.record(1, step(1.0) | {"gradient_norm": jnp.float32(2.0)})
+    log.flush()
+    assert log.finite
+    log.record(2, step(1.0) | {"gradient_norm": jnp.float32(np.inf)})
+    log.flush()
+    assert not log.finite
 
 
 def black_mask():
@@ -86,20 +81,20 @@ def black_mask():
     return {0: counts}
 
 
-def test_a_run_that_goes_on_recalls_the_evaluations_that_were_empty():
-    first = ledger([], collapse_evaluations="3")
-    rows = [{"step": 5 * n, **first.look(5 * n, 1.0, black_mask())} for n in (1, 2)]
-    ledger([], collapse_evaluations="3").look(15, 1.0, black_mask())  # one that recalls nothing lets it pass
-    again = ledger([], collapse_evaluations="3")
-    again.recall(rows)
+def test_a_run_that_goes_on_remembers_the_evaluations_that_were_empty():
+    first = log_of(collapse_evaluations="3")
+    rows = [{"step": 5 * n, **first.evaluate(5 * n, 1.0, black_mask())} for n in (1, 2)]
+    log_of(collapse_evaluations="3").evaluate(15, 1.0, black_mask())  # one that restores nothing lets it pass
+    again = log_of(collapse_evaluations="3")
+    again.restore(rows)
     with pytest.raises(GuardStop, match="for 3 evaluations in a row"):
-        again.look(15, 1.0, black_mask())
+        again.evaluate(15, 1.0, black_mask())
 
 
 def test_a_run_that_goes_on_measures_divergence_by_its_first_row():
-    book = ledger([], divergence_steps="2")
-    book.recall([{"step": 1, "train/loss": None}, {"step": 2, "train/loss": 2.0}, {"step": 4, "train/loss": 90.0}])
-    book.take(5, step(90.0))
-    book.take(6, step(90.0))
+    log = log_of(divergence_steps="2")
+    log.restore([{"step": 1, "train/loss": None}, {"step": 2, "train/loss": 2.0}, {"step": 4, "train/loss": 90.0}])
+    log.record(5, step(90.0))
+    log.record(6, step(90.0))
     with pytest.raises(GuardStop, match="times its start \\(2\\)"):
-        book.settle()
+        log.flush()

@@ -94,7 +94,7 @@ def test_evaluation_counts_each_example_apart_and_leaves_padding_out(config):
     model, state, _ = build(config)
     batch = batch_of(0)
     batch["mask"] = np.array([1, 1, 1, 0], np.float32)
-    found = steps.make_eval_step(model, config.train)(state, batch)
+    found = steps.compiled_eval(model, config.train)(state, batch)
     assert found["confusion"].shape == (4, 9, 9)
     assert found["confusion"].sum(axis=(1, 2)).tolist() == [32 * 32] * 3 + [0]
     assert np.array_equal(found["confusion"][0].sum(axis=1), np.bincount(batch["label"][0].ravel(), minlength=9))

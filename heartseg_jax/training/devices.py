@@ -1,0 +1,109 @@
+"""The devices that a run computes on: found, shared out, and whether a step fits their memory."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from heartseg_jax.errors import UserError
+
+
+def found() -> list[jax.Device]:
+    """Return the devices of JAX's default backend.
+
+    Raises:
+      UserError: the platform that JAX_PLATFORMS names has no device here.
+    """
+    try:
+        return jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        asked = os.environ.get("JAX_PLATFORMS")
+        reason = f"JAX_PLATFORMS={asked} has no device here" if asked else "JAX finds no device"
+        detail = (str(error).splitlines() or [""])[0]
+        raise UserError(
+            f"{reason}{f' ({detail})' if detail else ''}; unset JAX_PLATFORMS or set it to cpu, or install JAX for "
+            "that device"
+        ) from error
+
+
+def describe() -> str:
+    """Return platform, number and kind of the devices, such as 'gpu: 2 x NVIDIA H100'."""
+    devices = found()
+    kinds = Counter(device.device_kind for device in devices)
+    return f"{devices[0].platform}: {', '.join(f'{count} x {kind}' for kind, count in kinds.items())}"
+
+
+def data_mesh(batch_size: int) -> Mesh:
+    """Return a mesh over all devices, the batch split among them.
+
+    Raises:
+      UserError: the batch cannot be split evenly.
+    """
+    devices = found()
+    if batch_size % len(devices):
+        raise UserError(f"data.batch_size={batch_size} must be a multiple of the {len(devices)} devices")
+    return jax.make_mesh((len(devices),), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
+
+
+def to_devices(mesh: Mesh, batch: Any) -> Any:
+    """Send a host batch to the devices, split along its first axis; returns before the copy has ended."""
+    return jax.device_put(batch, NamedSharding(mesh, PartitionSpec("batch")))
+
+
+def replicate(mesh: Mesh, tree: Any) -> Any:
+    """Send a whole tree to every device."""
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def compile_step(step: Any, state: Any, batch: Any, key: Any) -> None:
+    """Compile a jitted step for these arguments, which are left as they are; calling it then compiles nothing.
+
+    Raises:
+      UserError: the program needs more memory than is available.
+    """
+    compiled = step.lower(state, batch, key).compile()
+    planned = compiled.memory_analysis()
+    if planned is not None:
+        # The arguments are on the device already; the state's buffers are used again for what comes out.
+        check_memory(planned.temp_size_in_bytes + planned.output_size_in_bytes - planned.alias_size_in_bytes)
+
+
+def check_memory(needed_bytes: float) -> None:
+    """Raise a UserError where a training step needs more than the memory that is known to be available."""
+    free = available_bytes()
+    if free is not None and needed_bytes > free:
+        raise UserError(
+            f"a training step needs {needed_bytes / 2**30:.1f} GiB of memory and {free / 2**30:.1f} GiB are "
+            "available; lower --config.data.batch_size, --config.data.size or --config.model.width"
+        )
+
+
+def available_bytes() -> int | None:
+    """Return the free memory of the device with least, of the machine where it computes; None where unknown."""
+    devices = found()
+    if devices[0].platform == "cpu":
+        return host_available_bytes()
+    known = [stats for device in devices if (stats := device.memory_stats()) and "bytes_limit" in stats]
+    return min((stats["bytes_limit"] - stats.get("bytes_in_use", 0) for stats in known), default=None)
+
+
+def host_available_bytes(root: Path = Path("/")) -> int | None:
+    """Return what Linux would give this process: available memory and swap, within its control group's limit."""
+    try:
+        lines = (root / "proc/meminfo").read_text().splitlines()
+        kilobytes = {line.split(":")[0]: int(line.split()[1]) for line in lines}
+        free = 1024 * (kilobytes["MemAvailable"] + kilobytes.get("SwapFree", 0))
+    except (OSError, ValueError, KeyError, IndexError):
+        return None
+    try:
+        group = root / "sys/fs/cgroup"
+        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+        cached = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        return min(free, limit - used + int(cached.get("inactive_file", 0)))
+    except (OSError, ValueError):
+        return free  # no control group, or one without a limit ('max')

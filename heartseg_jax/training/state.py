@@ -1,0 +1,62 @@
+"""The state that a run goes on from: its own last checkpoint's, weights from elsewhere, or fresh ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from heartseg_jax.anatomy import HEART
+from heartseg_jax.errors import UserError
+from heartseg_jax.files import write_json
+from heartseg_jax.progress import say
+from heartseg_jax.training import devices, initial_weights, phases, steps
+from heartseg_jax.training.checkpoints import Checkpoints, Saved
+from heartseg_jax.training.run import Run
+from heartseg_jax.training.steps import TrainState
+
+
+def first_state(run: Run, checkpoints: Checkpoints, batches: Any) -> TrainState:
+    """Return the state to go on from, on every device. Where there is a checkpoint, `batches` are set to its position.
+
+    Raises:
+      UserError: the checkpoint is of other data, of another model, or of more steps than the config asks for; or the
+        weights that `pretrained.path` names do not fit.
+    """
+    saved = _own_checkpoint(run, checkpoints)
+    params, batch_stats = steps.init_params(run.model, run.key, run.config.data.size)
+    program = run.program(phases.phase_at(run.phases, saved.step - 1 if saved else 0))
+    if saved is None and run.transfers:
+        params, batch_stats, source = initial_weights.start(
+            run.config, run.model, params, batch_stats, run.first_batches
+        )
+        write_json(run.folder.transfer, {"pretrained": source, "phases": []})
+        say(f"weights before step 1: {run.config.pretrained.path or 'random'}")
+    params, batch_stats = devices.replicate(run.mesh, (params, batch_stats))
+    state = devices.replicate(run.mesh, steps.begin(program, params, batch_stats))
+    if saved is None:
+        return state
+    if saved.step < run.total_steps:
+        batches.set_state(dict(saved.data))
+    say(f"going on from step {saved.step} of {run.total_steps}")
+    return checkpoints.restore(saved.step, state)
+
+
+def _own_checkpoint(run: Run, checkpoints: Checkpoints) -> Saved | None:
+    """Return what lies beside the run's newest checkpoint once it is known to fit, or None where there is none."""
+    if not checkpoints.steps():
+        return None
+    saved = checkpoints.read(checkpoints.steps()[-1])
+    # Where the dataset lies is noted, not compared: its identity says whether it is the same. Runs from before
+    # there were phases had a single one, those from before there were tasks are of the heart.
+    old = {"phases": run.contract["phases"] if len(run.phases) == 1 else None, "task": HEART.name, **saved.contract}
+    changed = [key for key in run.contract if key != "dataset" and old.get(key) != run.contract[key]]
+    if changed:
+        raise UserError(
+            f"{run.folder.path} was trained on other data, another view of them or in other phases "
+            f"({', '.join(changed)} changed); give another --workdir"
+        )
+    if saved.step > run.total_steps:
+        raise UserError(
+            f"{run.folder.path} has already trained {saved.step} steps, more than the {run.total_steps} that "
+            f"train.epochs={run.config.train.epochs} asks for; raise --config.train.epochs"
+        )
+    return saved

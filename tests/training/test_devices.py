@@ -1,0 +1,68 @@
+"""The devices: found or refused in one line, shared out evenly, and a step that does not fit is refused."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from heartseg_jax.errors import UserError
+from heartseg_jax.training import devices
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_a_platform_that_is_not_there_is_one_clear_line():
+    code = (
+        "from heartseg_jax.training import devices; from heartseg_jax.errors import UserError\n"
+        "try: devices.found()\nexcept UserError as error: print(error)"
+    )
+    environment = os.environ | {"JAX_PLATFORMS": "cuda", "CUDA_VISIBLE_DEVICES": ""}
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert "JAX_PLATFORMS=cuda" in run.stdout
+    assert run.stdout.count("\n") == 1
+
+
+def test_the_devices_are_described_by_platform_number_and_kind():
+    assert devices.describe() == f"cpu: {len(jax.devices())} x cpu"
+
+
+def test_a_step_that_does_not_fit_is_refused_with_the_fields_that_shrink_it(monkeypatch):
+    step = jax.jit(lambda state, batch, key: (state + jnp.tile(batch, (1000, 1000)).sum(), batch))
+    arguments = (jnp.float32(0), jnp.ones((4, 4)), jnp.float32(1))
+    devices.compile_step(step, *arguments)
+    monkeypatch.setattr(devices, "available_bytes", lambda: 1)
+    with pytest.raises(UserError, match=r"data\.batch_size.*data\.size.*model\.width"):
+        devices.compile_step(step, *arguments)
+
+
+def test_what_compile_step_compiled_is_not_compiled_again():
+    traced = []
+
+    def function(state, batch, key):
+        traced.append(1)
+        return state + batch + key, batch
+
+    step = jax.jit(function)
+    devices.compile_step(step, *(jnp.float32(n) for n in range(3)))
+    step(*(jnp.float32(n) for n in range(3)))
+    assert len(traced) == 1
+
+
+def test_available_memory_is_the_machines_within_the_control_groups_limit(tmp_path):
+    assert devices.host_available_bytes(tmp_path) is None
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 900 kB\nMemAvailable: 100 kB\nSwapFree: 20 kB\n")
+    assert devices.host_available_bytes(tmp_path) == 120 * 1024
+    group = tmp_path / "sys/fs/cgroup"
+    group.mkdir(parents=True)
+    (group / "memory.max").write_text("max\n")
+    (group / "memory.current").write_text("70000\n")
+    (group / "memory.stat").write_text("anon 5\ninactive_file 3000\n")
+    assert devices.host_available_bytes(tmp_path) == 120 * 1024
+    (group / "memory.max").write_text("100000\n")
+    assert devices.host_available_bytes(tmp_path) == 100000 - 70000 + 3000
