@@ -11,9 +11,8 @@ from typing import Any
 from heartseg_jax.anatomy import HEART, LABEL_SETS
 from heartseg_jax.config import load
 from heartseg_jax.data.dataset.write import Dataset, read_dataset, with_test_patients
-from heartseg_jax.data.sources.phantom import make_phantoms
 from heartseg_jax.errors import UserError
-from heartseg_jax.imaging.phantom import generator
+from heartseg_jax.progress import say
 
 
 def dataset_for(config: Any, workdir: Path) -> Dataset:
@@ -50,10 +49,15 @@ def resplit(dataset: Dataset, config: Any) -> Dataset:
 
 def phantom_dataset(group: Any, parent: Path) -> Path:
     """Return the folder of the phantom patients that `group` (a config's `data.phantom`) asks for, made if need be."""
+    from heartseg_jax.imaging.phantom import generator  # a run on a dataset needs no phantoms
+
     asked = {"version": generator.VERSION, **load.to_plain(group)}
     name = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
     path = parent / "datasets" / f"phantom-v{generator.VERSION}-{name}"
     if not path.is_dir():
+        from heartseg_jax.data.sources.phantom import make_phantoms
+
+        say(f"making {group.train + group.validation + group.test} phantom patients in {path}")
         try:
             make_phantoms(group, path)
         except UserError:

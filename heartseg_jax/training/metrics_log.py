@@ -22,7 +22,7 @@ class MetricsLog:
     """Takes each step's metrics (device arrays), reads them a step late, and makes rows of their means.
 
     `tag` is 'val' where validation patients are watched, 'fit' where training slices are watched for want of them;
-    the rows have a Dice for each structure of `labels`. `collapse_evaluations` in a row without a structure are a collapse.
+    the rows have a Dice for each structure of `labels`. `collapse_evaluations` empty ones in a row are a collapse.
     """
 
     def __init__(self, policy: Any, labels: LabelSet, tag: str, collapse_evaluations: int):

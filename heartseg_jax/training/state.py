@@ -8,7 +8,7 @@ from heartseg_jax.anatomy import HEART
 from heartseg_jax.errors import UserError
 from heartseg_jax.files import write_json
 from heartseg_jax.progress import say
-from heartseg_jax.training import devices, initial_weights, phases, steps
+from heartseg_jax.training import devices, phases, steps
 from heartseg_jax.training.checkpoints import Checkpoints, Saved
 from heartseg_jax.training.run import Run
 from heartseg_jax.training.steps import TrainState
@@ -25,6 +25,8 @@ def first_state(run: Run, checkpoints: Checkpoints, batches: Any) -> TrainState:
     params, batch_stats = steps.init_params(run.model, run.key, run.config.data.size)
     program = run.program(phases.phase_at(run.phases, saved.step - 1 if saved else 0))
     if saved is None and run.transfers:
+        from heartseg_jax.training import initial_weights  # with it come the readers of Keras files
+
         params, batch_stats, source = initial_weights.start(
             run.config, run.model, params, batch_stats, run.first_batches
         )

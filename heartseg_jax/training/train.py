@@ -7,19 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from heartseg_jax import workdir as runs
 from heartseg_jax.data import pipeline
 from heartseg_jax.evaluation import report
-from heartseg_jax.evaluation.score_split import score_split
-from heartseg_jax.figures import slices
-from heartseg_jax.figures.curves import curves
-from heartseg_jax.figures.drawing import Palette
 from heartseg_jax.files import write_text
 from heartseg_jax.findings import apply_policy
-from heartseg_jax.inference.predictor import make_probabilities
-from heartseg_jax.preprocess.augment import PRESETS
 from heartseg_jax.progress import StepProgress, say
 from heartseg_jax.training import control, devices, guards, phase_log, steps
 from heartseg_jax.training.checkpoints import Checkpoints
@@ -40,6 +33,8 @@ def train(config: Any, path: Path, argv: list[str], *, as_control: bool = False)
       UserError: the folder, the data or the config do not fit.
       GuardStop: a guard found something that makes going on pointless.
     """
+    from heartseg_jax.training import outcome  # scores and figures: whoever only imports the loop needs none
+
     # Act 1: the folder. A run of another config is refused before anything is touched.
     folder, lock = runs.open_for_training(path, config)
     with lock:
@@ -57,7 +52,7 @@ def train(config: Any, path: Path, argv: list[str], *, as_control: bool = False)
 
             # Act 3: what the network will see, as a picture, before the first step is taken.
             if config.log.figures and int(state.step) == 0:
-                _draw_inputs(run)
+                outcome.draw_inputs(run)
 
             # Act 4: the steps, phase by phase.
             if int(state.step) < run.total_steps:
@@ -65,7 +60,7 @@ def train(config: Any, path: Path, argv: list[str], *, as_control: bool = False)
                 state = _take_steps(run, state, batches, checkpoints)
 
         # Act 5: the score on patients it never saw, the figures, and the mark that all is there.
-        summary = _finish(run, state)
+        summary = outcome.score(run, state)
         if config.transfer.control:
             say("the control: as many steps of the same data above a frozen encoder of random weights")
             train(control.config_of(config, run.dataset.path), control.folder_of(path), argv, as_control=True)
@@ -150,60 +145,3 @@ def _take_steps(run: Run, state: steps.TrainState, batches: Any, checkpoints: Ch
             left = clock.seconds_left(run.total_steps - step)
             shown.update(step, brief(row, run.tag), left, notable=cadence.evaluates(step))
     return state
-
-
-def _finish(run: Run, state: steps.TrainState) -> dict[str, Any]:
-    """Score the test patients (or, where there are none, the best that there is) and draw the curves."""
-    split = next(s for s in ("test", "validation", "train") if run.dataset.examples(s))
-    draw = run.config.log.figures
-    summary = score_split(
-        make_probabilities(run.model, state.params, state.batch_stats),
-        run.dataset,
-        split,
-        run.view,
-        output=run.folder.evaluation,
-        batch_size=run.config.data.batch_size,
-        step=int(state.step),
-        checkpoint=str(run.folder.checkpoints / str(int(state.step))),
-        draw=draw,
-    )
-    if draw:
-        run.folder.figures.mkdir(exist_ok=True)
-        (run.folder.evaluation / "predictions.png").replace(run.folder.figures / "predictions.png")
-        rows = runs.read_metrics(run.folder)
-        black = next((row[key] for row in rows if (key := f"{run.tag}/all_background_accuracy") in row), None)
-        path = run.folder.figures / "curves.png"
-        bounds = (
-            [(phase.first + 1, f"phase {n}") for n, phase in enumerate(run.phases, 1)] if len(run.phases) > 1 else []
-        )
-        curves(
-            rows,
-            path,
-            title=run.folder.path.name,
-            background_accuracy=black,
-            phase_boundaries=bounds,
-            palette=_palette(run),
-        )
-    return summary
-
-
-def _palette(run: Run) -> Palette:
-    return Palette(run.dataset.label_set, run.config.log.get("colours", "display"))
-
-
-def _draw_inputs(run: Run) -> None:
-    """Draw the first batch as the network receives it: after windowing and augmentation."""
-    numbers, mask = pipeline.indices(run.config.seed, 0, 0, len(run.examples), run.config.data.batch_size)
-    batch = run.examples.gather(numbers, mask)
-    key = steps.named_key(run.key, "augment", 0)
-    settings = PRESETS[run.config.data.augment]
-    image, label = jax.jit(lambda batch: steps.prepare_inputs(batch, key, settings))(batch)
-    places = [run.examples.index[n] for n in numbers[:8]]
-    names = [run.dataset.patients[p].names[z] for p, z in places]
-    slices.inputs(
-        np.asarray(image)[:8],
-        np.asarray(label)[:8],
-        run.folder.figures / "inputs.png",
-        _palette(run),
-        names=names,
-    )

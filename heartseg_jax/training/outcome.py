@@ -1,0 +1,76 @@
+"""What a run leaves for people: its first inputs as a picture; at its end the scores and the curves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from heartseg_jax import workdir as runs
+from heartseg_jax.data import pipeline
+from heartseg_jax.evaluation.score_split import score_split
+from heartseg_jax.figures import slices
+from heartseg_jax.figures.curves import curves
+from heartseg_jax.figures.drawing import Palette
+from heartseg_jax.inference.predictor import make_probabilities
+from heartseg_jax.preprocess.augment import PRESETS
+from heartseg_jax.training import steps
+from heartseg_jax.training.run import Run
+
+
+def score(run: Run, state: steps.TrainState) -> dict[str, Any]:
+    """Score the test patients (or, where there are none, the best that there is) and draw the curves."""
+    split = next(s for s in ("test", "validation", "train") if run.dataset.examples(s))
+    draw = run.config.log.figures
+    summary = score_split(
+        make_probabilities(run.model, state.params, state.batch_stats),
+        run.dataset,
+        split,
+        run.view,
+        output=run.folder.evaluation,
+        batch_size=run.config.data.batch_size,
+        step=int(state.step),
+        checkpoint=str(run.folder.checkpoints / str(int(state.step))),
+        draw=draw,
+    )
+    if draw:
+        run.folder.figures.mkdir(exist_ok=True)
+        (run.folder.evaluation / "predictions.png").replace(run.folder.figures / "predictions.png")
+        rows = runs.read_metrics(run.folder)
+        black = next((row[key] for row in rows if (key := f"{run.tag}/all_background_accuracy") in row), None)
+        path = run.folder.figures / "curves.png"
+        bounds = (
+            [(phase.first + 1, f"phase {n}") for n, phase in enumerate(run.phases, 1)] if len(run.phases) > 1 else []
+        )
+        curves(
+            rows,
+            path,
+            title=run.folder.path.name,
+            background_accuracy=black,
+            phase_boundaries=bounds,
+            palette=_palette(run),
+        )
+    return summary
+
+
+def _palette(run: Run) -> Palette:
+    return Palette(run.dataset.label_set, run.config.log.get("colours", "display"))
+
+
+def draw_inputs(run: Run) -> None:
+    """Draw the first batch as the network receives it: after windowing and augmentation."""
+    numbers, mask = pipeline.indices(run.config.seed, 0, 0, len(run.examples), run.config.data.batch_size)
+    batch = run.examples.gather(numbers, mask)
+    key = steps.named_key(run.key, "augment", 0)
+    settings = PRESETS[run.config.data.augment]
+    image, label = jax.jit(lambda batch: steps.prepare_inputs(batch, key, settings))(batch)
+    places = [run.examples.index[n] for n in numbers[:8]]
+    names = [run.dataset.patients[p].names[z] for p, z in places]
+    slices.inputs(
+        np.asarray(image)[:8],
+        np.asarray(label)[:8],
+        run.folder.figures / "inputs.png",
+        _palette(run),
+        names=names,
+    )
