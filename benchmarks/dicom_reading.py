@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import pydicom
 
-from heartseg_jax.imaging.dicom.series import read_study
+from heartseg_jax.imaging.dicom.study import read_study
 from tests.dicom_writer import write_series
 
 

@@ -28,7 +28,8 @@ import pydicom
 
 from heartseg_jax import findings
 from heartseg_jax.errors import UserError
-from heartseg_jax.imaging.dicom.series import candidates_of, read_block
+from heartseg_jax.imaging.dicom.series import read_block
+from heartseg_jax.imaging.dicom.study import candidates_of
 
 MOST_SECONDS, MOST_BYTES = 10.0, 2 * 2**30
 KINDS = ("flip", "flip_header", "truncate", "delete_tag", "shuffle")

@@ -37,6 +37,11 @@ class Finding:
         return f"{self.level:<6} {self.check}: {self.seen}{cause}" + (f"\n       {self.fix}" if self.fix else "")
 
 
+def counted(number: int, noun: str) -> str:
+    """Return '1 file', '2 files'."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
 def in_order(findings: Iterable[Finding]) -> list[Finding]:
     """Return the findings, the gravest first; within a level as they came."""
     return sorted(findings, key=lambda finding: LEVELS.index(finding.level))
@@ -52,7 +57,7 @@ def verdict(findings: Sequence[Finding]) -> str:
     if refused(findings):
         return "not fit for use"
     warnings = sum(finding.level == WARN for finding in findings)
-    return "fit for use" + (f", with {warnings} warning{'s' if warnings > 1 else ''}" if warnings else "")
+    return "fit for use" + (f", with {counted(warnings, 'warning')}" if warnings else "")
 
 
 def raise_refused(where: str, findings: Iterable[Finding]) -> None:

@@ -115,8 +115,8 @@ def write_series(
     return paths
 
 
-def write_enhanced(path: Path, hu: np.ndarray, spacing_mm, origin_mm, direction: np.ndarray) -> None:
-    """Write `hu [Z, H, W]` as one enhanced CT file, its frames in a shuffled order."""
+def write_enhanced(path: Path, hu: np.ndarray, spacing_mm, origin_mm, direction: np.ndarray, edit=None) -> None:
+    """Write `hu [Z, H, W]` as one enhanced CT file, its frames in a shuffled order; `edit(dataset)` changes it."""
     dataset = base(sop_class=EnhancedCTImageStorage)
     dataset.SOPInstanceUID = f"{SERIES}.77"
     order = np.random.default_rng(3).permutation(len(hu))
@@ -138,4 +138,6 @@ def write_enhanced(path: Path, hu: np.ndarray, spacing_mm, origin_mm, direction:
         frames.append(frame)
     dataset.PerFrameFunctionalGroupsSequence = Sequence(frames)
     path.parent.mkdir(parents=True, exist_ok=True)
+    if edit:
+        edit(dataset)
     save(dataset, path, stored(hu[order]), ExplicitVRLittleEndian)

@@ -15,6 +15,8 @@ SMALL_FIELD_MM, SHORT_MM = 130.0, 80.0
 CONTRAST_HU = (150, 600)
 CONTRAST_SHARE = 0.02
 """Of the middle of the block: chambers full of contrast fill more; spine and calcium alone fill less."""
+PADDED_MIDDLE = 0.01
+"""Scanners pad the corners around a round field of view, which reach no pixel of the middle."""
 LOWEST_HU = -1100
 """Air is -1000; noise reaches somewhat lower, and most scanners cut at -1024. Below lies padding."""
 
@@ -61,14 +63,19 @@ def of_pixels(images: np.ndarray, intensity: str) -> list[Finding]:
 def of_values(hu: np.ndarray, padded: int, contrast_agent: bool | None) -> list[Finding]:
     """Return what the values of a block show: `hu` int16 `[Z, Y, X]`, of which `padded` pixels were made air."""
     found = []
+    middle = hu[tuple(slice(n // 4, max(n - n // 4, n // 4 + 1)) for n in hu.shape)]
     if padded:
         text = f"{100 * padded / hu.size:.1f} % of the pixels are padding and were set to air"
-        found.append(Finding(NOTE, "padding", text))
+        within = float(np.mean(middle == AIR_HU))
+        if within > PADDED_MIDDLE:
+            text += f", {100 * within:.0f} % of the block's middle among them"
+            fix = "look at a slice: is the patient there? PixelPaddingValue may name values of tissue"
+            found.append(Finding(WARN, "padding", text, fix=fix))
+        else:
+            found.append(Finding(NOTE, "padding", text))
     found += of_pixels(hu, "HU")
     if refused(found):
         return found
-    z, y, x = (slice(n // 4, max(n - n // 4, n // 4 + 1)) for n in hu.shape)
-    middle = hu[z, y, x]
     bright = float(np.mean((middle >= CONTRAST_HU[0]) & (middle <= CONTRAST_HU[1])))
     if bright < CONTRAST_SHARE:
         said = {True: "although a contrast agent is named", False: "and no contrast agent is named", None: ""}

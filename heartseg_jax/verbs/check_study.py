@@ -10,7 +10,8 @@ from typing import Any
 from heartseg_jax import findings, progress
 from heartseg_jax.errors import UserError
 from heartseg_jax.findings import Finding
-from heartseg_jax.imaging.dicom.series import Candidate, candidates_of, choose, read_block
+from heartseg_jax.imaging.dicom.series import Candidate, read_block
+from heartseg_jax.imaging.dicom.study import Look, choose, look
 
 
 def check_study(path: Path, series: str = "", *, as_json: bool = False) -> dict[str, Any]:
@@ -23,8 +24,9 @@ def check_study(path: Path, series: str = "", *, as_json: bool = False) -> dict[
     Raises:
       UserError: after the printing, where the study is not fit; or there is no study.
     """
-    candidates, found = candidates_of(path, progress.bar("files"))
-    chosen, problem = _chosen(candidates, series, path)
+    contents = look(path, progress.bar("files"))
+    candidates, found = contents.candidates, contents.findings
+    chosen, problem = _chosen(contents, series, path)
     if chosen is not None:
         found = [*chosen.findings, *found]
         if chosen.block is not None and problem is None:
@@ -51,9 +53,9 @@ def check_study(path: Path, series: str = "", *, as_json: bool = False) -> dict[
     return record
 
 
-def _chosen(candidates: Sequence[Candidate], series: str, path: Path) -> tuple[Candidate | None, UserError | None]:
+def _chosen(contents: Look, series: str, path: Path) -> tuple[Candidate | None, UserError | None]:
     try:
-        return choose(candidates, series, str(path)), None
+        return choose(contents, series, str(path)), None
     except UserError as error:
         return None, error
 

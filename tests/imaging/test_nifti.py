@@ -54,7 +54,8 @@ def test_all_48_orders_of_axes_are_one_patient(tmp_path, degrees):
 
 
 def test_a_real_volume_as_nifti_and_as_dicom_is_the_same(shared, tmp_path):
-    from heartseg_jax.imaging.dicom.series import candidates_of, read_block
+    from heartseg_jax.imaging.dicom.series import read_block
+    from heartseg_jax.imaging.dicom.study import candidates_of
 
     path = shared / "data" / "heart_cta_volume" / "ct.nii.gz"
     volume, _ = patient_axial(read_nifti(path))

@@ -18,7 +18,8 @@ from heartseg_jax.imaging.dicom.elements import Unreadable
 from heartseg_jax.imaging.dicom.header import Header
 from heartseg_jax.imaging.dicom.patient import Person, read_person
 from heartseg_jax.imaging.dicom.segmentation import References, references
-from heartseg_jax.imaging.dicom.series import Candidate, Look, choose, look
+from heartseg_jax.imaging.dicom.series import Candidate
+from heartseg_jax.imaging.dicom.study import Look, choose, look
 from heartseg_jax.privacy import read_salt
 
 BEST = "best"
@@ -144,7 +145,7 @@ def choose_all(
             person = read_person(one.members[0].header.source)
         except Unreadable as error:
             raise UserError(f"{place.study}: {error}; {TABLE_MENDS}") from None
-        found = [*one.findings]
+        found = [*one.findings, *(finding for finding in seen.findings if finding.level == WARN)]
         if owners is not None:
             key = naming.keyed(f"name\n{owners[place.name]}", owners[place.name], place.name, salt)
         else:
@@ -185,11 +186,11 @@ def _series(place: Place, seen: Look, series: str, drawn: Sequence[tuple[Header,
     """Return the series to use: the one named, the one that the segmentation was drawn on, or the only fit one."""
     where = str(place.study)
     if series and series != BEST:
-        return choose(seen.candidates, series, where)
+        return choose(seen, series, where)
     own = [one for one in seen.candidates if any(said.are(one) for _, said in drawn)]
     if series == BEST and seen.candidates:
         return (own or seen.candidates)[0]
-    return choose(seen.candidates, "", where, own or None)
+    return choose(seen, "", where, own or None)
 
 
 def _doubts(chosen: Sequence[Chosen], persons: Sequence[Person]) -> list[str]:

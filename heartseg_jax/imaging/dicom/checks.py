@@ -1,68 +1,113 @@
-"""What the headers of a CT series tell against its use: each look gives findings, none raises. No files here."""
+"""What the headers of a CT series say against its use: findings, none raises. No files here."""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Callable, Sequence
 
 from heartseg_jax.findings import NOTE, REFUSE, WARN, Finding
+from heartseg_jax.imaging.dicom.geometry import Member
 from heartseg_jax.imaging.dicom.header import Header
+from heartseg_jax.imaging.dicom.marks import MAP, MONOENERGETIC, PROJECTION, REFORMATTED
 from heartseg_jax.imaging.dicom.patient import Words
 
 ENHANCED_CT = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
 CT = ("1.2.840.10008.5.1.4.1.1.2", *ENHANCED_CT)
-MAPS = re.compile(
-    r"\b(IODINE|IODMAP|Z.?EFF|EFFECTIVE.?Z|RHO|ELECTRON.?DENSITY|PERFUSION|CALCIUM.?SUPPRESSED|SPECTRAL)\b"
-)
-MONOENERGETIC = re.compile(r"MONO.?E(NERGETIC)?|\bVMI\b|\b\d{2,3}\s?KEV\b")
-DERIVED = re.compile(r"\b(MIP|MINIP|AVERAGE|PROJECTION IMAGE|VRT|VOLREN\w*)\b")
-REFORMATTED = re.compile(r"\b(MPR|CURVED|REFORMATTED|RESAMPLED)\b")
-
-
 SEGMENTATION = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
+MARKED = {
+    MAP: (REFUSE, "a map ({}), not HU", "choose the conventional reconstruction"),
+    MONOENERGETIC: (
+        WARN,
+        "a monoenergetic reconstruction ({}): contrast is brighter or darker than usual",
+        "prefer the conventional reconstruction",
+    ),
+    PROJECTION: (REFUSE, "a projection or rendering ({})", "choose the original slices"),
+    REFORMATTED: (WARN, "a reformation ({}) of another", "prefer the original axial slices"),
+}
 
 
 def is_localizer(header: Header) -> bool:
-    """Tell whether a file is a scout view, which is part of most series' folders and of no volume."""
+    """Return whether a file is a scout view, which is part of most series' folders and of no volume."""
     return "LOCALIZER" in header.image_type
 
 
 def is_segmentation(header: Header) -> bool:
-    """Tell whether a file holds labels instead of an image."""
+    """Return whether a file holds labels instead of an image."""
     return header.sop_class in SEGMENTATION
 
 
 def is_apart(header: Header) -> bool:
-    """Tell whether a file belongs to no series of slices, although it has pixels."""
+    """Return whether a file belongs to no series of slices, although it has pixels."""
     return is_localizer(header) or is_segmentation(header)
 
 
-def of_header(header: Header, words: Words) -> list[Finding]:
-    """Return what one file's header, and its words, tell of its whole series."""
+def is_ct(header: Header) -> bool:
+    """Return whether a file says that it is CT, by its modality and, where it is given, its SOP class."""
+    return header.modality == "CT" and header.sop_class in ("", *CT)
+
+
+def of_headers(frames: Sequence[Member], words: Words) -> list[Finding]:
+    """Return what the headers of a series' frames, every one of them, and its words say of it."""
     found = []
-    if header.modality != "CT" or (header.sop_class and header.sop_class not in CT):
-        kind = header.modality or "of no known modality"
-        found.append(Finding(REFUSE, "not_ct", f"the series is {kind}, not CT", fix="choose a CT series"))
-    said = " ".join([*header.image_type, words.description]).upper()
-    if MAPS.search(said):
-        text = f"the series is a map ({MAPS.search(said)[0].lower()}), not HU"  # type: ignore[index]
-        found.append(Finding(REFUSE, "not_hu_map", text, fix="choose the conventional reconstruction"))
-    elif MONOENERGETIC.search(said):
-        text = "the series is a monoenergetic reconstruction: contrast is brighter or darker than usual"
-        found.append(Finding(WARN, "monoenergetic", text, fix="prefer the conventional reconstruction"))
-    if DERIVED.search(said):
-        text = f"the series is a projection or rendering ({DERIVED.search(said)[0].lower()})"  # type: ignore[index]
-        found.append(Finding(REFUSE, "projection", text, fix="choose the original slices"))
-    elif REFORMATTED.search(said):
-        text = "the series is a reformation (MPR) of another"
-        found.append(Finding(WARN, "reformatted", text, fix="prefer the original axial slices"))
-    if header.photometric == "MONOCHROME1":
-        text = "MONOCHROME1: shown inverted by viewers; its values are read as HU all the same"
+
+    def some(holds: Callable[[Member], bool]) -> str:
+        """Return which frames these are, as the start of a sentence; '' where there is none."""
+        count = sum(map(holds, frames))
+        return "" if not count else "the series is" if count == len(frames) else f"{count} of {len(frames)} slices are"
+
+    if which := some(lambda frame: not is_ct(frame.header)):
+        kinds = sorted({frame.header.modality or "of no known modality" for frame in frames if not is_ct(frame.header)})
+        found.append(Finding(REFUSE, "not_ct", f"{which} {', '.join(kinds)}, not CT", fix="choose a CT series"))
+    marks = [frame.header.marks | frame.place.marks for frame in frames]
+    for check, (level, text, fix) in MARKED.items():
+        said = [next((word for mark, word in own if mark == check), "") for own in marks]
+        if any(said):
+            # In some slices only, it makes a series of two kinds.
+            which = "the series is" if all(said) else f"{len(said) - said.count('')} of {len(said)} slices are"
+            mixed = check == MONOENERGETIC and not all(said)
+            text = f"{which} {text.format(next(filter(None, said)))}"
+            found.append(Finding(REFUSE if mixed else level, check, text, fix=fix))
+    if which := some(lambda frame: frame.header.photometric == "MONOCHROME1"):
+        text = f"{which} MONOCHROME1: shown inverted by viewers; the values are read as HU all the same"
         found.append(Finding(WARN, "monochrome1", text, fix="compare a slice with your viewer"))
-    if header.sop_class in ENHANCED_CT:
-        found.append(Finding(NOTE, "multi_frame", f"enhanced CT: {len(header.places)} frames in one file"))
-    if any(place.slope is None or place.intercept is None for place in header.places) and header.modality == "CT":
+    if frames[0].header.sop_class in ENHANCED_CT:
+        found.append(Finding(NOTE, "multi_frame", f"enhanced CT: {len(frames[0].header.places)} frames in one file"))
+    found += _of_storage(frames)
+    if words.cardiac_phase:
+        found.append(Finding(NOTE, "cardiac_phase", f"the phase of the heart is stated: {words.cardiac_phase}"))
+    return found
+
+
+def _of_storage(frames: Sequence[Member]) -> list[Finding]:
+    """Return what speaks against the way from stored values to HU."""
+    found = []
+    bare = [f for f in frames if (f.place.slope is None or f.place.intercept is None) and f.header.modality == "CT"]
+    if len(bare) == len(frames):
         text = "RescaleSlope or RescaleIntercept is missing: values are taken as HU as they are"
         found.append(Finding(WARN, "missing_rescale", text, fix="look at the values: air is -1000 HU, blood 30 to 500"))
-    if words.cardiac_phase:
-        found.append(Finding(NOTE, "cardiac_phase", f"the heart's phase is told: {words.cardiac_phase}"))
+    elif bare:
+        text = f"{len(bare)} of {len(frames)} slices lack RescaleSlope or RescaleIntercept, such as {_name(bare[0])}"
+        found.append(Finding(REFUSE, "missing_rescale", text, fix="export the original series again"))
+    inverted = sum((frame.place.slope or 1) < 0 for frame in frames)
+    if inverted:
+        text = f"RescaleSlope is negative in {inverted} of {len(frames)} slices: brighter is stored as less"
+        found.append(
+            Finding(WARN, "inverted_rescale", text, fix="look at the values: air is -1000 HU, blood 30 to 500")
+        )
+    headers = [frame.header for frame in frames]
+    # Above the stored bits a shift gives the value, if the pixels are not compressed; below, nothing does.
+    odd = [h for h in headers if h.bits_stored and h.has_pixels and h.high_bit != h.bits_stored - 1 and not h.plain]
+    if odd:
+        text = f"HighBit {odd[0].high_bit} does not go with {odd[0].bits_stored} bits stored in {odd[0].source.name}"
+        found.append(Finding(REFUSE, "high_bit", text, fix="export the original series again"))
+    guessed = [header for header in headers if header.syntax_is_guessed]
+    if guessed:
+        text = (
+            f"{len(guessed)} of {len(frames)} slices do not state a transfer syntax; read as {guessed[0].syntax_name}"
+        )
+        found.append(Finding(NOTE, "guessed_syntax", text))
     return found
+
+
+def _name(frame: Member) -> str:
+    """Return a frame's file, and its number in there where there are several."""
+    return frame.header.source.name + (f", frame {frame.number + 1}" if len(frame.header.places) > 1 else "")

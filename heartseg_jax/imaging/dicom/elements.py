@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from typing import Any
 
 Vector = tuple[float, ...]
+BINARY = ("FL", "FD", "SS", "US", "SL", "UL")
+"""Value representations that are no text."""
 
 
 class Unreadable(Exception):
@@ -29,7 +32,9 @@ def text(dataset: Any, name: str) -> str:
         return ""
     value = element.value
     if isinstance(value, bytes):
-        return value.decode("latin-1").strip(" \0")
+        if element.VR not in BINARY:
+            return value.decode("latin-1").strip(" \0")
+        value = dataset.get(name)
     if isinstance(value, str) or value is None:
         return value or ""
     return "\\".join(map(str, value)) if isinstance(value, Iterable) else str(value)
@@ -43,21 +48,17 @@ def vector(dataset: Any, name: str, length: int) -> Vector | None:
     try:
         numbers = tuple(float(part) for part in value.split("\\"))
     except ValueError:
-        raise Unreadable(f"its {name} is not {length} numbers") from None
-    if len(numbers) != length or not all(map(math.isfinite, numbers)):
-        raise Unreadable(f"its {name} is not {length} numbers")
+        numbers = ()
+    if len(numbers) != length or not all(map(math.isfinite, numbers)) or "_" in value:
+        comma = ": it is written with a decimal comma" if re.search(r"\d,\d", value) else ""
+        raise Unreadable(f"its {name} is not {'a number' if length == 1 else f'{length} numbers'}{comma}")
     return numbers
 
 
 def number(dataset: Any, name: str) -> float | None:
     """Return an element of one finite number, or None where it is absent; raise Unreadable for another thing."""
-    value = text(dataset, name)
-    if not value:
-        return None
-    found = float(value)
-    if not math.isfinite(found):
-        raise Unreadable(f"its {name} is not a finite number")
-    return found
+    found = vector(dataset, name, 1)
+    return found[0] if found else None
 
 
 def whole(dataset: Any, name: str) -> int | None:

@@ -8,16 +8,17 @@ from __future__ import annotations
 import functools
 import hashlib
 import warnings
-from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO, NamedTuple, TypeVar
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
-import numpy as np
 import pydicom
 from pydicom.errors import InvalidDicomError
 from pydicom.tag import Tag
 
+from heartseg_jax.imaging.dicom.directory import Directory, directory_of
 from heartseg_jax.imaging.dicom.elements import TAGS, Unreadable, Vector, item, number, text, vector, whole
 from heartseg_jax.imaging.dicom.files import Source
+from heartseg_jax.imaging.dicom.marks import marks_of
 
 # Odd values are ours to judge, and threads decode: the filter is set once, for pydicom alone.
 warnings.filterwarnings("ignore", module=r"pydicom\b")
@@ -29,25 +30,21 @@ SamplesPerPixel PhotometricInterpretation BitsAllocated BitsStored HighBit Pixel
 ContrastBolusAgent GantryDetectorTilt SliceThickness SpacingBetweenSlices PixelPaddingValue TransferSyntaxUID
 DirectoryRecordSequence SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence TemporalPositionIndex
 TemporalPositionIdentifier TriggerTime NominalPercentageOfCardiacPhase ImagePositionPatient ImageOrientationPatient
-PixelSpacing RescaleSlope RescaleIntercept"""
+PixelSpacing RescaleSlope RescaleIntercept RescaleType SeriesDescription CTImageFrameTypeSequence FrameType
+ConcatenationUID InConcatenationNumber InConcatenationTotalNumber"""
 """What is looked at in every file."""
 TAGS.update((name, Tag(name)) for name in READ.split())
 NATIVE = (pydicom.uid.ImplicitVRLittleEndian, pydicom.uid.ExplicitVRLittleEndian)
 MOST_FRAMES = 10_000
 """Of one file; the largest cardiac studies, of all phases, have half as many."""
-PLUGINS = {
-    "1.2.840.10008.1.2.4.51": "pylibjpeg-libjpeg",
-    "1.2.840.10008.1.2.4.53": "none that is known",
-    "1.2.840.10008.1.2.4.55": "none that is known",
-}
-"""What would decode a transfer syntax that the required plugins do not (all others: python-gdcm)."""
 
 
 class Place(NamedTuple):
     """Where one frame lies, and how its values become HU. What the file does not tell is None.
 
     `position_mm` is (x, y, z) in DICOM's LPS; `orientation` the directions of a row and of a column; `spacing_mm`
-    (between rows, between columns); `phase` what tells apart the frames of one place in several heart phases.
+    (between rows, between columns); `phase` what tells apart the frames of one place in several heart phases; `marks`
+    those of `marks_of` that are the frame's own.
     """
 
     position_mm: Vector | None
@@ -56,18 +53,27 @@ class Place(NamedTuple):
     slope: float | None
     intercept: float | None
     phase: str
+    marks: frozenset[tuple[str, str]]
 
 
 class Plain(NamedTuple):
-    """Where uncompressed little-endian pixels lie in their file, and how: no parser is needed for them."""
+    """Where uncompressed little-endian pixels lie in their file, and how: no parser is needed for them.
+
+    A value's bits lie `shift` bits above the lowest one; `unused` bits of each word hold something else.
+    """
 
     offset: int
     dtype: str
-    unused_bits: int
+    unused: int
+    shift: int
 
 
 class Header(NamedTuple):
-    """What a file says of itself, without its pixels."""
+    """What a file says of itself, without its pixels.
+
+    `concatenation` is the UID of an object in several files, this file's number in it (from 1) and how many there are
+    (0 where it does not say).
+    """
 
     source: Source
     sop_class: str
@@ -81,9 +87,14 @@ class Header(NamedTuple):
     samples: int
     photometric: str
     bits_allocated: int
+    bits_stored: int
+    high_bit: int
     transfer_syntax: str
+    syntax_is_guessed: bool
     syntax_name: str
     image_type: tuple[str, ...]
+    marks: frozenset[tuple[str, str]]
+    concatenation: tuple[str, int, int] | None
     contrast_agent: bool | None
     tilt_degrees: float
     thickness_mm: float | None
@@ -94,8 +105,8 @@ class Header(NamedTuple):
     places: tuple[Place, ...]
 
 
-def read_header(source: Source) -> Header | None:
-    """Return a file's header, or None where it is no DICOM file (a picture, a text, a DICOMDIR).
+def read_header(source: Source) -> Header | Directory | None:
+    """Return a file's header, what a DICOMDIR lists, or None where it is no DICOM file (a picture, a text).
 
     Raises:
       Unreadable: it is one, and broken.
@@ -107,34 +118,48 @@ def read_header(source: Source) -> Header | None:
         file.seek(0)
         dataset = parse(file, stop_before_pixels=True)
         if item(dataset, "DirectoryRecordSequence") is not None:
-            return None
+            return guarded(lambda: directory_of(source.name, dataset))
         syntax = guarded(lambda: text(getattr(dataset, "file_meta", EMPTY), "TransferSyntaxUID"))
         # The parser stops at the pixels' tag: what follows there, follows or not. A deflated file is unpacked whole.
         if syntax == pydicom.uid.DeflatedExplicitVRLittleEndian:
             file.seek(0)
-            has_pixels, plain = "PixelData" in parse(file), None
+            has_pixels, plain, guessed = "PixelData" in parse(file), None, False
         else:
             offset = file.tell()
             head = file.read(12)
-            has_pixels = head != b""
+            has_pixels, guessed = head != b"", not syntax
+            syntax = syntax or _guess(dataset, head)
             plain = guarded(lambda: _plain(dataset, syntax, offset, head))
-    return guarded(lambda: _header(source, dataset, syntax, has_pixels, plain))
+    return guarded(lambda: _header(source, dataset, syntax, has_pixels, plain, guessed))
 
 
 def _plain(dataset: pydicom.Dataset, syntax: str, offset: int, head: bytes) -> Plain | None:
     """Return where the pixels lie, `head` being what stands at the pixels' tag; None where a decoder must look."""
-    if syntax not in NATIVE or head[:4] != b"\xe0\x7f\x10\x00" or item(dataset, "NumberOfFrames") is not None:
+    if syntax not in NATIVE or head[:4] != b"\xe0\x7f\x10\x00" or (whole(dataset, "SamplesPerPixel") or 1) != 1:
         return None
     allocated, stored = whole(dataset, "BitsAllocated") or 0, whole(dataset, "BitsStored") or 0
-    if allocated not in (8, 16) or not 0 < stored <= allocated or whole(dataset, "HighBit") != stored - 1:
+    high = whole(dataset, "HighBit")
+    high = stored - 1 if high is None else high
+    if allocated not in (8, 16) or not 0 < stored <= high + 1 <= allocated:
         return None
     explicit = syntax != pydicom.uid.ImplicitVRLittleEndian
     length = int.from_bytes(head[8:12] if explicit else head[4:8], "little")
-    expected = (whole(dataset, "Rows") or 0) * (whole(dataset, "Columns") or 0) * allocated // 8
+    frames = int(number(dataset, "NumberOfFrames") or 1)
+    expected = frames * (whole(dataset, "Rows") or 0) * (whole(dataset, "Columns") or 0) * allocated // 8
     if length not in (expected, expected + expected % 2):
         return None
     sign = "i" if whole(dataset, "PixelRepresentation") else "u"
-    return Plain(offset + (12 if explicit else 8), f"<{sign}{allocated // 8}", allocated - stored)
+    return Plain(offset + (12 if explicit else 8), f"<{sign}{allocated // 8}", allocated - stored, high + 1 - stored)
+
+
+def _guess(dataset: pydicom.Dataset, head: bytes) -> str:
+    """Return the transfer syntax that the parser has found the header in, '' where the pixels are compressed."""
+    is_implicit, is_little_endian = dataset.original_encoding
+    if (head[4:8] if is_implicit else head[8:12]) == b"\xff\xff\xff\xff":
+        return ""
+    if is_implicit:
+        return pydicom.uid.ImplicitVRLittleEndian
+    return pydicom.uid.ExplicitVRLittleEndian if is_little_endian else pydicom.uid.ExplicitVRBigEndian
 
 
 def parse(file: Any, **how: Any) -> pydicom.Dataset:
@@ -164,18 +189,22 @@ def _short(error: BaseException) -> str:
     return type(error).__name__
 
 
-def _header(source: Source, dataset: pydicom.Dataset, syntax: str, has_pixels: bool, plain: Plain | None) -> Header:
+def _header(
+    source: Source, dataset: pydicom.Dataset, syntax: str, has_pixels: bool, plain: Plain | None, guessed: bool
+) -> Header:
     frames = int(number(dataset, "NumberOfFrames") or 1)
     if not 1 <= frames <= MOST_FRAMES:
         raise Unreadable(f"it claims {frames} frames")
     padding = limit = None
+    stored, high_bit = whole(dataset, "BitsStored") or 0, whole(dataset, "HighBit")
+    kind = text(dataset, "ImageType")
     if item(dataset, "PixelPaddingValue") is not None:
         padding = dataset.get("PixelPaddingValue")
         limit = dataset.get("PixelPaddingRangeLimit", padding)
     return Header(
         source=source,
         sop_class=text(dataset, "SOPClassUID"),
-        modality=text(dataset, "Modality"),
+        modality=text(dataset, "Modality").upper(),
         series_uid=text(dataset, "SeriesInstanceUID"),
         instance_uid=text(dataset, "SOPInstanceUID"),
         frame_of_reference=text(dataset, "FrameOfReferenceUID"),
@@ -184,11 +213,16 @@ def _header(source: Source, dataset: pydicom.Dataset, syntax: str, has_pixels: b
         rows=whole(dataset, "Rows") or 0,
         columns=whole(dataset, "Columns") or 0,
         samples=whole(dataset, "SamplesPerPixel") or 1,
-        photometric=text(dataset, "PhotometricInterpretation"),
+        photometric=text(dataset, "PhotometricInterpretation").upper(),
         bits_allocated=whole(dataset, "BitsAllocated") or 0,
+        bits_stored=stored,
+        high_bit=stored - 1 if high_bit is None else high_bit,
         transfer_syntax=syntax,
+        syntax_is_guessed=guessed,
         syntax_name=_syntax_name(syntax),
-        image_type=tuple(word.strip().upper() for word in text(dataset, "ImageType").split("\\")),
+        image_type=tuple(word.strip().upper() for word in kind.split("\\")),
+        marks=marks_of(f"{kind} {text(dataset, 'SeriesDescription')}"),
+        concatenation=_concatenation(dataset),
         contrast_agent=bool(text(dataset, "ContrastBolusAgent")) if "ContrastBolusAgent" in dataset else None,
         tilt_degrees=number(dataset, "GantryDetectorTilt") or 0.0,
         thickness_mm=number(dataset, "SliceThickness"),
@@ -198,6 +232,13 @@ def _header(source: Source, dataset: pydicom.Dataset, syntax: str, has_pixels: b
         plain=plain,
         places=_places(dataset, frames),
     )
+
+
+def _concatenation(dataset: pydicom.Dataset) -> tuple[str, int, int] | None:
+    uid = text(dataset, "ConcatenationUID")
+    if not uid:
+        return None
+    return uid, whole(dataset, "InConcatenationNumber") or 0, whole(dataset, "InConcatenationTotalNumber") or 0
 
 
 @functools.cache
@@ -241,6 +282,7 @@ def _place(dataset: pydicom.Dataset, groups: tuple[pydicom.Dataset, ...]) -> Pla
         slope=number(rescale, "RescaleSlope"),
         intercept=number(rescale, "RescaleIntercept"),
         phase="/".join(phase).strip("/"),
+        marks=marks_of(f"{text(group('CTImageFrameTypeSequence'), 'FrameType')}\\{text(rescale, 'RescaleType')}"),
     )
 
 
@@ -250,67 +292,3 @@ def _told(dataset: pydicom.Dataset, name: str) -> str:
         return ""
     value = dataset.get(name)
     return "" if value is None else str(value)
-
-
-def decode(file: BinaryIO, header: Header) -> np.ndarray:
-    """Return the stored values of all frames, as pydicom and its plugins decode them.
-
-    Raises:
-      Unreadable: they cannot be decoded; it names the transfer syntax, and what would decode it.
-    """
-    return _decoded(header, parse(file), lambda dataset: np.asarray(dataset.pixel_array))
-
-
-def decode_frames(header: Header) -> Iterator[np.ndarray]:
-    """Yield the stored values of one frame after another, `[H, W]`: all at once may be more than memory holds.
-
-    Raises:
-      Unreadable: as `decode`.
-    """
-    with header.source.open() as file:
-        dataset = parse(file)
-        if header.bits_allocated == 1 and header.transfer_syntax in NATIVE:
-            yield from _decoded(header, dataset, lambda dataset: _bits(dataset, header))
-            return
-        frames = _decoded(header, dataset, lambda dataset: pydicom.pixels.iter_pixels(dataset, raw=True))
-        for _ in header.places:
-            yield _decoded(header, dataset, lambda _: next(frames))
-
-
-def _bits(dataset: pydicom.Dataset, header: Header) -> Iterator[np.ndarray]:
-    """Return frames of one bit a pixel: packed without gaps, so that one may begin within a byte (PS3.5, 8.1.1)."""
-    size, frames = header.rows * header.columns, len(header.places)
-    packed = np.frombuffer(dataset.PixelData, np.uint8)
-    if not size or len(packed) * 8 < size * frames:
-        raise ValueError("the pixels end too soon")
-
-    def frame(start: int) -> np.ndarray:
-        bits = np.unpackbits(packed[start // 8 : -(-(start + size) // 8)], bitorder="little")
-        return bits[start % 8 : start % 8 + size].reshape(header.rows, header.columns)
-
-    return map(frame, range(0, size * frames, size))
-
-
-def _decoded(header: Header, dataset: pydicom.Dataset, work: Callable[[pydicom.Dataset], T]) -> T:
-    """Do what decodes pixels; decoders' own errors are of many kinds."""
-    syntax = header.transfer_syntax
-    if not syntax:
-        raise Unreadable("it does not say its transfer syntax, so nothing tells how its pixels are stored")
-    if guarded(lambda: dataset.get(Tag("PixelData"))) is None:
-        raise Unreadable("it has no pixel data")
-    try:
-        return work(dataset)
-    except MemoryError as error:
-        raise Unreadable("its pixels ask for more memory than there is") from error
-    except NotImplementedError as error:
-        raise Unreadable(_no_decoder(header)) from error
-    except Exception as error:
-        if syntax in PLUGINS:
-            raise Unreadable(_no_decoder(header)) from error
-        text = f"its pixels ({header.syntax_name}) cannot be decoded: they are damaged or end too soon"
-        raise Unreadable(text) from error
-
-
-def _no_decoder(header: Header) -> str:
-    plugin = PLUGINS.get(header.transfer_syntax, "python-gdcm")
-    return f"no decoder for its transfer syntax {header.syntax_name} ({header.transfer_syntax}); plugin: {plugin}"

@@ -1,4 +1,4 @@
-"""From a DICOM file's stored values to HU. What must be decoded first is `dicom.decode`'s."""
+"""From a DICOM file's stored values to HU. What must be decoded first is `decoding`'s."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from typing import BinaryIO
 
 import numpy as np
 
+from heartseg_jax.imaging.dicom.decoding import decode
 from heartseg_jax.imaging.dicom.elements import Unreadable
-from heartseg_jax.imaging.dicom.header import Header, decode
+from heartseg_jax.imaging.dicom.header import Header
 from heartseg_jax.imaging.hu_checks import LOWEST_HU
 from heartseg_jax.imaging.volume import AIR_HU
 
@@ -47,15 +48,23 @@ def read_hu(header: Header) -> tuple[np.ndarray, int]:
 
 
 def _read_plain(file: BinaryIO, header: Header) -> np.ndarray:
-    """Return uncompressed pixels as they lie; bits above the stored ones, which may hold an overlay, are dropped."""
+    """Return uncompressed pixels `[F * H * W]`; bits beside the stored ones, which may hold an overlay, are dropped.
+
+    The value's highest bit is HighBit, which is not always the highest of BitsStored counted from below.
+    """
     assert header.plain is not None
-    offset, dtype, unused = header.plain
+    offset, dtype, unused, shift = header.plain
     file.seek(offset)
-    content = file.read(header.rows * header.columns * np.dtype(dtype).itemsize)
-    if len(content) < header.rows * header.columns * np.dtype(dtype).itemsize:
+    length = header.rows * header.columns * len(header.places) * np.dtype(dtype).itemsize
+    content = file.read(length)
+    if len(content) < length:
         raise Unreadable("its pixels end too soon")
     raw = np.frombuffer(content, dtype)
-    return np.right_shift(np.left_shift(raw, unused), unused) if unused else raw
+    if not unused:
+        return raw
+    if shift and (raw & ((1 << shift) - 1)).any() and not (np.abs(raw.astype(np.int32)) >> header.bits_stored).any():
+        raise Unreadable(f"its HighBit {header.high_bit} contradicts its values, which lie in the lowest bits")
+    return np.right_shift(np.left_shift(raw, unused - shift), unused)
 
 
 def _rescale(values: np.ndarray, slope: float, intercept: float, hu: np.ndarray) -> None:

@@ -9,9 +9,10 @@ import numpy as np
 
 from heartseg_jax.anatomy import IGNORED
 from heartseg_jax.errors import UserError
+from heartseg_jax.imaging.dicom.decoding import decode_frames
 from heartseg_jax.imaging.dicom.elements import Unreadable
 from heartseg_jax.imaging.dicom.geometry import Block
-from heartseg_jax.imaging.dicom.header import Header, decode_frames, guarded, parse
+from heartseg_jax.imaging.dicom.header import Header, guarded, parse
 from heartseg_jax.imaging.dicom.series import Candidate
 from heartseg_jax.imaging.masks.label_maps import CODES, meaning_of, paint
 

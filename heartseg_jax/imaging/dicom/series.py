@@ -1,11 +1,11 @@
-"""A DICOM study: its series, the fittest first, and the chosen one as a Volume."""
+"""One series of a DICOM study: its frames in order with what is wrong with them, and its volume in HU."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -16,9 +16,9 @@ from heartseg_jax.findings import NOTE, REFUSE, WARN, Finding
 from heartseg_jax.imaging import hu_checks
 from heartseg_jax.imaging.dicom import checks
 from heartseg_jax.imaging.dicom.elements import Unreadable
-from heartseg_jax.imaging.dicom.files import Source, sources_of
+from heartseg_jax.imaging.dicom.files import Source
 from heartseg_jax.imaging.dicom.geometry import Block, Member, along_normal, arrange, normal_of
-from heartseg_jax.imaging.dicom.header import Header, read_header
+from heartseg_jax.imaging.dicom.header import Header
 from heartseg_jax.imaging.dicom.patient import Words, read_words
 from heartseg_jax.imaging.dicom.pixels import read_hu
 from heartseg_jax.imaging.volume import AIR_HU, Frame, Volume
@@ -50,98 +50,22 @@ class Candidate(NamedTuple):
         return f"{len(self.members)} x {header.rows} x {header.columns}"
 
 
-class Look(NamedTuple):
-    """What a study holds: its series, the fittest first, findings of no single one of them, and segmentations."""
+def candidates_in(uid: str, headers: Sequence[Header], absent: Sequence[Finding]) -> list[Candidate]:
+    """Return a series as one candidate, or as one for each heart phase where several lie in the same places.
 
-    candidates: list[Candidate]
-    findings: list[Finding]
-    segmentations: list[Header]
-
-
-class Study(NamedTuple):
-    """What was read: the volume in HU, int16, and all that was found on the way."""
-
-    volume: Volume
-    findings: tuple[Finding, ...]
-    chosen: Candidate
-
-
-def candidates_of(path: Path, progress: Progress | None = None) -> tuple[list[Candidate], list[Finding]]:
-    """Return a study's series, the fittest first, and the findings that concern no single one of them: see `look`."""
-    return look(path, progress)[:2]
-
-
-def look(path: Path, progress: Progress | None = None) -> Look:
-    """Read all headers of a study, and sort them into series.
-
-    Raises:
-      UserError: there is no such path, or nothing in it.
+    `absent` are the findings on what of the series did not come.
     """
-    sources = sources_of(path)
-    headers, found, others = _headers(sources, progress)
-    localizers = [header for header in headers if checks.is_localizer(header)]
-    if localizers:
-        found.append(Finding(NOTE, "localizers", f"{len(localizers)} localizers were left out"))
-    masks = [header for header in headers if checks.is_segmentation(header)]
-    if masks:
-        found.append(Finding(NOTE, "segmentations", f"{len(masks)} segmentation objects: labels, no images"))
-    images = [h for h in headers if (h.has_pixels or h.rows) and not checks.is_apart(h)]
-    objects = sum(not checks.is_apart(header) for header in headers) - len(images)
-    images, copies = _without_copies(images)
-    if copies:
-        found.append(Finding(WARN, "copies", f"{copies} files are copies of others and were left out"))
-    if objects:
-        found.append(Finding(NOTE, "no_pixels", f"{objects} DICOM files without an image were left out"))
-    if others:
-        found.append(Finding(NOTE, "not_dicom", f"{others} files that are not DICOM were left out"))
-    series: dict[str, list[Header]] = {}
-    for header in images:
-        series.setdefault(header.series_uid, []).append(header)
-    candidates = [one for uid, members in series.items() for one in _phases(uid, members)]
-    return Look(sorted(candidates, key=_fitness), found, masks)
-
-
-def _without_copies(headers: Sequence[Header]) -> tuple[list[Header], int]:
-    """Return the headers without those of an instance that was there before, in the same place; and their number."""
-    kept: dict[object, Header] = {}
-    for header in headers:
-        key = (header.instance_uid, header.places) if header.instance_uid else header.source.name
-        kept.setdefault(key, header)
-    return list(kept.values()), len(headers) - len(kept)
-
-
-def _headers(sources: Sequence[Source], progress: Progress | None) -> tuple[list[Header], list[Finding], int]:
-    """Return the headers of the DICOM files, findings on broken ones, and how many files were something else."""
-    headers, broken, others = [], [], 0
-    for done, source in enumerate(sources, 1):
-        try:
-            header = read_header(source)
-        except Unreadable as error:
-            broken.append(f"{source.name}: {error}")
-        except OSError as error:
-            broken.append(f"{source.name}: it cannot be read ({error.strerror})")
-        else:
-            headers += [] if header is None else [header]
-            others += header is None
-        if progress:
-            progress(done, len(sources))
-    found = []
-    if broken:
-        text = f"{len(broken)} DICOM files are damaged, the first is {broken[0]}"
-        found.append(Finding(WARN, "damaged_files", text, fix="send the study again"))
-    return headers, found, others
-
-
-def _phases(uid: str, headers: Sequence[Header]) -> list[Candidate]:
-    """Return a series as one candidate, or as one for each heart phase where several lie in the same places."""
+    headers, others = _of_one_kind(headers)
+    headers, copies = _without_copies(headers)
+    found = (*absent, *others, *copies)
     members = [Member(header, number) for header in headers for number in range(len(header.places))]
     by_phase: dict[str, list[Member]] = {}
     for member in members:
         by_phase.setdefault(member.place.phase, []).append(member)
     if len(by_phase) == 1 or not _overlap(members) or any(_overlap(own) for own in by_phase.values()):
-        return [_candidate(uid, "", members)]
+        return [_candidate(uid, "", members, found)]
     note = Finding(NOTE, "multi_phase", f"a series of {len(by_phase)} phases; each is a candidate of its own")
-    return [_candidate(f"{uid}#{phase}", phase, own, (note,)) for phase, own in sorted(by_phase.items())]
+    return [_candidate(f"{uid}#{phase}", phase, own, (*found, note)) for phase, own in sorted(by_phase.items())]
 
 
 def _overlap(members: Sequence[Member]) -> bool:
@@ -152,14 +76,61 @@ def _overlap(members: Sequence[Member]) -> bool:
     return len(np.unique(np.round(along_normal(members), 2))) < len(members)
 
 
-def _candidate(name: str, phase: str, members: Sequence[Member], more: tuple[Finding, ...] = ()) -> Candidate:
+def _of_one_kind(headers: Sequence[Header]) -> tuple[Sequence[Header], list[Finding]]:
+    """Return the CT images of a series without what else is filed in it (screenshots, dose pages), and what that is."""
+    images = [header for header in headers if header.sop_class in ("", *checks.CT)]
+    others = [header for header in headers if header.sop_class not in ("", *checks.CT)]
+    if not images or not others:
+        return headers, []
+    is_slice = any(place.position_mm for header in others for place in header.places)
+    text = f"{len(others)} objects of another kind in the series were left out, such as {others[0].source.name}"
+    fix = "if they are slices of it, export the series again" if is_slice else ""
+    return images, [Finding(WARN if is_slice else NOTE, "other_objects", text, fix=fix)]
+
+
+def _without_copies(headers: Sequence[Header]) -> tuple[list[Header], list[Finding]]:
+    """Return the headers without those of an instance that was there before, in the same place and of the same pixels.
+
+    Where the pixels are not the same, nothing says which are the patient's: that refuses the series.
+    """
+    kept: dict[object, Header] = {}
+    copies, differing = 0, []
+    for header in headers:
+        key = (header.instance_uid, header.places) if header.instance_uid else header.source.name
+        first = kept.setdefault(key, header)
+        if first is header:
+            continue
+        if _same_pixels(first, header):
+            copies += 1
+        else:
+            differing.append(f"{first.source.name} and {header.source.name}")
+    found = []
+    if copies:
+        found.append(Finding(WARN, "copies", f"{copies} files are copies of others and were left out"))
+    if differing:
+        text = f"{len(differing)} times two files have one SOPInstanceUID and other pixels, such as {differing[0]}"
+        found.append(Finding(REFUSE, "differing_copies", text, fix="remove those that are not the original slices"))
+    return list(kept.values()), found
+
+
+def _same_pixels(one: Header, other: Header) -> bool:
+    with one.source.open() as a, other.source.open() as b:
+        if a.read() == b.read():
+            return True
+    try:
+        return np.array_equal(read_hu(one)[0], read_hu(other)[0])
+    except Unreadable:
+        return False
+
+
+def _candidate(name: str, phase: str, members: Sequence[Member], more: tuple[Finding, ...]) -> Candidate:
     first = members[0].header
     block, geometry = arrange(members)
     try:
         words = read_words(first.source)
     except (Unreadable, OSError):
         words = Words("", "")
-    found = [*more, *checks.of_header(first, words), *geometry]
+    found = [*more, *checks.of_headers(members, words), *geometry]
     uids = [(member.header.instance_uid, member.number) for member in members]
     if len(set(uids)) < len(uids) or "" in {uid for uid, _ in uids}:
         text = "instances lack a UID of their own: nothing written later can refer to them"
@@ -172,68 +143,6 @@ def _candidate(name: str, phase: str, members: Sequence[Member], more: tuple[Fin
     return Candidate(
         name, words.description, phase, words.cardiac_phase, tuple(members), block, tuple(findings.in_order(found))
     )
-
-
-def _fitness(candidate: Candidate) -> tuple[int, int, int, str]:
-    levels = [finding.level for finding in candidate.findings]
-    return levels.count(REFUSE), levels.count(WARN), -len(candidate.members), candidate.name
-
-
-def choose(
-    candidates: Sequence[Candidate], series: str, where: str, among: Sequence[Candidate] | None = None
-) -> Candidate:
-    """Return the candidate that `series` names (its number in the list, its UID or the end of it), or the only fit one.
-
-    Where none is named, only those in `among` come into question, if it is given.
-
-    Raises:
-      UserError: none is named so, or several are fit and none is named; they are listed.
-    """
-    if not candidates:
-        raise UserError(f"{where} holds no DICOM image")
-    if series:
-        if series.isascii() and series.isdecimal() and len(series) < 7 and 1 <= int(series) <= len(candidates):
-            return candidates[int(series) - 1]
-        named = [c for c in candidates if c.name == series] or [c for c in candidates if c.name.endswith(series)]
-        if len(named) == 1:
-            return named[0]
-        raise UserError(f"--series={series} names {len(named)} of the series in {where}: {listed(candidates)}")
-    asked = candidates if among is None else among
-    fit = [c for c in asked if not findings.refused(c.findings)]
-    if len(fit) > 1:
-        raise UserError(
-            f"{where} holds {len(fit)} series that fit; choose by --series=N: {listed(candidates, among=fit)}"
-        )
-    return fit[0] if fit else asked[0]
-
-
-def listed(candidates: Sequence[Candidate], among: Sequence[Candidate] | None = None) -> str:
-    """Return the candidates, or those in `among`, as text: numbered as `choose` counts, with their names and sizes."""
-    return "; ".join(
-        f"{number}: {c.description or 'no description'}{f', phase {c.phase}' if c.phase else ''}, {c.size}"
-        for number, c in enumerate(candidates, 1)
-        if among is None or any(c is one for one in among)
-    )
-
-
-def read_study(path: str | Path, series: str = "", progress: Progress | None = None) -> Study:
-    """Read the DICOM study in a folder, a zip or a file, as a Volume in HU.
-
-    Args:
-      path: what `dicom_files.sources_of` takes.
-      series: which, see `choose`.
-      progress: called with (files done, files in all), once for the headers and once for the pixels.
-
-    Raises:
-      UserError: there is no series that can be used, with the gravest finding of the fittest.
-    """
-    path = Path(path)
-    candidates, found = candidates_of(path, progress)
-    chosen = choose(candidates, series, str(path))
-    findings.raise_refused(str(path), [*chosen.findings, *found])
-    volume, values = read_block(chosen, progress)
-    findings.raise_refused(str(path), values)
-    return Study(volume, tuple(findings.in_order([*chosen.findings, *values, *found])), chosen)
 
 
 def read_block(candidate: Candidate, progress: Progress | None = None) -> tuple[Volume, list[Finding]]:
@@ -272,5 +181,30 @@ def read_block(candidate: Candidate, progress: Progress | None = None) -> tuple[
             if progress:
                 progress(done, len(files))
     values = hu_checks.of_values(hu, padded, first.contrast_agent)
+    if not findings.refused(values):
+        values += _of_each_kind(block, hu)
     frames = tuple(Frame(member.header.instance_uid, member.number + 1) for member in block.members)
     return Volume(hu, block.spacing_mm, block.origin_mm, block.direction, frames), values
+
+
+def _of_each_kind(block: Block, hu: np.ndarray) -> list[Finding]:
+    """Find slices that are stored in another way than others, and come out as no HU."""
+    kinds: dict[object, list[int]] = {}
+    for z, (header, place) in enumerate((member.header, member.place) for member in block.members):
+        kind = (
+            place.slope,
+            place.intercept,
+            header.photometric,
+            header.bits_stored,
+            header.high_bit,
+            header.plain is None,
+        )
+        kinds.setdefault(kind, []).append(z)
+    found = []
+    for slices in kinds.values() if len(kinds) > 1 else ():
+        for finding in hu_checks.of_pixels(hu[slices], "HU"):
+            if finding.check == "not_hu":
+                first = block.members[slices[0]].header.source.name
+                seen = f"{finding.seen}, in {len(slices)} of {len(hu)} slices, such as {first}"
+                found.append(replace(finding, seen=seen, fix="export the original series again"))
+    return found

@@ -7,7 +7,7 @@ import pytest
 from heartseg_jax.anatomy import HEART, Structure
 from heartseg_jax.errors import UserError
 from heartseg_jax.imaging.dicom.segmentation import read_segmentation, references
-from heartseg_jax.imaging.dicom.series import look
+from heartseg_jax.imaging.dicom.study import look
 from heartseg_jax.imaging.masks.label_maps import AORTA, merge_for
 from tests.dicom_writer import write_series
 from tests.studies import phantom, write_segmentation, write_study

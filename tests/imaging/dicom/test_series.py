@@ -13,7 +13,7 @@ from pydicom import uid
 
 import main
 from heartseg_jax.errors import UserError
-from heartseg_jax.imaging.dicom.series import candidates_of, read_study
+from heartseg_jax.imaging.dicom.study import candidates_of, read_study
 from heartseg_jax.imaging.phantom.generator import PhantomSpec, generate
 from tests.dicom_writer import PLANTED, axes, write_enhanced, write_series
 
@@ -132,7 +132,7 @@ def test_two_heart_phases_are_two_candidates(hu, tmp_path):
     second = read_study(tmp_path / "study", "#75.0")
     same(second, hu + 1)
     assert checks(second.findings)["multi_phase"] == "note"
-    assert any(f.seen == "the heart's phase is told: 75 %" for f in second.findings)
+    assert any(f.seen == "the phase of the heart is stated: 75 %" for f in second.findings)
 
 
 def test_copies_are_left_out_and_said(hu, tmp_path):

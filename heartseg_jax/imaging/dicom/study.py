@@ -1,0 +1,170 @@
+"""A DICOM study: what it holds, the best series first, and the chosen one as a Volume."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from heartseg_jax import findings
+from heartseg_jax.errors import UserError
+from heartseg_jax.findings import NOTE, REFUSE, WARN, Finding, counted
+from heartseg_jax.imaging.dicom import announced, checks
+from heartseg_jax.imaging.dicom.directory import Directory
+from heartseg_jax.imaging.dicom.elements import Unreadable
+from heartseg_jax.imaging.dicom.files import Source, sources_of
+from heartseg_jax.imaging.dicom.header import Header, read_header
+from heartseg_jax.imaging.dicom.series import Candidate, Progress, candidates_in, read_block
+from heartseg_jax.imaging.volume import Volume
+
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
+
+
+class Look(NamedTuple):
+    """What a study holds: its series, the fittest first, findings of no single one of them, and segmentations."""
+
+    candidates: list[Candidate]
+    findings: list[Finding]
+    segmentations: list[Header]
+
+
+class Study(NamedTuple):
+    """What was read: the volume in HU, int16, and all that was found on the way."""
+
+    volume: Volume
+    findings: tuple[Finding, ...]
+    chosen: Candidate
+
+
+def candidates_of(path: Path, progress: Progress | None = None) -> tuple[list[Candidate], list[Finding]]:
+    """Return a study's series, the fittest first, and the findings that concern no single one of them: see `look`."""
+    return look(path, progress)[:2]
+
+
+def look(path: Path, progress: Progress | None = None) -> Look:
+    """Read all headers of a study, and sort them into series.
+
+    Raises:
+      UserError: there is no such path, or nothing in it.
+    """
+    listing = sources_of(path)
+    headers, directories, found = _headers(listing.sources, progress)
+    found += announced.of_study(listing, directories, headers)
+    localizers = [header for header in headers if checks.is_localizer(header)]
+    if localizers:
+        found.append(Finding(NOTE, "localizers", f"{counted(len(localizers), 'localizer')} were left out"))
+    masks = [header for header in headers if checks.is_segmentation(header)]
+    if masks:
+        found.append(Finding(NOTE, "segmentations", f"{counted(len(masks), 'segmentation object')}: labels, no images"))
+    images = [h for h in headers if (h.has_pixels or h.rows) and not checks.is_apart(h)]
+    objects = sum(not checks.is_apart(header) for header in headers) - len(images)
+    if objects:
+        found.append(Finding(NOTE, "no_pixels", f"{counted(objects, 'DICOM file')} without an image left out"))
+    series: dict[str, list[Header]] = {}
+    for header in images:
+        series.setdefault(header.series_uid, []).append(header)
+    here = frozenset(header.instance_uid for header in headers)
+    candidates = []
+    for uid, members in series.items():
+        absent = announced.of_series(uid, members, listing, directories, here)
+        candidates += candidates_in(uid, members, absent)
+    return Look(sorted(candidates, key=_fitness), found, masks)
+
+
+def _headers(
+    sources: Sequence[Source], progress: Progress | None
+) -> tuple[list[Header], list[Directory], list[Finding]]:
+    """Return the headers of the DICOM files, what DICOMDIRs list, and findings on files that are broken or none."""
+    headers: list[Header] = []
+    directories: list[Directory] = []
+    broken, others = [], []
+    for done, source in enumerate(sources, 1):
+        try:
+            header = read_header(source)
+        except Unreadable as error:
+            broken.append(f"{source.name}: {error}")
+        except OSError as error:
+            broken.append(f"{source.name}: it cannot be read ({error.strerror})")
+        else:
+            if isinstance(header, Header):
+                headers.append(header)
+            elif isinstance(header, Directory):
+                directories.append(header)
+            else:
+                others.append(source.name)
+        if progress:
+            progress(done, len(sources))
+    found = []
+    if broken:
+        text = f"damaged: {counted(len(broken), 'DICOM file')}, the first is {broken[0]}"
+        found.append(Finding(WARN, "damaged_files", text, fix="send the study again"))
+    packed = [name for name in others if name.lower().endswith(ARCHIVES) and not name.lower().endswith(".nii.gz")]
+    if packed:
+        text = f"{counted(len(packed), 'archive')} in the study not opened, such as {packed[0]}"
+        found.append(Finding(WARN, "archives", text, fix="unpack them, or give the archive itself"))
+    if len(others) > len(packed):
+        text = f"{counted(len(others) - len(packed), 'file')} left out: not DICOM"
+        found.append(Finding(NOTE, "not_dicom", text))
+    return headers, directories, found
+
+
+def _fitness(candidate: Candidate) -> tuple[int, int, int, str]:
+    levels = [finding.level for finding in candidate.findings]
+    return levels.count(REFUSE), levels.count(WARN), -len(candidate.members), candidate.name
+
+
+def choose(contents: Look, series: str, where: str, among: Sequence[Candidate] | None = None) -> Candidate:
+    """Return the candidate that `series` names (its number in the list, its UID or the end of it), or the only fit one.
+
+    Where none is named, only those in `among` come into question, if it is given.
+
+    Raises:
+      UserError: none is named so, or several are fit and none is named; they are listed.
+    """
+    candidates = contents.candidates
+    if not candidates:
+        because = [one.seen + (f"; {one.fix}" if one.fix else "") for one in findings.in_order(contents.findings)]
+        raise UserError(": ".join([f"{where} holds no DICOM image", *because[:1]]))
+    if series:
+        if series.isascii() and series.isdecimal() and len(series) < 7 and 1 <= int(series) <= len(candidates):
+            return candidates[int(series) - 1]
+        named = [c for c in candidates if c.name == series] or [c for c in candidates if c.name.endswith(series)]
+        if len(named) == 1:
+            return named[0]
+        raise UserError(f"--series={series} names {len(named)} of the series in {where}: {listed(candidates)}")
+    asked = candidates if among is None else among
+    fit = [c for c in asked if not findings.refused(c.findings)]
+    if len(fit) > 1:
+        raise UserError(
+            f"{where} holds {len(fit)} series that fit; choose by --series=N: {listed(candidates, among=fit)}"
+        )
+    return fit[0] if fit else asked[0]
+
+
+def listed(candidates: Sequence[Candidate], among: Sequence[Candidate] | None = None) -> str:
+    """Return the candidates, or those in `among`, as text: numbered as `choose` counts, with their names and sizes."""
+    return "; ".join(
+        f"{number}: {c.description or 'no description'}{f', phase {c.phase}' if c.phase else ''}, {c.size}"
+        for number, c in enumerate(candidates, 1)
+        if among is None or any(c is one for one in among)
+    )
+
+
+def read_study(path: str | Path, series: str = "", progress: Progress | None = None) -> Study:
+    """Read the DICOM study in a folder, a zip or a file, as a Volume in HU.
+
+    Args:
+      path: what `files.sources_of` takes.
+      series: which, see `choose`.
+      progress: called with (files done, files in all), once for the headers and once for the pixels.
+
+    Raises:
+      UserError: there is no series that can be used, with the gravest finding of the fittest.
+    """
+    path = Path(path)
+    contents = look(path, progress)
+    chosen = choose(contents, series, str(path))
+    findings.raise_refused(str(path), chosen.findings)
+    volume, values = read_block(chosen, progress)
+    findings.raise_refused(str(path), values)
+    return Study(volume, tuple(findings.in_order([*chosen.findings, *values, *contents.findings])), chosen)
