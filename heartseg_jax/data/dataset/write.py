@@ -154,6 +154,11 @@ class DatasetWriter:
             own = (split,) * patient.num_slices if isinstance(split, str) else tuple(split)
             self._patients[number] = dataclasses.replace(patient, splits=own)
 
+    def written(self) -> Dataset:
+        """Return what was written so far as a dataset, to be checked before it is taken for whole."""
+        head: dict[str, Any] = {name: value for name, value in self._head.items() if name != "format_version"}
+        return Dataset(path=self._partial, patients=tuple(self._patients), **head)
+
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> None:
         with self._folder:
             if error is not None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
-from heartseg_jax.data.sources.naming import Naming
-from heartseg_jax.data.sources.nifti_pairs import VOLUMES
+from heartseg_jax.data.sources.case import Case, Labelled, Options, Source
+from heartseg_jax.data.sources.listing import VOLUMES
 from heartseg_jax.data.sources.studies import Chosen, choose_all, find_places
 from heartseg_jax.data.sources.study_masks import (
     Masks,
@@ -19,46 +18,33 @@ from heartseg_jax.data.sources.study_masks import (
     from_segmentation,
     pictures_in,
 )
-from heartseg_jax.data.sources.write_cases import Case, Labelled, Progress, Source, oblique
+from heartseg_jax.data.sources.volumes import oblique
 from heartseg_jax.errors import UserError
 from heartseg_jax.imaging.dicom.series import Candidate, read_block
+from heartseg_jax.imaging.masks.label_maps import read_label_map
+from heartseg_jax.imaging.masks.palette import read_palette
 from heartseg_jax.imaging.orientation import Turn, patient_axial
 from heartseg_jax.imaging.volume import Volume
 
 
-def dicom_studies(
-    folder: Path,
-    *,
-    masks: str | Path | None = None,
-    series: str = "",
-    how: Reading | None = None,
-    patients_table: str | Path | None = None,
-    merge: tuple[int, ...] | None = None,
-    naming: Naming | None = None,
-    progress: Progress | None = None,
-) -> Source:
-    """Return the cases of `folder/images/NAME` (a study's folder, zip or file) and `folder/masks/NAME...`.
-
-    Args:
-      folder: where they lie, or one study alone.
-      masks: of one study alone, or the folder of pictures that `export_png` made of all of them, painted on.
-      series: which, where several are fit: see `dicom_series.choose`, or 'best'.
-      how: how masks are understood.
-      patients_table: CSV file,patient: who is who, where the files do not tell (file is NAME).
-      merge: see `LabelSet.check_merge`; by default what the masks' own names leave out is unknown.
-      naming: gathers who is who.
-      progress: called with (files done, files in all) for each study's headers.
+def dicom_studies(options: Options) -> Source:
+    """Return the cases of `images/NAME` (a study's folder, zip or file) and `masks/NAME...`, or of one study.
 
     Masks are a folder of colour PNGs, `NAME.nii.gz`, or a segmentation (`NAME.dcm`, a folder with one, or inside of
-    the study).
+    the study). In a table of patients, `file` is NAME.
 
     Raises:
-      UserError: for whatever is missing, unreadable or contradictory, naming the study and the mend.
+      UserError: for whatever is missing, unreadable or contradictory, naming the study and the fix.
     """
-    naming = naming or Naming()
-    chosen, doubts = choose_all(find_places(folder, masks), series, naming, patients_table, progress)
+    chosen, doubts = choose_all(find_places(options.input, options.masks), options)
+    how = Reading(
+        read_palette(options.colours) if options.colours else None,
+        read_label_map(options.labels) if options.labels else None,
+        options.repair,
+        options.max_off_palette,
+    )
     # Of all studies: listed and read once.
-    shared = pictures_in(Path(masks)) if masks is not None and chosen[0].place.shared else None
+    shared = pictures_in(options.masks) if options.masks is not None and chosen[0].place.shared else None
     counts: dict[str, int] = {}
     cases = []
     for one in chosen:
@@ -66,7 +52,7 @@ def dicom_studies(
         # The second study of a person needs an id of its own, and is never parted from the first.
         identity = one.key if counts[one.key] == 1 else f"{one.key}.{counts[one.key]}"
         pictures = shared.of_series(one.series.members[0].header.series_uid) if shared else None
-        read = partial(_read, one, pictures, how or Reading(), merge)
+        read = partial(_read, one, pictures, how, options.merge)
         cases.append(Case(identity, one.key, str(one.place.study), partial(axial_size, one.series), read))
     return Source(cases, {"kind": "dicom", "warnings": doubts})
 
@@ -87,12 +73,13 @@ def _read(one: Chosen, pictures: Pictures | None, how: Reading, merge: tuple[int
     found = (*one.found, *values, *oblique(turn.oblique_degrees), *masks.found)
     phase = one.series.cardiac_phase
     return Labelled(
-        axial,
+        axial.voxels,
         masks.labels,
         masks.merge if merge is None else merge,
-        masks.annotated,
-        found,
-        {"cardiac_phase": phase} if phase else {},
+        axial.spacing_mm,
+        annotated=masks.annotated,
+        found=found,
+        facts={"cases": {"cardiac_phase": phase}} if phase else {},
     )
 
 

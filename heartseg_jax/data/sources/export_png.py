@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from heartseg_jax import findings
+from heartseg_jax import findings, progress
 from heartseg_jax.data.sources.png_pairs import ORIENTATIONS
 from heartseg_jax.data.sources.studies import Chosen
 from heartseg_jax.data.sources.study_masks import COLUMNS, TABLE, position_of
@@ -25,7 +25,6 @@ def export_png(
     chosen: Sequence[Chosen],
     output: str | Path,
     window_hu: tuple[float, float],
-    progress: Callable[[int, int], None] | None = None,
 ) -> list[dict]:
     """Write `images/KEY_0001.png` and so on, slice by slice in the order of their positions, as they lie in the files.
 
@@ -34,10 +33,9 @@ def export_png(
     on the pictures, of the same names, go back by `prepare --source=dicom`. The folder appears whole or not at all.
 
     Args:
-      chosen: what `sources_dicom.choose_all` returned.
+      chosen: what `studies.choose_all` returned.
       output: the folder to make.
       window_hu: HU that become 0 and 255; what lies between is rounded.
-      progress: called with (studies done, studies in all).
 
     Returns:
       What `export.json` says of each study.
@@ -49,6 +47,7 @@ def export_png(
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"{output} exists and is not empty: it stays as it is; choose another --export_png")
     low, high = window_hu
+    show = progress.bar("studies")
     with new_folder(output) as partial:
         (partial / "images").mkdir()
         rows, told = [], []
@@ -76,8 +75,7 @@ def export_png(
                     "orientation": orientation_of(turn),
                 }
             )
-            if progress:
-                progress(done, len(chosen))
+            show(done, len(chosen))
         with (partial / TABLE).open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([COLUMNS, *rows])
         write_json(partial / ABOUT, {"window_hu": [low, high], "studies": told})
@@ -87,7 +85,7 @@ def export_png(
 def orientation_of(turn: Turn) -> str | None:
     """Return the name of what brings a slice of the source to the project's standing, None where slices are not axial.
 
-    Names are those of `sources_png.ORIENTATIONS`; a slice that is mirrored about its other diagonal has none either.
+    Names are those of `png_pairs.ORIENTATIONS`; a slice that is mirrored about its other diagonal has none either.
     """
     if turn.axes[0] != 0:
         return None

@@ -1,4 +1,4 @@
-"""A zip or a folder of numbered slice images and masks of one structure -> a dataset folder. Nothing is unpacked."""
+"""A zip or a folder of numbered slice images and masks of one structure. Nothing is unpacked."""
 
 from __future__ import annotations
 
@@ -6,32 +6,33 @@ import io
 import stat
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from heartseg_jax.anatomy import TUMOUR
 from heartseg_jax.data.dataset.splits import GAP, block_splits
-from heartseg_jax.data.dataset.write import Dataset, DatasetWriter, check_output, read_dataset, verify
+from heartseg_jax.data.sources.case import Case, Labelled, Options, Source
+from heartseg_jax.data.sources.listing import is_system, list_files, not_read
 from heartseg_jax.errors import UserError
+from heartseg_jax.imaging.pictures import open_picture
 
-BLOCK = 64
-"""Slices a block: more than a patient has, so that a block left out at a border parts the patients on its sides."""
 FEWEST_BLOCKS = 5
 ROUND = 16
-"""Blocks a round. Files are often sorted by disease: in each round of blocks every split gets its share."""
+"""Blocks per round. Files are often sorted by disease: in each round of blocks every split gets its share."""
+ONE_STRUCTURE = TUMOUR.all_known
+"""The `merge` of a source that knows background and label 1: the other channels count as background."""
 
 SUFFIXES = {"images": (".jpg", ".jpeg", ".png"), "masks": (".png",)}
 SIDE = (8, 4096)
 """Pixels: a slice is not smaller or larger."""
 MOST_BYTES = 64 * 2**20
 MOST_FILES = 400_000
-BROKEN = (OSError, ValueError, SyntaxError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
-"""What zipfile and Pillow raise over files that are damaged or packed in an unknown way."""
+BROKEN = (OSError, ValueError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+"""What zipfile raises over files that are damaged or packed in an unknown way."""
 
 Read = Callable[[], bytes]
 
@@ -46,85 +47,54 @@ class Pair(NamedTuple):
     read_mask: Read
 
 
-def prepare_image_mask(
-    input: str | Path,
-    output: str | Path,
-    *,
-    block: int = BLOCK,
-    fractions: Sequence[float] = (0.7, 0.15, 0.15),
-    overwrite: bool = False,
-    progress: Callable[[int, int], None] | None = None,
-) -> Dataset:
-    """Make a dataset of `images/NUMBER.jpg` (or png) and `masks/NUMBER.png`, in a zip or a folder.
+def image_mask_zip(options: Options) -> Source:
+    """Return the blocks of `images/NUMBER.jpg` (or png) and `masks/NUMBER.png`, in a zip or a folder.
 
-    Every pixel of a mask that is not 0 is the tumour.
-
-    The files do not say whose slices they are, only that neighbouring numbers are one patient's: blocks of
-    consecutive slices stand in for patients, splits are runs of blocks, and the block at each border between two
-    splits is left out of the dataset.
-
-    Args:
-      input: the zip or the folder; a zip's members are read in memory, none is written to the disk.
-      output: the dataset folder.
-      block: slices a block; what is left over is a block of its own, or joins the last where it is less than half.
-      fractions: shares of the blocks (train, validation, test).
-      overwrite: replace an existing dataset.
-      progress: called with (slices done, slices in all) after each block.
+    The files do not say which patient a slice is of, only that neighbouring numbers are one patient's: blocks of
+    consecutive slices replace patients, splits are runs of blocks, and the block at each border between two splits is
+    left out of the dataset. Every pixel of a mask that is not 0 is label 1. A zip is read in place.
 
     Raises:
-      UserError: for whatever is missing, unreadable or contradictory, naming the file and the mend.
+      UserError: for whatever is missing, unreadable or contradictory, naming the file and the fix.
     """
-    check_output(output, overwrite)
-    if block < 1:
-        raise UserError(f"--block must be at least 1 slice, not {block}")
-    with _files(Path(input)) as files:
-        pairs = find_pairs(files, str(input))
-        blocks = into_blocks(pairs, block)
-        if len(blocks) < FEWEST_BLOCKS:
-            raise UserError(
-                f"{len(pairs)} slices make {len(blocks)} blocks of {block}, too few to part training from test "
-                f"({FEWEST_BLOCKS} at least): give --block={max(1, len(pairs) // (2 * FEWEST_BLOCKS))}, or more slices"
-            )
-        splits = runs_of_blocks(len(blocks), fractions)
-        height, width = read_pixels(pairs[0].image, pairs[0].read_image).shape
-        left_out = [_identity(members) for members, split in zip(blocks, splits, strict=True) if split == GAP]
-        caveat = (
-            f"blocks of {block} consecutive slices stand in for patients, whom the files do not name: a patient may "
-            "lie in two blocks of one split, and 'patients' are blocks wherever they are counted"
+    block = options.block
+    files, warnings = _files(options.input)
+    pairs = find_pairs(files, str(options.input))
+    blocks = into_blocks(pairs, block)
+    if len(blocks) < FEWEST_BLOCKS:
+        raise UserError(
+            f"{len(pairs)} slices make {len(blocks)} blocks of {block}, too few to part training from test "
+            f"({FEWEST_BLOCKS} at least): give --block={max(1, len(pairs) // (2 * FEWEST_BLOCKS))}, or more slices"
         )
-        source = {
-            "kind": "image_mask_zip",
-            "block": block,
-            "fractions": list(fractions),
-            "left_out": left_out,
-            "caveats": [caveat],
-            "warnings": [
-                caveat,
-                f"{len(left_out)} blocks at the borders between splits were left out, so that no patient of up to "
-                f"{block} consecutive slices is in two splits: {', '.join(left_out) or '-'}",
-            ],
-        }
-        with DatasetWriter(
-            output, intensity="uint8", height=height, width=width, source=source, label_set=TUMOUR, overwrite=overwrite
-        ) as writer:
-            marked, pixels, done = 0, 0, 0
-            for members, split in zip(blocks, splits, strict=True):
-                images, labels = _read_block(members, (height, width))
-                marked += int(np.count_nonzero(labels))
-                pixels += labels.size
-                done += len(members)
-                if progress:
-                    progress(done, len(pairs))
-                if split != GAP:
-                    names = [pair.image for pair in members]
-                    writer.add(_identity(members), images, labels, names=names, split=split)
-            if not marked:
-                raise UserError(f"all {len(pairs)} masks of {input} are empty: no pixel is above 0; export them again")
-            if marked == pixels:
-                raise UserError(f"no pixel of the masks of {input} is 0, the background; export them with 0 for it")
-    dataset = read_dataset(output)
-    verify(dataset)
-    return dataset
+    splits = {
+        _identity(members): split
+        for members, split in zip(blocks, runs_of_blocks(len(blocks), options.splits), strict=True)
+    }
+    left_out = [identity for identity, split in splits.items() if split == GAP]
+    caveat = (
+        f"blocks of {block} consecutive slices replace patients, whom the files do not name: a patient may "
+        "lie in two blocks of one split, and 'patients' are blocks wherever they are counted"
+    )
+    about = {
+        "kind": "image_mask_zip",
+        "block": block,
+        "fractions": list(options.splits),
+        "left_out": left_out,
+        "caveats": [caveat],
+        "warnings": [
+            caveat,
+            f"{len(left_out)} blocks at the borders between splits were left out, so that no patient of up to "
+            f"{block} consecutive slices is in two splits: {', '.join(left_out) or '-'}",
+            *warnings,
+        ],
+    }
+    size = read_pixels(pairs[0].image, pairs[0].read_image).shape
+    cases = [
+        Case(identity, identity, identity, lambda: size, partial(_read_block, members, size))
+        for members in blocks
+        if splits[identity := _identity(members)] != GAP
+    ]
+    return Source(cases, about, "uint8", TUMOUR, splits, unit="blocks")
 
 
 def into_blocks(pairs: Sequence[Pair], block: int) -> list[list[Pair]]:
@@ -152,7 +122,7 @@ def _identity(members: Sequence[Pair]) -> str:
     return f"slices_{members[0].number:04d}-{members[-1].number:04d}"
 
 
-def _read_block(members: Sequence[Pair], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def _read_block(members: Sequence[Pair], size: tuple[int, int]) -> Labelled:
     images, labels = np.empty((2, len(members), *size), np.uint8)
     for index, pair in enumerate(members):
         image = read_pixels(pair.image, pair.read_image)
@@ -168,7 +138,9 @@ def _read_block(members: Sequence[Pair], size: tuple[int, int]) -> tuple[np.ndar
                 "bring all slices to one size"
             )
         images[index], labels[index] = image, mask
-    return images, labels
+    if labels.all():
+        raise UserError(f"no pixel of {members[0].mask} and the masks after it is 0, the background; export them again")
+    return Labelled(images, labels, ONE_STRUCTURE, names=[pair.image for pair in members])
 
 
 def read_pixels(name: str, read: Read, *, mask: bool = False) -> np.ndarray:
@@ -178,25 +150,18 @@ def read_pixels(name: str, read: Read, *, mask: bool = False) -> np.ndarray:
       UserError: it cannot be read, is no PNG or JPEG, coloured, of more than 8 bits, or of a size that no slice has.
     """
     try:
-        with Image.open(io.BytesIO(read()), formats=("PNG", "JPEG")) as picture:
-            # Told by its head alone: what claims to be huge is never decoded.
-            if not (SIDE[0] <= min(picture.size) and max(picture.size) <= SIDE[1]):
-                raise UserError(
-                    f"{name} is {picture.height} x {picture.width} pixels; slices have {SIDE[0]} to {SIDE[1]} a side"
-                )
-            if getattr(picture, "n_frames", 1) > 1:
-                raise UserError(f"{name} holds several pictures: export one file a slice")
-            picture.load()
-            mode = picture.mode
-            pixels = np.asarray(picture if mode in ("L", "1") or mode.startswith("I") else picture.convert("RGBA"))
-    except (*BROKEN, Image.DecompressionBombError) as error:
+        content = read()
+    except BROKEN as error:
         raise UserError(f"{name} cannot be read as an image ({_short(error)}): replace it") from error
+    picture = open_picture(io.BytesIO(content), name, formats=("PNG", "JPEG"), sides=SIDE)
+    mode = picture.mode
+    pixels = np.asarray(picture if mode in ("L", "1") or mode.startswith("I") else picture.convert("RGBA"))
     if mask:
         if pixels.ndim == 3:
             pixels = pixels[..., :3].max(axis=-1) * (pixels[..., 3] > 0)
         return (pixels != 0).astype(np.uint8)
     if mode.startswith("I"):
-        raise UserError(f"{name} has more than 8 bits a pixel and no known scale: export 8-bit grey images")
+        raise UserError(f"{name} has more than 8 bits per pixel and no known scale: export 8-bit grey images")
     if pixels.ndim == 3:
         if (pixels[..., :3] != pixels[..., :1]).any() or (pixels[..., 3] != 255).any():
             raise UserError(f"{name} is coloured or transparent: export 8-bit grey images")
@@ -215,7 +180,7 @@ def find_pairs(files: Mapping[str, Read], where: str) -> list[Pair]:
     found: dict[str, dict[int, str]] = {"images": {}, "masks": {}}
     for name in files:
         kind, _, rest = name.partition("/")
-        if kind not in found or rest.startswith("."):
+        if kind not in found or is_system(rest):
             continue
         stem, _, suffix = rest.rpartition(".")
         if not (stem.isascii() and stem.isdecimal() and len(stem) <= 9) or f".{suffix.lower()}" not in SUFFIXES[kind]:
@@ -238,21 +203,21 @@ def find_pairs(files: Mapping[str, Read], where: str) -> list[Pair]:
     return [Pair(n, images[n], masks[n], files[images[n]], files[masks[n]]) for n in sorted(images)]
 
 
-@contextmanager
-def _files(source: Path) -> Iterator[dict[str, Read]]:
-    """Give path inside the source -> reader of its bytes, of a folder or a zip."""
+def _files(source: Path) -> tuple[dict[str, Read], list[str]]:
+    """Return path inside the source -> reader of its bytes, of a folder or a zip; and warnings of what is not read."""
     if source.is_dir():
-        places = [p for kind in SUFFIXES if (source / kind).is_dir() for p in sorted((source / kind).iterdir())]
-        yield {f"{p.parent.name}/{p.name}": _file_reader(p) for p in places if p.is_file()}
-        return
+        listed = [list_files(source / kind, ("",)) for kind in SUFFIXES]
+        paths = [path for one in listed for path in one.files]
+        return {f"{path.parent.name}/{path.name}": _file_reader(path) for path in paths}, not_read(*listed)
     if not source.is_file():
         raise UserError(f"no zip or folder at {source}; correct --input")
     try:
-        archive = zipfile.ZipFile(source)
+        archive = zipfile.ZipFile(source)  # open as long as a member may be read
     except BROKEN as error:
         raise UserError(f"{source} cannot be read as a zip ({_short(error)}): get it again") from error
-    with archive:
-        yield _members(archive, source)
+    files = _members(archive, source)
+    others = sum(name.split("/")[0] not in SUFFIXES and not any(map(is_system, name.split("/"))) for name in files)
+    return files, [f"{others} files outside of images/ and masks/ were not read"] if others else []
 
 
 def _members(archive: zipfile.ZipFile, source: Path) -> dict[str, Read]:
@@ -261,15 +226,15 @@ def _members(archive: zipfile.ZipFile, source: Path) -> dict[str, Read]:
         raise UserError(f"{source} holds {len(entries)} files; {MOST_FILES} are the most")
     files: dict[str, Read] = {}
     for entry in entries:
-        name = entry.filename
+        name = entry.filename.replace("\\", "/")  # as some Windows programs write them
         parts = entry.orig_filename.replace("\\", "/").split("/")
         # Nothing is unpacked, so nothing could be overwritten: but a zip with such names was not made for this.
         if ".." in parts or parts[0] == "" or ":" in parts[0] or stat.S_ISLNK(entry.external_attr >> 16):
-            raise UserError(f"{source} holds {name!r}, a path that leads out of it: make the zip anew")
+            raise UserError(f"{source} holds {name!r}, a path that leads out of it: make the zip again")
         if entry.flag_bits & 1:
-            raise UserError(f"{source} is encrypted ({name}): make it anew without a password")
+            raise UserError(f"{source} is encrypted ({name}): make it again without a password")
         if name in files:
-            raise UserError(f"{source} holds {name} twice: make the zip anew")
+            raise UserError(f"{source} holds {name} twice: make the zip again")
         files[name] = _member_reader(archive, entry)
     return files
 
@@ -284,7 +249,7 @@ def _file_reader(path: Path) -> Read:
 
 def _member_reader(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Read:
     def read() -> bytes:
-        # Not by the size that the zip tells: a bomb tells what it likes.
+        # Not by the size that the zip states: a bomb states what it likes.
         with archive.open(entry) as file:
             return _limited(file.read(MOST_BYTES + 1))
 

@@ -1,50 +1,75 @@
-"""Whose a file is, by its name or by a table of the user's; and the order of names."""
+"""Tables that users keep: which patient a file is of, as spreadsheets write such tables."""
 
 from __future__ import annotations
 
 import csv
-import re
+import io
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
+from heartseg_jax.data.sources.listing import natural_key, stem
 from heartseg_jax.errors import UserError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
-"""Of pictures."""
-OTHERS = (".nii.gz", ".nii", ".zip", ".dcm")
-"""Of volumes and studies, which tables of patients may name with or without."""
+MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
+"""Byte-order marks, and the encodings they announce."""
 
 
-def natural_key(name: str) -> list[tuple[int, int, str]]:
-    """Return a key that sorts numbers in names by value: slice_9 before slice_10."""
-    return [(0, int(p), p) if p.isdecimal() else (1, 0, p) for p in re.split(r"(\d+)", name) if p]
+def read_rows(path: Path) -> list[list[str]]:
+    """Return the rows of a table, cells stripped of blanks, empty rows left out.
+
+    The separator is a comma, a semicolon or a tab, whichever the first row has most of; Excel's own first line
+    `sep=;` names it. UTF-8 with or without a byte-order mark, and UTF-16 with one.
+
+    Raises:
+      UserError: it cannot be read, or is in another encoding.
+    """
+    try:
+        content = path.read_bytes()
+        text = content.decode(next((name for mark, name in MARKS if content.startswith(mark)), "utf-8"))
+        first, _, rest = text.partition("\n")
+        if first.strip().lower().startswith("sep=") and len(first.strip()) == 5:
+            separator, text = first.strip()[-1], rest
+        else:
+            separator = max(",;\t", key=first.count)
+        found = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+        rows = [[cell.strip() for cell in row] for row in found]
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not in UTF-8: save it again as 'CSV UTF-8'") from error
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read as a table ({error})") from error
+    return [row for row in rows if any(row)]
 
 
 def read_table(path: Path) -> dict[str, str]:
     """Return `{name of a file without its suffix: patient}` of a CSV that begins with `file,patient`, or UserError."""
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = [[cell.strip() for cell in row] for row in csv.reader(file) if any(row)]
-    except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"the patients' table {path} cannot be read ({error})") from error
+    rows = read_rows(path)
     if not rows or [cell.lower() for cell in rows[0]] != ["file", "patient"]:
         raise UserError(f"the patients' table {path} must begin with the line file,patient")
     owners: dict[str, str] = {}
     for number, row in enumerate(rows[1:], 2):
         if len(row) != 2 or not all(row):
             raise UserError(f"row {number} of {path} must hold a file and a patient, not {','.join(row)!r}")
-        name = Path(row[0]).name
-        ending = next((suffix for suffix in (*SUFFIXES, *OTHERS) if name.lower().endswith(suffix)), "")
-        stem = name[: len(name) - len(ending)]
-        if owners.setdefault(stem, row[1]) != row[1]:
-            raise UserError(f"{path} gives {row[0]} to two patients, {owners[stem]} and {row[1]}")
+        # Names may be composed or not, as the systems have it that wrote the table and the files.
+        name = unicodedata.normalize("NFC", stem(Path(row[0].replace("\\", "/"))))
+        if owners.setdefault(name, row[1]) != row[1]:
+            raise UserError(f"{path} gives {row[0]} to two patients, {owners[name]} and {row[1]}")
     return owners
 
 
-def read_owners(table: Path, names: Sequence[str]) -> dict[str, str]:
-    """Return `{name: patient}` of a table that must tell of every one of `names`; UserError for one it misses."""
+def read_owners(table: Path, names: Sequence[str], *, every_row: bool = False) -> dict[str, str]:
+    """Return `{name: patient}` for each of `names`.
+
+    Raises:
+      UserError: the table cannot be read or lacks a name; with `every_row`, it has a row for none of them.
+    """
     owners = read_table(table)
-    lacking = [name for name in names if name not in owners]
-    if lacking:
-        raise UserError(f"the table {table} misses {len(lacking)} of {len(names)}: {', '.join(lacking[:5])}")
-    return {name: owners[name] for name in names}
+    wanted = {name: unicodedata.normalize("NFC", name) for name in names}
+    for lacking, wrong in (
+        (set(wanted.values()) - set(owners), "misses"),
+        (set(owners) - set(wanted.values()) if every_row else set(), "names without an image"),
+    ):
+        if lacking:
+            shown = ", ".join(sorted(lacking, key=natural_key)[:5])
+            raise UserError(f"the table {table} {wrong} {len(lacking)} of the files: {shown}")
+    return {name: owners[plain] for name, plain in wanted.items()}

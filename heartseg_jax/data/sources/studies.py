@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from heartseg_jax import findings
-from heartseg_jax.data.sources.naming import Naming
-from heartseg_jax.data.sources.nifti_pairs import VOLUMES
-from heartseg_jax.data.sources.patient_table import SUFFIXES, natural_key, read_owners
+from heartseg_jax import findings, progress
+from heartseg_jax.data.sources.case import Options
+from heartseg_jax.data.sources.grouping import TABLE_FIXES
+from heartseg_jax.data.sources.listing import PICTURES, VOLUMES, is_system, natural_key, stem
+from heartseg_jax.data.sources.patient_table import read_owners
 from heartseg_jax.data.sources.study_masks import names_of
-from heartseg_jax.data.sources.write_cases import Progress
 from heartseg_jax.errors import UserError
 from heartseg_jax.findings import WARN, Finding
 from heartseg_jax.imaging.dicom.elements import Unreadable
@@ -26,7 +26,6 @@ BEST = "best"
 """What to give for --series to take the fittest one wherever several are fit."""
 BESIDE = (".csv", ".json", ".txt", ".md", ".pdf")
 """Files that may lie beside studies and masks, and are neither."""
-TABLE_MENDS = "say who is who by --patients=table.csv"
 
 
 @dataclass(frozen=True)
@@ -59,8 +58,8 @@ class Chosen:
     series: Candidate
     segmentations: tuple[Header, ...]
     elsewhere: frozenset[str]
-    key: str
-    found: tuple[Finding, ...]
+    key: str = ""
+    found: tuple[Finding, ...] = ()
 
 
 def find_places(folder: Path, masks: str | Path | None = None) -> list[Place]:
@@ -98,67 +97,59 @@ def _entries(folder: Path) -> dict[str, Path]:
     """Return {name: path} of what lies in a folder, but for tables and notes."""
     named: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or (path.is_file() and path.suffix.lower() in BESIDE):
+        if is_system(path.name) or (path.is_file() and path.suffix.lower() in BESIDE):
             continue
-        if named.setdefault(_stem(path), path) != path:
-            raise UserError(f"{folder} holds {_stem(path)} twice: remove one")
+        name = stem(path) if path.is_file() else path.name
+        if named.setdefault(name, path) != path:
+            raise UserError(f"{folder} holds {name} twice: remove one")
     return named
 
 
-def _stem(path: Path) -> str:
-    for suffix in (*reversed(VOLUMES), ".zip", ".dcm"):
-        if path.is_file() and path.name.lower().endswith(suffix):
-            return path.name[: -len(suffix)]
-    return path.name
-
-
-def choose_all(
-    places: Sequence[Place],
-    series: str,
-    naming: Naming,
-    patients_table: str | Path | None = None,
-    progress: Progress | None = None,
-) -> tuple[list[Chosen], list[str]]:
-    """Read the headers of all cases: which series each gives, and whose it is; and doubts about who is who.
+def choose_all(places: Sequence[Place], options: Options) -> tuple[list[Chosen], list[str]]:
+    """Read the headers of all cases: which series each gives, and whose it is; and doubts about that.
 
     Raises:
       UserError: a study has no series that is fit, or several and none is named.
     """
-    owners = None
-    if patients_table is not None:
-        owners = read_owners(Path(patients_table), [place.name for place in places])
+    owners = None if options.patients is None else read_owners(options.patients, [place.name for place in places])
     salt = read_salt()
     chosen: list[Chosen] = []
     persons: list[Person] = []
     for place in places:
-        seen = look(place.study, progress)
-        drawn = [(header, references(header)) for header in _segmentations(place, seen)]
-        one = _series(place, seen, series, drawn)
-        findings.raise_refused(str(place.study), one.findings)
-        own = tuple(header for header, said in drawn if said.are(one))
-        if drawn and not own:
-            raise UserError(
-                f"the segmentation of {place.name} was drawn on another series, or another phase, than the one that is "
-                "read: choose that by --series, or leave --series out"
-            )
-        try:
-            person = read_person(one.members[0].header.source)
-        except Unreadable as error:
-            raise UserError(f"{place.study}: {error}; {TABLE_MENDS}") from None
-        found = [*one.findings, *(finding for finding in seen.findings if finding.level == WARN)]
-        if owners is not None:
-            key = naming.keyed(f"name\n{owners[place.name]}", owners[place.name], place.name, salt)
-        else:
-            key = naming.keyed(person.secret, person.secret.split("\n")[1], place.name, salt)
-            if not person.told:
-                text = "neither PatientID nor PatientName is told: the study counts as a patient"
-                found.append(Finding(WARN, "unknown_patient", text, fix=TABLE_MENDS))
-        others = [member for other in seen.candidates if other is not one for member in other.members]
-        elsewhere = frozenset(name for member in others for name in names_of(member))
+        one, person = _choose(place, options.series)
         persons.append(person)
-        chosen.append(Chosen(place, one, own, elsewhere, key, tuple(found)))
+        found = [*one.series.findings]
+        if owners is not None:
+            key = options.naming.keyed(f"name\n{owners[place.name]}", owners[place.name], place.name, salt)
+        else:
+            key = options.naming.keyed(person.secret, person.secret.split("\n")[1], place.name, salt)
+            if not person.told:
+                text = "the study has neither PatientID nor PatientName: it counts as a patient"
+                found.append(Finding(WARN, "unknown_patient", text, fix=TABLE_FIXES))
+        chosen.append(replace(one, key=key, found=tuple(found)))
     _check_shared(chosen)
     return chosen, _doubts(chosen, persons) if owners is None else []
+
+
+def _choose(place: Place, series: str) -> tuple[Chosen, Person]:
+    """Return the series of one case with the segmentations drawn on it, not yet keyed, and the person it is of."""
+    seen = look(place.study, progress.bar("files"))
+    drawn = [(header, references(header)) for header in _segmentations(place, seen)]
+    one = _series(place, seen, series, drawn)
+    findings.raise_refused(str(place.study), one.findings)
+    own = tuple(header for header, said in drawn if said.are(one))
+    if drawn and not own:
+        raise UserError(
+            f"the segmentation of {place.name} was drawn on another series, or another phase, than the one that is "
+            "read: choose that by --series, or leave --series out"
+        )
+    try:
+        person = read_person(one.members[0].header.source)
+    except Unreadable as error:
+        raise UserError(f"{place.study}: {error}; {TABLE_FIXES}") from None
+    others = [member for other in seen.candidates if other is not one for member in other.members]
+    elsewhere = frozenset(name for member in others for name in names_of(member))
+    return Chosen(place, one, own, elsewhere), person
 
 
 def _segmentations(place: Place, seen: Look) -> list[Header]:
@@ -171,7 +162,7 @@ def _segmentations(place: Place, seen: Look) -> list[Header]:
         return seen.segmentations
     if place.shared or place.masks.name.lower().endswith(VOLUMES):
         return []
-    pictures = place.masks.is_dir() and any(path.suffix.lower() in SUFFIXES for path in place.masks.iterdir())
+    pictures = place.masks.is_dir() and any(path.suffix.lower() in PICTURES for path in place.masks.iterdir())
     if pictures and not any(path.suffix.lower() == ".dcm" for path in place.masks.iterdir()):
         return []
     found = look(place.masks).segmentations
@@ -202,7 +193,7 @@ def _doubts(chosen: Sequence[Chosen], persons: Sequence[Person]) -> list[str]:
         if person.also:
             by_name.setdefault(person.also, set()).add(one.key)
     notes = [
-        f"{' and '.join(sorted(keys))} have one name and date of birth: if they are one person, {TABLE_MENDS}"
+        f"{' and '.join(sorted(keys))} have one name and date of birth: if they are one person, {TABLE_FIXES}"
         for keys in by_name.values()
         if len(keys) > 1
     ]
@@ -210,7 +201,7 @@ def _doubts(chosen: Sequence[Chosen], persons: Sequence[Person]) -> list[str]:
     if len(by_key) == 1 and len(studies) > 1:
         notes.append(
             f"all {len(studies)} studies have one PatientID and count as one patient: where an archive has blanked the "
-            f"ids, {TABLE_MENDS}"
+            f"ids, {TABLE_FIXES}"
         )
     return notes
 

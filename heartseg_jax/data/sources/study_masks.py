@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,8 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from heartseg_jax.anatomy import HEART
-from heartseg_jax.data.sources.patient_table import SUFFIXES, natural_key
-from heartseg_jax.data.sources.write_cases import check_same_grid, overlapping
+from heartseg_jax.data.sources.listing import PICTURES, list_files, natural_key
+from heartseg_jax.data.sources.patient_table import read_rows
+from heartseg_jax.data.sources.volumes import check_same_grid, overlapping
 from heartseg_jax.errors import UserError
 from heartseg_jax.findings import NOTE, WARN, Finding
 from heartseg_jax.imaging.dicom.geometry import Block, Member
@@ -98,7 +98,7 @@ def pictures_in(folder: Path) -> Pictures:
     Raises:
       UserError: it holds none, or the table is damaged.
     """
-    paths = [p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")]
+    paths = list_files(folder, PICTURES).files
     if not paths:
         raise UserError(f"{folder} holds no mask")
     return Pictures(folder, tuple(sorted(paths, key=lambda path: natural_key(path.name))), _table(folder))
@@ -200,12 +200,15 @@ def _table(folder: Path) -> dict[str, Row]:
     place = next((at / TABLE for at in above if (at / TABLE).is_file()), None)
     if place is None:
         return {}
+    head, *rows = read_rows(place) or [[]]
+    table: dict[str, Row] = {}
     try:
-        with place.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        return {
-            Path(row["file"]).stem: Row(row["series_uid"], row["instance_uid"], int(row["frame"]), row["position_mm"])
-            for row in rows
-        }
-    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        for row in rows:
+            cells = dict(zip(head, row, strict=False))
+            uids, position = (cells["series_uid"], cells["instance_uid"]), cells["position_mm"]
+            name, own = Path(cells["file"]).stem, Row(*uids, int(cells["frame"]), position)
+            if table.setdefault(name, own) != own:
+                raise UserError(f"{place} has two rows for {name}; export the pictures again")
+    except (ValueError, KeyError) as error:
         raise UserError(f"{place} is no table of an export, or a damaged one; export the pictures again") from error
+    return table

@@ -14,8 +14,7 @@ from heartseg_jax.errors import UserError
 from heartseg_jax.imaging.masks.aorta import divide_aorta
 
 AORTA, SUPERIOR_CAVA, INFERIOR_CAVA, APPENDAGE = 101, 102, 103, 104
-"""Parts and unions of structures, which stand among labels until `settle` has put them in their place. Never in a
-dataset."""
+"""Parts and unions of structures, found among labels until `resolve_parts` has resolved them. Never in a dataset."""
 ASCENDING, LEFT_ATRIUM, LEFT_VENTRICLE, RIGHT_ATRIUM, RIGHT_VENTRICLE, DESCENDING, PULMONARY, CAVA = range(1, 9)
 PART_OF = {AORTA: ASCENDING, SUPERIOR_CAVA: CAVA, INFERIOR_CAVA: CAVA, APPENDAGE: LEFT_ATRIUM}
 
@@ -84,7 +83,7 @@ def paint(labels: np.ndarray, inside: np.ndarray, label: int) -> np.ndarray:
     return claimed_twice
 
 
-class Settled(NamedTuple):
+class Resolved(NamedTuple):
     """Labels 0 to 8 and 255, the `merge` they need, and what was done with an undivided aorta ('' without one)."""
 
     labels: np.ndarray
@@ -93,8 +92,10 @@ class Settled(NamedTuple):
     limbs: int = 0
 
 
-def settle(labels: np.ndarray, spacing_mm: tuple[float, float, float] | None, merge: tuple[int, ...]) -> Settled:
-    """Put parts and unions among patient-axial `labels [Z, Y, X]` in their place.
+def resolve_parts(
+    labels: np.ndarray, spacing_mm: tuple[float, float, float] | None, merge: tuple[int, ...]
+) -> Resolved:
+    """Replace parts and unions among patient-axial `labels [Z, Y, X]` by structures.
 
     Parts of a structure that is not known whole (see `merge`) are 0. An `AORTA` becomes both halves where geometry
     tells them apart. Where it does not, or `spacing_mm (z, y, x)` is None (the slices are no volume), all of it is
@@ -105,7 +106,7 @@ def settle(labels: np.ndarray, spacing_mm: tuple[float, float, float] | None, me
         table[part] = structure if merge[structure] else 0
     aorta = labels == AORTA
     if not aorta.any():
-        return Settled(table[labels], merge, "")
+        return Resolved(table[labels], merge, "")
     labels = table[labels]
     labels[aorta] = ASCENDING
     ascending, limbs, reason = None, 0, "the slices are no volume"
@@ -114,11 +115,11 @@ def settle(labels: np.ndarray, spacing_mm: tuple[float, float, float] | None, me
     if ascending is None:
         joined = list(merge)
         joined[ASCENDING], joined[DESCENDING] = ASCENDING, ASCENDING
-        return Settled(labels, tuple(joined), reason, limbs)
+        return Resolved(labels, tuple(joined), reason, limbs)
     labels[aorta & ~ascending] = DESCENDING
     apart = list(merge)
     apart[ASCENDING], apart[DESCENDING] = ASCENDING, DESCENDING
-    return Settled(labels, tuple(apart), "divided at the middle of the arch", limbs)
+    return Resolved(labels, tuple(apart), "divided at the middle of the arch", limbs)
 
 
 def read_label_map(path: str | Path) -> dict[str, int]:

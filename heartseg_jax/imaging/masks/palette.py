@@ -19,6 +19,7 @@ from heartseg_jax.anatomy import HEART, IGNORED
 from heartseg_jax.errors import UserError
 from heartseg_jax.imaging.masks.label_maps import WORDS, meaning_of
 from heartseg_jax.imaging.masks.repair import repair
+from heartseg_jax.imaging.pictures import on_black, open_picture, png_bits
 
 Colour = tuple[int, int, int]
 Palette = Mapping[Colour, int]
@@ -90,37 +91,6 @@ def _code(colour: Sequence[int]) -> int:
     return (colour[0] << 16) | (colour[1] << 8) | colour[2]
 
 
-def open_image(path: Path) -> Image.Image:
-    """Open and decode an image file; UserError where it cannot be read."""
-    try:
-        with Image.open(path) as image:
-            frames = getattr(image, "n_frames", 1)
-            if frames > 1:
-                raise UserError(f"{path} holds {frames} pictures: export one file a slice")
-            image.load()
-            return image
-    except UserError:
-        raise
-    except Exception as error:  # damaged files raise whatever Pillow's readers stumble over
-        raise UserError(f"{path} cannot be read as an image ({error}): replace or remove it") from error
-
-
-def image_size(path: Path) -> tuple[int, int]:
-    """Return `(height, width)` of an image file from its head; UserError where it cannot be read."""
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except Exception as error:  # as above
-        raise UserError(f"{path} cannot be read as an image ({error}): replace or remove it") from error
-
-
-def png_bits(path: Path) -> int:
-    """Return the bits a channel of a PNG, 8 for other files: Pillow cuts 16-bit colour to 8 in silence."""
-    with open(path, "rb") as file:
-        head = file.read(25)
-    return head[24] if len(head) == 25 and head[:8] == b"\x89PNG\r\n\x1a\n" else 8
-
-
 def read_mask(path: str | Path, palette: Palette | None = None) -> Mask:
     """Read a mask: colours (RGB, RGBA, indexed), or label numbers in grey (0..8 and 255, 8 or 16 bits).
 
@@ -130,7 +100,7 @@ def read_mask(path: str | Path, palette: Palette | None = None) -> Mask:
       UserError: for an unreadable file, or grey values that are neither.
     """
     path = Path(path)
-    image = open_image(path)
+    image = open_picture(path)
     if image.mode in ("L", "1", "LA") and palette is None and "transparency" not in image.info:
         return _from_numbers(path, np.asarray(image.convert("L")))
     if image.mode.startswith("I") or image.mode == "F":
@@ -144,14 +114,6 @@ def read_mask(path: str | Path, palette: Palette | None = None) -> Mask:
         raise UserError(f"{path} holds 16-bit colours, all below 256 or none at all: save it with 8 bits a channel")
     labels, off = rgb_to_labels(rgb, STANDARD if palette is None else palette)
     return Mask(labels, off, rgb)
-
-
-def on_black(image: Image.Image) -> np.ndarray:
-    """Return uint8 `[H, W, 3]`: what is transparent shows black."""
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
-    return np.asarray(image.convert("RGB"))
 
 
 def _from_numbers(path: Path, numbers: np.ndarray) -> Mask:

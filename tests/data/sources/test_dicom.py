@@ -168,7 +168,7 @@ def test_two_studies_of_one_patient_are_never_parted(source):
     assert second.id == f"{first.id}.2"
     assert second.who == first.who == first.id
     assert first.splits[0] == second.splits[0]
-    assert any("1 persons have several volumes" in text for text in dataset.source["warnings"])
+    assert any("1 person has several volumes" in text for text in dataset.source["warnings"])
 
 
 def test_ids_that_an_archive_has_blanked_are_told_and_a_table_mends_it(source, tmp_path):
@@ -194,7 +194,7 @@ def test_without_a_patient_the_study_stands_for_one(source):
     for index, name in enumerate(NAMES):
         pictures(source, index, name)
     assert prepare(source) == 0
-    assert any("the study counts as a patient" in t for t in read_dataset(source.parent / "data").source["warnings"])
+    assert any("it counts as a patient" in t for t in read_dataset(source.parent / "data").source["warnings"])
 
 
 def test_the_table_of_who_is_who_stays_with_the_user(source, capsys):
@@ -299,7 +299,7 @@ def test_slices_without_a_uid_of_their_own_are_told_apart_by_position(source, tm
     dataset = read_dataset(tmp_path / "data")
     np.testing.assert_array_equal(dataset.images(0), phantom(0)[0][12:13])
     np.testing.assert_array_equal(dataset.labels(0), phantom(0)[1][12:13])
-    assert any("the study counts as a patient" in text for text in dataset.source["warnings"])
+    assert any("it counts as a patient" in text for text in dataset.source["warnings"])
 
 
 def test_a_real_series_goes_out_as_pictures(shared, tmp_path):
@@ -367,7 +367,7 @@ def test_pictures_go_out_and_painted_come_back(source, tmp_path, capsys):
     assert main.main(["prepare", "--source=dicom", f"--input={source}", f"--export_png={tmp_path / 'png'}"]) == 0
     said = capsys.readouterr().out
     assert "HU -200 to 600 as 0 to 255" in said
-    assert said.count("24 slices, axial in the project's standing") == 3
+    assert said.count("24 slices, axial in the standard orientation") == 3
     about = json.loads((tmp_path / "png" / "export.json").read_text())
     assert about["window_hu"] == [-200, 600]
     with (tmp_path / "png" / "instances.csv").open(newline="") as file:
@@ -504,14 +504,14 @@ def test_what_does_not_fit_is_one_line_and_no_dataset(source, capsys, damage, to
         (["--source=dicom"], "prepare --source=dicom needs --input=DIR"),
         (["--source=dicom", "--input=nowhere", "--output=x"], "there is nothing at nowhere"),
         (["--source=dicom", "--input=nowhere", "--masks=none", "--output=x"], "there are no masks at none"),
-        (["--source=png_pairs", "--input=x", "--series=1", "--output=x"], "has no use for --series: leave it out"),
-        (["--source=mmwhs", "--input=x", "--repair", "--output=x"], "has no use for --repair"),
-        (["--source=dicom", "--input=x", "--export_png=y", "--masks=z"], "--export_png has no use for --masks"),
+        (["--source=png_pairs", "--input=x", "--series=1", "--output=x"], "--series is not used with"),
+        (["--source=mmwhs", "--input=x", "--repair", "--output=x"], "--repair is not used with"),
+        (["--source=dicom", "--input=x", "--export_png=y", "--masks=z"], "--masks is not used with --export_png"),
         (["--source=dicom", "--input={}", "--max_off_palette=7", "--output=x"], "--max_off_palette"),
         (["--source=dicom", "--input={}", "--series=\u00b2", "--output=x"], "names 0 of the series"),
         (["--source=dicom", "--input={}", "--series=" + "9" * 5000, "--output=x"], "names 0 of the series"),
         (["--source=dicom", "--input={}", "--output=."], "is the folder that you are in, or above it"),
-        (["--source=png_pairs", "--input=x", "--export_png=y"], "--export_png makes pictures of DICOM studies"),
+        (["--source=png_pairs", "--input=x", "--export_png=y"], "--export_png is not used with --source=png_pairs"),
         (["--source=dicm", "--input=x", "--output=x"], "did you mean dicom?"),
     ],
 )

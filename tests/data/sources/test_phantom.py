@@ -1,32 +1,47 @@
 """Phantom patients as a dataset."""
 
+import dataclasses
+
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
-from heartseg_jax.data.sources.phantom import prepare_phantom
+from heartseg_jax.data.sources.case import Options
+from heartseg_jax.data.sources.phantom import phantom
+from heartseg_jax.data.sources.write_cases import write_cases
 from heartseg_jax.errors import UserError
 from heartseg_jax.imaging.phantom.generator import PhantomSpec, generate
 
 SPEC = PhantomSpec((4, 20, 24), (30.0, 12.0, 12.0))
 
 
+def source(train, validation, test):
+    counts = {"train": train, "validation": validation, "test": test}
+    return phantom(Options(phantom=ConfigDict({"seed": 5, **dataclasses.asdict(SPEC), **counts})))
+
+
 def test_phantoms(tmp_path):
-    seen = []
-    one = prepare_phantom(
-        tmp_path / "one", counts=(3, 1, 1), seed=5, spec=SPEC, threads=1, progress=lambda *a: seen.append(a)
-    )
-    many = prepare_phantom(tmp_path / "many", patients=5, seed=5, spec=SPEC, threads=4)
-    assert seen == [(k, 5) for k in range(1, 6)]
-    assert [p.sha256 for p in one.patients] == [p.sha256 for p in many.patients]
+    one = write_cases(tmp_path / "one", source(3, 1, 1)._replace(workers=1))
+    many = write_cases(tmp_path / "many", source(3, 1, 1)._replace(workers=4))
+    assert one.patients == many.patients
+    assert (one.path / "dataset.json").read_bytes() == (many.path / "dataset.json").read_bytes()
     assert [p.splits[0] for p in one.patients] == ["train"] * 3 + ["validation", "test"]
-    phantom = generate(5, 2, SPEC)
-    np.testing.assert_array_equal(one.images(2), phantom.volume.voxels)
-    np.testing.assert_array_equal(one.labels(2), phantom.labels)
+    made = generate(5, 2, SPEC)
+    np.testing.assert_array_equal(one.images(2), made.volume.voxels)
+    np.testing.assert_array_equal(one.labels(2), made.labels)
     assert one.patients[2].spacing_mm == (30.0, 12.0, 12.0)
     assert one.patients[2].contiguous
+    assert list(one.source) == ["kind", "version", "seed", "spec", "descriptions", "mitral_annuli"]
     annulus = one.source["mitral_annuli"]["phantom_0002"]
-    np.testing.assert_allclose(annulus["centre_mm"], phantom.annulus.centre_mm, atol=1e-3)
-    with pytest.raises(UserError, match="either"):
-        prepare_phantom(tmp_path / "x")
+    np.testing.assert_allclose(annulus["centre_mm"], made.annulus.centre_mm, atol=1e-3)
+
+
+@pytest.mark.parametrize("counts", [(0, 0, 0), (2, -1, 1)])
+def test_numbers_of_patients_that_cannot_be(counts):
     with pytest.raises(UserError, match="at least one"):
-        prepare_phantom(tmp_path / "x", patients=0)
+        source(*counts)
+
+
+def test_without_a_config_there_are_no_phantoms():
+    with pytest.raises(UserError, match="--config"):
+        phantom(Options())

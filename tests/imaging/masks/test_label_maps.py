@@ -14,7 +14,7 @@ from heartseg_jax.imaging.masks.label_maps import (
     merge_for,
     paint,
     read_label_map,
-    settle,
+    resolve_parts,
     translated,
 )
 from heartseg_jax.imaging.phantom.generator import PhantomSpec, generate
@@ -50,10 +50,11 @@ def test_half_a_structure_is_not_known():
     assert merge_for({APPENDAGE}) == (0,) * 9
     assert merge_for({APPENDAGE, 2}) == (0, 0, 2, 0, 0, 0, 0, 0, 0)
     parts = np.array([[[INFERIOR_CAVA, SUPERIOR_CAVA, APPENDAGE, 2, 255]]], np.uint8)
-    assert settle(parts, None, merge_for({INFERIOR_CAVA, SUPERIOR_CAVA, 2})).labels.tolist() == [[[8, 8, 2, 2, 255]]]
-    assert settle(parts, None, merge_for({INFERIOR_CAVA, APPENDAGE})).labels.tolist() == [[[0, 0, 0, 2, 255]]]
+    known = merge_for({INFERIOR_CAVA, SUPERIOR_CAVA, 2})
+    assert resolve_parts(parts, None, known).labels.tolist() == [[[8, 8, 2, 2, 255]]]
+    assert resolve_parts(parts, None, merge_for({INFERIOR_CAVA, APPENDAGE})).labels.tolist() == [[[0, 0, 0, 2, 255]]]
     # Said by hand: the cava counts as the right atrium.
-    assert settle(parts, None, (0, 1, 2, 3, 4, 5, 6, 7, 4)).labels.tolist() == [[[8, 8, 2, 2, 255]]]
+    assert resolve_parts(parts, None, (0, 1, 2, 3, 4, 5, 6, 7, 4)).labels.tolist() == [[[8, 8, 2, 2, 255]]]
 
 
 def test_painting_by_hand():
@@ -67,16 +68,16 @@ def test_an_undivided_aorta_is_divided_or_counted_as_one():
     labels = generate(3, 0, PhantomSpec((45, 55, 55), (5.0, 4.0, 4.0))).labels
     aorta = (labels == 1) | (labels == 6)
     whole = np.where(aorta, AORTA, labels).astype(np.uint8)
-    divided = settle(whole, (5.0, 4.0, 4.0), (0, 1, 2, 3, 4, 5, 1, 7, 8))
+    divided = resolve_parts(whole, (5.0, 4.0, 4.0), (0, 1, 2, 3, 4, 5, 1, 7, 8))
     assert divided.merge == tuple(range(9))
     assert (divided.labels == labels).mean() > 0.999
     assert divided.aorta == "divided at the middle of the arch"
     for spacing, part in ((None, whole), ((5.0, 4.0, 4.0), np.where(labels == 6, AORTA, 0).astype(np.uint8))):
-        one = settle(part, spacing, tuple(range(9)))
+        one = resolve_parts(part, spacing, tuple(range(9)))
         assert one.merge == (0, 1, 2, 3, 4, 5, 1, 7, 8)
         assert (one.labels == np.where(part == AORTA, 1, part)).all()
         assert one.aorta
-    assert settle(labels, None, tuple(range(9))).aorta == ""
+    assert resolve_parts(labels, None, tuple(range(9))).aorta == ""
 
 
 def test_a_label_map(tmp_path):

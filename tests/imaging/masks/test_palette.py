@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from heartseg_jax.errors import UserError
 from heartseg_jax.imaging.masks import palette
+from heartseg_jax.imaging.pictures import open_picture
 
 EVERY_LABEL = np.array([[0, 1, 2, 3, 4], [5, 6, 7, 8, 255]], np.uint8)
 # Written out, not taken from the table under test.
@@ -92,7 +93,7 @@ def test_a_file_of_several_pictures_is_refused(tmp_path, name):
     first, second = Image.new("P", (4, 4), 0), Image.new("P", (4, 4), 1)
     first.save(tmp_path / name, save_all=True, append_images=[second])
     with pytest.raises(UserError, match="holds 2 pictures"):
-        palette.open_image(tmp_path / name)
+        open_picture(tmp_path / name)
 
 
 def mask_of(rgb):

@@ -1,0 +1,104 @@
+"""Which patient a file is of, by its name; and what speaks against that grouping. Pictures are compared, not kept."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from heartseg_jax.data.audit.near_duplicates import correlation
+from heartseg_jax.data.sources.listing import natural_key
+from heartseg_jax.errors import UserError
+
+TABLE_FIXES = "give patient identities with --patients=table.csv"
+ONE_SLICE_SHARE, FEWEST = 0.8, 4
+"""Of at least so many patients, this share with a single slice is doubtful."""
+MOST_COMPARED = 40
+ONE_PATIENT, CLEARLY = 0.85, 0.1
+"""Slices of one patient that follow each other correlate by more than the first, which two patients' hardly reach
+(see `near_duplicates.LEAST_CORRELATION`), and by more than the second above those of two patients."""
+
+
+def by_prefix(names: Sequence[str]) -> dict[str, str]:
+    """Return {name: patient}, the part before the first `_`. Raises UserError for a name without."""
+    owners = {}
+    for name in names:
+        owner, separator, _ = name.partition("_")
+        if not separator or not owner:
+            raise UserError(
+                f"{name} does not state its patient (the part before `_`): rename the files, or {TABLE_FIXES}, which "
+                "has the columns file,patient"
+            )
+        owners[name] = owner
+    return owners
+
+
+def grouped(owners: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return {patient: names}, both in natural order; composed and decomposed letters count as the same."""
+    groups: dict[str, list[str]] = {}
+    for name in sorted(owners, key=natural_key):
+        groups.setdefault(unicodedata.normalize("NFC", owners[name]), []).append(name)
+    return {patient: groups[patient] for patient in sorted(groups, key=natural_key)}
+
+
+def alike_names(called: Mapping[str, str]) -> list[str]:
+    """Return warnings of patients whose names differ only by blanks, case or leading zeros; `called` is {name: id}."""
+    plain: dict[str, list[str]] = {}
+    for name, identity in called.items():
+        letters = re.sub(r"[\s._-]+", "", unicodedata.normalize("NFKC", name)).casefold()
+        plain.setdefault(re.sub(r"(?<!\d)0+(?=\d)", "", letters), []).append(identity)
+    return [
+        f"{' and '.join(same)} have names that differ only by blanks, case or leading zeros: if they are one patient, "
+        f"{TABLE_FIXES}"
+        for same in plain.values()
+        if len(same) > 1
+    ]
+
+
+def doubts(groups: Mapping[str, Sequence[str]], thumbnail: Callable[[str], np.ndarray]) -> list[str]:
+    """Return warnings of what speaks against a grouping of slices by a part of their names.
+
+    Either almost all patients have one slice, or slices that share another part of their names are more alike than
+    those that share the patient and not that part.
+
+    Args:
+      groups: {patient: names of the slices}.
+      thumbnail: returns a small picture of a slice, float.
+    """
+    single = sum(len(names) == 1 for names in groups.values())
+    if len(groups) >= FEWEST and single >= ONE_SLICE_SHARE * len(groups):
+        return [f"{single} of {len(groups)} patients have a single slice: if several are of one patient, {TABLE_FIXES}"]
+    owners = {name: patient for patient, names in groups.items() for name in names}
+    tokens = {name: re.findall(r"\d+|[^\W\d_]+", unicodedata.normalize("NFC", name)) for name in owners}
+    lengths = {len(parts) for parts in tokens.values()}
+    for place in range(max(lengths) if len(lengths) == 1 else 0):
+        together = _neighbours({name: (tokens[name][place],) for name in owners})
+        others = {name: (owners[name], *tokens[name][:place], *tokens[name][place + 1 :]) for name in owners}
+        apart = [(a, b) for a, b in _neighbours(others) if tokens[a][place] != tokens[b][place]]
+        if min(len(together), len(apart)) < FEWEST:
+            continue
+        alike = _correlation(together, thumbnail)
+        if alike > ONE_PATIENT and alike > _correlation(apart, thumbnail) + CLEARLY:
+            # By its place, not its words: this is kept with the dataset, and must not name anyone.
+            return [
+                f"slices that share part {place + 1} of their files' names (numbers and words count as parts) are more "
+                f"alike than slices of one patient: if that part is the patient, {TABLE_FIXES}"
+            ]
+    return []
+
+
+def _neighbours(keys: Mapping[str, tuple[str, ...]]) -> list[tuple[str, str]]:
+    """Return pairs of names that have one key and follow each other in natural order, evenly chosen."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for name in sorted(keys, key=natural_key):
+        groups.setdefault(keys[name], []).append(name)
+    pairs = [pair for names in groups.values() for pair in pairwise(names)]
+    return pairs[:: max(1, len(pairs) // MOST_COMPARED)]
+
+
+def _correlation(pairs: Sequence[tuple[str, str]], thumbnail: Callable[[str], np.ndarray]) -> float:
+    """Return the median correlation of the thumbnails of pairs."""
+    return float(np.median([correlation(thumbnail(a), thumbnail(b)) for a, b in pairs]))

@@ -1,0 +1,90 @@
+"""What lies in a source's folder: the files to read, in natural order, and a count of those that are not."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from heartseg_jax.errors import UserError
+
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+VOLUMES = (".nii.gz", ".nii.bz2", ".nii")
+STUDIES = (".zip", ".dcm")
+SYSTEM = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx"}
+"""What Windows and macOS put into folders; names that begin with a dot are theirs as well."""
+
+
+class Listing(NamedTuple):
+    """The files to read, in the order of their names, and how many others there are, by what they are."""
+
+    files: list[Path]
+    others: Counter[str]
+
+
+def list_files(folder: Path, endings: Sequence[str], *, deep: bool = False) -> Listing:
+    """Return the files in `folder` with one of the endings, upper or lower case; with `deep`, in its subfolders too.
+
+    What the operating system put there is neither read nor counted; links to folders are not followed.
+    """
+    files: list[Path] = []
+    others: Counter[str] = Counter()
+    if not folder.is_dir():
+        return Listing(files, others)
+    waiting = [folder]
+    while waiting:
+        place = waiting.pop()
+        try:
+            entries = sorted(path for path in place.iterdir() if not is_system(path.name))
+        except OSError as error:
+            raise UserError(f"{place} cannot be read ({error.strerror})") from error
+        for path in entries:
+            if path.is_dir():
+                if path.is_symlink() and (deep or place != folder):
+                    others["linked folders"] += 1
+            elif not path.is_file():
+                others["links that lead nowhere"] += 1
+            elif place != folder and not deep:
+                others["in subfolders"] += 1
+            elif path.name.lower().endswith(tuple(endings)):
+                files.append(path)
+            else:
+                others[path.suffix.lower() or "without a suffix"] += 1
+        waiting += reversed([path for path in entries if path.is_dir() and not path.is_symlink()])
+    return Listing(files, others)
+
+
+def not_read(*listings: Listing) -> list[str]:
+    """Return the warning that counts what lies in the folders and was not read, if there is anything."""
+    others = sum((listing.others for listing in listings), Counter[str]())
+    if not others:
+        return []
+    kinds = ", ".join(f"{count} {what}" for what, count in others.most_common())
+    return [f"{others.total()} files in the input were not read: {kinds}"]
+
+
+def by_stem(listing: Listing) -> dict[str, Path]:
+    """Return the files by their names without the ending. Raises UserError where two have one name."""
+    named: dict[str, Path] = {}
+    for path in listing.files:
+        if named.setdefault(stem(path), path) != path:
+            raise UserError(f"{named[stem(path)]} and {path} have the same name: remove one")
+    return named
+
+
+def stem(path: Path) -> str:
+    """Return a file's name without the ending of a picture, volume or study."""
+    endings = (ending for ending in (*PICTURES, *VOLUMES, *STUDIES) if path.name.lower().endswith(ending))
+    return path.name[: len(path.name) - len(next(endings, ""))]
+
+
+def is_system(name: str) -> bool:
+    """Return whether a file or folder of this name is the operating system's."""
+    return name.startswith(".") or name.lower() in SYSTEM
+
+
+def natural_key(name: str) -> list[tuple[int, int, str]]:
+    """Return a key that sorts numbers in names by value: slice_9 before slice_10."""
+    return [(0, int(p), p) if p.isdecimal() else (1, 0, p) for p in re.split(r"(\d+)", name) if p]

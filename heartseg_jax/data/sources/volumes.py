@@ -1,0 +1,96 @@
+"""What all sources of volumes share: NIfTI pairs as cases, and checks of a label map against its image's grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from heartseg_jax.data.sources.case import Case, Labelled
+from heartseg_jax.errors import UserError
+from heartseg_jax.findings import WARN, Finding
+from heartseg_jax.imaging.hu_checks import in_hu
+from heartseg_jax.imaging.masks.label_maps import translated
+from heartseg_jax.imaging.nifti import read_grid, read_labels, read_nifti
+from heartseg_jax.imaging.orientation import patient_axial
+from heartseg_jax.imaging.volume import Volume
+
+OBLIQUE_DEGREES = 5.0
+SAME_PLACE_MM = 0.1
+"""Corners of two grids that are meant to be one lie at most this far apart: rounding of headers."""
+
+
+class VolumePair(NamedTuple):
+    """A patient's volume and label map, by file; `name` is what both are called."""
+
+    name: str
+    image: Path
+    labels: Path
+
+    def case(self, identity: str, person: str, read: Callable[[], Labelled]) -> Case:
+        """Return the pair as a case, which `read` reads."""
+        return Case(identity, person, str(self.image), partial(axial_size, self.image), read)
+
+
+def axial_size(path: Path) -> tuple[int, int]:
+    """Return rows and columns of a volume's axial slices, from its header only."""
+    _, rows, columns = patient_axial(read_grid(path))[0].voxels.shape
+    return rows, columns
+
+
+def read_pair(pair: VolumePair, meanings: Mapping[int, int], merge: tuple[int, ...]) -> Labelled:
+    """Return a pair's volume with its labels, patient-axial.
+
+    Raises:
+      UserError: the grids differ, or a label value has no meaning.
+    """
+    volume, turn = patient_axial(read_nifti(pair.image))
+    labels, _ = patient_axial(read_labels(pair.labels))
+    check_same_grid(labels, volume, pair.labels)
+    own = translated(labels.voxels, meanings, str(pair.labels))
+    image, found = in_hu(volume)
+    return Labelled(image.voxels, own, merge, image.spacing_mm, found=(*found, *oblique(turn.oblique_degrees)))
+
+
+def oblique(degrees: float) -> list[Finding]:
+    """Return the finding of a volume that is rotated by `degrees` out of the patient's axes, if that is much."""
+    if degrees <= OBLIQUE_DEGREES:
+        return []
+    text = f"the volume is oblique by {degrees:.0f} degrees: its slices are not quite axial"
+    return [Finding(WARN, "oblique", text, fix="resample it to axial slices")]
+
+
+def overlapping(voxels: int) -> list[Finding]:
+    """Return the finding of voxels that two structures claim, if there are any."""
+    if not voxels:
+        return []
+    text = f"{voxels} voxels belong to two structures: they are ignored (255)"
+    return [Finding(WARN, "overlapping_structures", text, fix="look at where the structures meet")]
+
+
+def check_same_grid(labels: Volume, image: Volume, where: str | Path) -> None:
+    """Raise UserError unless two patient-axial volumes have one grid; `where` names the labels' file."""
+    if image.voxels.shape != labels.voxels.shape or _distance_mm(image, labels) > SAME_PLACE_MM:
+        raise UserError(
+            f"{where} is not on the grid of its image: {_grid(labels)}, the image {_grid(image)}; resample the "
+            "labels to the image's grid (nearest neighbour)"
+        )
+
+
+def _distance_mm(a: Volume, b: Volume) -> float:
+    """Return the largest distance between corresponding corners of two grids of one shape."""
+    far = []
+    for corner in np.ndindex(2, 2, 2):
+        index = np.array(corner) * (np.array(a.voxels.shape) - 1)
+        places = [np.array(v.origin_mm) + v.direction @ (index * v.spacing_mm) for v in (a, b)]
+        far.append(float(np.linalg.norm(places[0] - places[1])))
+    return max(far)
+
+
+def _grid(volume: Volume) -> str:
+    size = " x ".join(map(str, volume.voxels.shape))
+    spacing = " x ".join(f"{mm:.4g}" for mm in volume.spacing_mm)
+    return f"{size} at {spacing} mm from ({', '.join(f'{mm:.1f}' for mm in volume.origin_mm)})"

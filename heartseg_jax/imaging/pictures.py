@@ -1,0 +1,102 @@
+"""Pictures (PNG, JPEG, TIFF, BMP) as they are meant to be shown. The only module that opens them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps
+
+from heartseg_jax.errors import UserError
+
+TURNED = (5, 6, 7, 8)
+"""EXIF orientations that swap rows and columns."""
+
+
+def open_picture(
+    source: Path | BinaryIO,
+    name: str = "",
+    *,
+    formats: tuple[str, ...] | None = None,
+    sides: tuple[int, int] = (1, 2**16),
+) -> Image.Image:
+    """Open and decode a picture, turned and mirrored as its EXIF orientation says.
+
+    Args:
+      source: a path or an open file.
+      name: what messages call it; by default the path.
+      formats: those that are read, in Pillow's words; by default all.
+      sides: least and largest number of pixels per side; a picture beyond is not decoded.
+
+    Raises:
+      UserError: it cannot be read, or holds several pictures.
+    """
+    name = name or str(source)
+    try:
+        with Image.open(source, formats=formats) as image:
+            # By its header only: what claims to be huge is never decoded.
+            if not (sides[0] <= min(image.size) and max(image.size) <= sides[1]):
+                raise UserError(
+                    f"{name} is {image.height} x {image.width} pixels; slices have {sides[0]} to {sides[1]} per side"
+                )
+            if (frames := getattr(image, "n_frames", 1)) > 1:
+                raise UserError(f"{name} holds {frames} pictures: export one file per slice")
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)
+            return image
+    except UserError:
+        raise
+    except Exception as error:  # damaged files raise whatever Pillow's readers stumble over
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise UserError(f"{name} cannot be read as an image ({reason}): replace or remove it") from error
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """Return `(height, width)` of a picture as it is shown, from its header; UserError where it cannot be read."""
+    try:
+        with Image.open(path) as image:
+            turned = image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation) in TURNED
+            return (image.width, image.height) if turned else (image.height, image.width)
+    except Exception as error:  # as above
+        raise UserError(f"{path} cannot be read as an image ({error}): replace or remove it") from error
+
+
+def png_bits(path: Path) -> int:
+    """Return the bits per channel of a PNG, 8 for other files: Pillow cuts 16-bit colour to 8 without a word."""
+    with open(path, "rb") as file:
+        head = file.read(25)
+    return head[24] if len(head) == 25 and head[:8] == b"\x89PNG\r\n\x1a\n" else 8
+
+
+def on_black(image: Image.Image) -> np.ndarray:
+    """Return uint8 `[H, W, 3]`: what is transparent shows black."""
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
+    return np.asarray(image.convert("RGB"))
+
+
+def read_grey(path: Path) -> tuple[np.ndarray, bool]:
+    """Return `(image [H, W] uint8, whether it was coloured)`; the brightness of a coloured one.
+
+    Raises:
+      UserError: for an unreadable file, or more than 8 bits per pixel: an unknown scale is not guessed.
+    """
+    image = open_picture(path)
+    if png_bits(path) == 16 or image.mode.startswith("I") or image.mode == "F":
+        numbers = np.asarray(image)
+        fits = numbers.ndim == 2 and image.mode != "F" and numbers.min() >= 0 and numbers.max() <= 255
+        if not fits:
+            raise UserError(
+                f"{path} has more than 8 bits per pixel and no known scale: bring CT in HU as DICOM or NIfTI, or"
+                " export 8-bit images, all with the same window"
+            )
+        return numbers.astype(np.uint8), False
+    if image.mode == "L":
+        return np.asarray(image), False
+    rgb = on_black(image)
+    if (rgb[..., 0] == rgb[..., 1]).all() and (rgb[..., 1] == rgb[..., 2]).all():
+        return rgb[..., 0], False
+    # ITU-R BT.601, as Pillow and most viewers have it.
+    return np.rint(rgb @ np.array([0.299, 0.587, 0.114])).astype(np.uint8), True
