@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ import numpy as np
 from heartseg_jax.errors import UserError
 from heartseg_jax.files import read_json, write_json, writing
 from heartseg_jax.interop import graph, keras_file
+from heartseg_jax.models.tree import named_leaves, nested
 
 SHIPPED = {"brain16": Path(__file__).resolve().parents[1] / "weights" / "brain_encoder16.keras"}
 """Encoders that come with the project, by name."""
@@ -224,11 +224,10 @@ def row(layer: str, name: str, place: str, array: np.ndarray) -> dict[str, Any]:
 
 def save_folder(encoder: Pretrained, folder: Path) -> None:
     """Write `encoder.npz` and, last, `conversion.json`, without which the folder is none of ours."""
-    arrays = {f"params/{k}": v for k, v in flatten(encoder.params).items()}
-    arrays |= {f"batch_stats/{k}": v for k, v in flatten(encoder.batch_stats).items()}
+    arrays = named_leaves({"params": encoder.params, "batch_stats": encoder.batch_stats})
     # Both are written before either takes its place; the digest shows where a kill came between the two.
     with writing(folder / "conversion.json") as text, writing(folder / "encoder.npz") as half:
-        np.savez(half, **arrays)  # type: ignore[arg-type]
+        np.savez(half, **arrays)
         report = encoder.report | {"npz_sha256": hashlib.sha256(half.read_bytes()).hexdigest()}
         write_json(text, report)
 
@@ -240,7 +239,7 @@ def _read_folder(folder: Path, channels: int) -> Pretrained:
         if hashlib.sha256(content).hexdigest() != report["npz_sha256"]:
             raise UserError(f"{folder}/encoder.npz is not what conversion.json describes; convert the file again")
         with np.load(folder / "encoder.npz", allow_pickle=False) as stored:
-            trees = unflatten({name: stored[name] for name in stored.files})
+            trees = nested({name: stored[name] for name in stored.files})
         width, levels, given = (int(report[key]) for key in ("width", "levels", "channels"))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder} is no whole folder of `convert` ({error}); convert the file again") from error
@@ -252,23 +251,3 @@ def _read_folder(folder: Path, channels: int) -> Pretrained:
         note = f"{given} input channels became {channels}; {CHANNEL_RULE}"
         report |= {"channels": channels, "layers": rows, "notes": [*report["notes"], note]}
     return Pretrained(trees["params"], trees["batch_stats"], width, levels, channels, report)
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
-    """Return a tree of dicts as {'a/b/c': array}."""
-    found: dict[str, np.ndarray] = {}
-    for name, node in tree.items():
-        found |= flatten(node, f"{prefix}{name}/") if isinstance(node, Mapping) else {prefix + name: np.asarray(node)}
-    return found
-
-
-def unflatten(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Return the tree that `flatten` took apart."""
-    tree: dict[str, Any] = {}
-    for path, array in arrays.items():
-        *groups, leaf = path.split("/")
-        node = tree
-        for group in groups:
-            node = node.setdefault(group, {})
-        node[leaf] = array
-    return tree

@@ -14,6 +14,7 @@ import orbax.checkpoint as ocp
 from absl import logging as absl_logging
 
 from heartseg_jax.errors import UserError
+from heartseg_jax.models.tree import named_leaves
 from heartseg_jax.training.steps import TrainState
 
 # Orbax tells every save in a dozen lines; what a user must know is said by the run itself.
@@ -133,8 +134,8 @@ class Checkpoints:
         """Compare shapes and dtypes by path: Orbax would cast a dtype in silence."""
 
         def described(tree: Any) -> dict[str, str]:
-            leaves = jax.tree_util.tree_leaves_with_path(tree)
-            return {_path(path): f"{tuple(leaf.shape)} {np.dtype(leaf.dtype).name}" for path, leaf in leaves}
+            leaves = named_leaves(tree).items()
+            return {path: f"{tuple(leaf.shape)} {np.dtype(leaf.dtype).name}" for path, leaf in leaves}
 
         saved, wanted = described(self._metadata(step)), described(expected)
         wrong = [
@@ -149,8 +150,3 @@ class Checkpoints:
             raise UserError(
                 f"the checkpoint {self._path / str(step)} is of another model: {'; '.join(wrong[:3])}{more}"
             )
-
-
-def _path(path: tuple[Any, ...]) -> str:
-    """Return a tree path as 'params/encoder/...': whatever kind of key each part is."""
-    return "/".join(str(getattr(part, "key", getattr(part, "name", getattr(part, "idx", part)))) for part in path)

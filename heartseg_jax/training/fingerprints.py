@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from heartseg_jax.findings import REFUSE, Finding
-from heartseg_jax.training.phases import Phase, group_of
+from heartseg_jax.models.tree import group_of, named_leaves
+from heartseg_jax.training.phases import Phase
 
 
 def fingerprint(params: Any, batch_stats: Any, groups: Sequence[str]) -> dict[str, str]:
@@ -19,8 +20,8 @@ def fingerprint(params: Any, batch_stats: Any, groups: Sequence[str]) -> dict[st
     Waits for the device.
     """
     digests = {group: hashlib.sha256() for group in groups}
-    for path, array in leaves({"params": params, "batch_stats": batch_stats}):
-        digest = digests[group_of(path.split("/")[1:], groups)]
+    for path, leaf in _leaves(params, batch_stats):
+        array, digest = np.asarray(jax.device_get(leaf)), digests[group_of(path.partition("/")[2], groups)]
         digest.update(f"{path} {array.shape} {array.dtype}".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return {group: digest.hexdigest() for group, digest in digests.items()}
@@ -29,18 +30,15 @@ def fingerprint(params: Any, batch_stats: Any, groups: Sequence[str]) -> dict[st
 def sizes(params: Any, batch_stats: Any, groups: Sequence[str]) -> dict[str, tuple[int, int]]:
     """Return (arrays, numbers) of every group, BatchNorm statistics included."""
     found = dict.fromkeys(groups, (0, 0))
-    for path, leaf in leaves({"params": params, "batch_stats": batch_stats}, read=False):
-        group = group_of(path.split("/")[1:], groups)
+    for path, leaf in _leaves(params, batch_stats):
+        group = group_of(path.partition("/")[2], groups)
         arrays, numbers = found[group]
         found[group] = arrays + 1, numbers + int(np.prod(leaf.shape))
     return found
 
 
-def leaves(tree: Any, read: bool = True) -> Iterator[tuple[str, Any]]:
-    """Yield (path, array) of a tree of dicts in the order of its paths; on the host where `read`."""
-    named = {"/".join(str(part.key) for part in path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-    for path in sorted(named):
-        yield path, np.asarray(jax.device_get(named[path])) if read else named[path]
+def _leaves(params: Any, batch_stats: Any) -> list[tuple[str, Any]]:
+    return sorted(named_leaves({"params": params, "batch_stats": batch_stats}).items())
 
 
 def findings(number: int, phase: Phase, before: Mapping[str, str], after: Mapping[str, str]) -> list[Finding]:

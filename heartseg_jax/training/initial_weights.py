@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from heartseg_jax.errors import UserError
+from heartseg_jax.models.tree import named_leaves
 from heartseg_jax.models.unet import UNet
 from heartseg_jax.training.calibration import recalibrate
 from heartseg_jax.training.checkpoints import Checkpoints
@@ -87,7 +88,7 @@ def _read(asked: Any, task: str, params: Any) -> tuple[dict[str, Any], dict[str,
 def _put(tree: Any, found: Mapping[str, Any], what: str, model: Any) -> Any:
     """Return `tree` with the leaves of `found` in their places; both must have the very same paths below them."""
     groups = {group: tree[group] for group in found if group in tree}
-    wanted, given = _leaves(groups), _leaves(found)
+    wanted, given = named_leaves(groups), named_leaves(found)
     wrong = [
         f"{name} is {_size(given[name])}, the network's {_size(wanted[name])}"
         for name in wanted
@@ -111,11 +112,6 @@ def _put(tree: Any, found: Mapping[str, Any], what: str, model: Any) -> Any:
     # Where each array lies on the devices is the fresh one's affair.
     placed = jax.tree.map(lambda old, new: jnp.asarray(np.asarray(new), old.dtype), groups, dict(found))
     return {**tree, **placed}
-
-
-def _leaves(tree: Any) -> dict[str, Any]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {"/".join(str(getattr(part, "key", part)) for part in path): leaf for path, leaf in leaves}
 
 
 def _size(array: Any) -> str:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from heartseg_jax.errors import UserError
+from heartseg_jax.models.tree import group_labels
 
 
 class Phase(NamedTuple):
@@ -42,24 +43,6 @@ def stages(levels: int) -> tuple[str, ...]:
 def groups(levels: int) -> tuple[str, ...]:
     """Return every group of a U-Net of `levels` levels."""
     return (*stages(levels), "decoder", "head")
-
-
-def group_of(path: Sequence[Any], known: Sequence[str]) -> str:
-    """Return the first of `known` groups that a parameter's tree path belongs to.
-
-    Raises:
-      ValueError: it belongs to none, so nothing would decide whether it learns.
-    """
-    name = "/".join(str(getattr(part, "key", part)) for part in path)
-    for group in known:
-        if name == group or name.startswith(group + "/"):
-            return group
-    raise ValueError(f"parameter {name} belongs to none of the groups {', '.join(known)}")
-
-
-def labels(params: Any, known: Sequence[str]) -> Any:
-    """Return a tree like `params` that has each leaf's group in its place."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: group_of(path, known), params)
 
 
 def plan(transfer: Any, levels: int, total_steps: int) -> tuple[Phase, ...]:
@@ -169,7 +152,7 @@ def build_optimizer(train: Any, schedule: optax.Schedule, phase: Phase) -> optax
     known = [group for group, _ in phase.multipliers]
     by_group = optax.multi_transform(
         {group: learner(multiplier) for group, multiplier in phase.multipliers},
-        lambda params: labels(params, known),
+        lambda params: group_labels(params, known),
     )
     clip = [optax.clip_by_global_norm(train.clip_norm)] if train.clip_norm else []
     return optax.chain(*clip, by_group, optax.scale_by_learning_rate(schedule))

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from heartseg_jax.models.registry import apply_model, network_input
+from heartseg_jax.models.tree import map_within
 from heartseg_jax.models.unet import UNet
 from heartseg_jax.preprocess.augment import AugmentSettings, augment
 from heartseg_jax.training import counts, losses
@@ -96,7 +97,7 @@ def make_train_step(
 
     def stopped(params: Any) -> Any:
         # Without it the clip's and the log's global norm would bring the frozen groups' backward pass back.
-        return _where_frozen(frozen, jax.lax.stop_gradient, params)
+        return map_within(frozen, jax.lax.stop_gradient, params)
 
     def objective(params: Any, batch_stats: Any, image: jax.Array, label: jax.Array, batch: Batch, key: Any) -> Any:
         logits, updates = model.apply(
@@ -119,22 +120,11 @@ def make_train_step(
         )
         updates, opt_state = tx.update(gradients, state.opt_state, state.params)
         # Not even zero is added to what is frozen: -0.0 would become 0.0.
-        params = _where_frozen(frozen, lambda old, new: old, state.params, optax.apply_updates(state.params, updates))
+        params = map_within(frozen, lambda old, new: old, state.params, optax.apply_updates(state.params, updates))
         metrics["gradient_norm"] = optax.tree.norm(gradients)
         return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
 
     return step
-
-
-def _where_frozen(frozen: Collection[str], change: Callable[..., Any], *trees: Any) -> Any:
-    """Map `change` over the leaves of frozen groups; the others are the last tree's."""
-
-    def choose(path: Any, *leaves: Any) -> Any:
-        name = "/".join(str(part.key) for part in path)
-        inside = any(name.startswith(group + "/") for group in frozen)
-        return change(*leaves) if inside else leaves[-1]
-
-    return jax.tree_util.tree_map_with_path(choose, *trees)
 
 
 @functools.lru_cache(maxsize=64)

@@ -11,6 +11,7 @@ import numpy as np
 from heartseg_jax.anatomy import LABEL_SETS, LabelSet
 from heartseg_jax.config import load
 from heartseg_jax.models import cost, registry
+from heartseg_jax.models.tree import named_leaves
 
 FIELD_OF_VIEW_MM = (200.0, 360.0)
 """Side of a slice from a dedicated cardiac to a whole-chest reconstruction, where the config fixes no spacing."""
@@ -90,10 +91,8 @@ def _page(found: dict[str, Any], tree: Any) -> str:
     lines += [f"  {field:<32} {value}" for field, value in load.fields(found["config"])]
     backend = found["backend"]
     lines += ["", f"backend  {backend['platform']} ({', '.join(backend['devices'])})", "", "parameters"]
-    for kind, variables in tree.items():
-        for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
-            place = "/".join([kind, *(str(part.key) for part in path)])
-            lines.append(f"  {place:<52} {'x'.join(map(str, leaf.shape)):<16} {int(np.prod(leaf.shape)):>12,}")
+    for path, leaf in named_leaves(tree).items():
+        lines.append(f"  {path:<52} {'x'.join(map(str, leaf.shape)):<16} {int(np.prod(leaf.shape)):>12,}")
     p = found["parameters"]
     lines.append(f"  {p['total']:,} in all: {p['trainable']:,} trainable, {p['statistics']:,} BatchNorm statistics")
     low, high = found["receptive_field"]["mm"]

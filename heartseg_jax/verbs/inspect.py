@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl.flags import DEFINE_boolean, DEFINE_integer, DEFINE_string, FlagValues
@@ -51,14 +51,14 @@ def inspect(
     Raises:
       UserError: no run there, no checkpoint, or none of that step.
     """
-    step, arrays, frozen = _read(path, step)
+    step, arrays, groups, frozen = _read(path, step)
     if against is not None:
-        there_step, there, _ = _read(against, against_step)
-        compared = compare(arrays, there)
-        names = f"step {step} of {path}", f"step {there_step} of {against}"
+        there = _read(against, against_step)
+        compared = compare(arrays, there.arrays)
+        names = f"step {step} of {path}", f"step {there.step} of {against}"
         print(json.dumps(compared) if as_json else differences(compared, *names))
         return compared
-    rows = [describe(name, array, frozen) for name, array in arrays.items()]
+    rows = [describe(name, array, groups[name], groups[name] in frozen) for name, array in arrays.items()]
     total = sum(array.size for array in arrays.values())
     counted = {True: 0, False: 0}
     for row, array in zip(rows, arrays.values(), strict=True):
@@ -69,9 +69,18 @@ def inspect(
     return found
 
 
-def _read(path: Path, step: int | None) -> tuple[int, dict[str, np.ndarray], frozenset[str]]:
-    """Return (step, arrays by path, frozen groups) of a checkpoint."""
+class Contents(NamedTuple):
+    """A checkpoint's parameters and BatchNorm statistics by path, the group of each, and which groups were frozen."""
+
+    step: int
+    arrays: dict[str, np.ndarray]
+    groups: dict[str, str]
+    frozen: frozenset[str]
+
+
+def _read(path: Path, step: int | None) -> Contents:
     # Orbax takes seconds to import: only once the flags are known to be good.
+    from heartseg_jax.models.tree import group_of, groups_in, named_leaves
     from heartseg_jax.training.checkpoints import Checkpoints
     from heartseg_jax.workdir import Workdir, read_config
 
@@ -84,13 +93,14 @@ def _read(path: Path, step: int | None) -> tuple[int, dict[str, np.ndarray], fro
         contract = checkpoints.read(step).contract
     finally:
         checkpoints.close()
-    arrays = {
-        f"{kind}/{name}": array for kind in ("params", "batch_stats") for name, array in leaves(state.get(kind) or {})
-    }
+    arrays = named_leaves({kind: state.get(kind) or {} for kind in ("params", "batch_stats")})
+    known = groups_in(state["params"])
+    groups = {path: group_of(path.partition("/")[2], known) for path in arrays}
     # Runs from before there were phases froze nothing.
     entered = [phase for phase in contract.get("phases") or [] if phase["first_step"] < max(step, 1)]
     multipliers = entered[-1]["multipliers"] if entered else {}
-    return step, arrays, frozenset(group for group, multiplier in multipliers.items() if multiplier == 0)
+    frozen = frozenset(group for group, multiplier in multipliers.items() if multiplier == 0)
+    return Contents(step, arrays, groups, frozen)
 
 
 def compare(here: Mapping[str, np.ndarray], there: Mapping[str, np.ndarray]) -> dict[str, list[str]]:
@@ -119,22 +129,8 @@ def differences(compared: Mapping[str, list[str]], here: str, there: str) -> str
     return "\n".join([*lines, "", f"{counts} (arrays; parameters and statistics, without the optimizer's)"])
 
 
-def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, np.ndarray]]:
-    """Yield (path, array) of a tree of dicts, in the order of its keys."""
-    for name, node in tree.items():
-        if isinstance(node, Mapping):
-            yield from leaves(node, f"{prefix}{name}/")
-        else:
-            yield prefix + name, np.asarray(node)
-
-
-def describe(path: str, array: np.ndarray, frozen: Collection[str] = ()) -> dict[str, Any]:
-    """Return one row: what the array at `path` (such as params/encoder/stage1/conv1/kernel) holds.
-
-    `frozen` has the groups that the checkpoint's phase leaves alone.
-    """
-    parts = path.split("/")
-    group = "/".join(parts[1:3]) if parts[1] == "encoder" else parts[1]
+def describe(path: str, array: np.ndarray, group: str, frozen: bool) -> dict[str, Any]:
+    """Return one row: what the array at `path` (such as params/encoder/stage1/conv1/kernel) holds."""
     values = array.astype(np.float64)
     finite = bool(np.isfinite(values).all())
     number = lambda value: float(value) if finite else None  # noqa: E731
@@ -143,7 +139,7 @@ def describe(path: str, array: np.ndarray, frozen: Collection[str] = ()) -> dict
         "shape": list(array.shape),
         "dtype": array.dtype.name,
         "group": group,
-        "frozen": group in frozen,
+        "frozen": frozen,
         "mean": number(values.mean()) if values.size else None,
         "std": number(values.std()) if values.size else None,
         "l2": number(np.sqrt(np.square(values).sum())),

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from heartseg_jax.errors import UserError
-from heartseg_jax.interop.encoder import flatten, load_encoder, regrey, save_folder, unflatten
+from heartseg_jax.interop.encoder import load_encoder, regrey, save_folder
+from heartseg_jax.models.tree import named_leaves
 from heartseg_jax.models.unet import Encoder
 from tests.interop.keras_models import as_keras_2, build_unet, edit_zip, of_kind, outputs
 
@@ -94,7 +95,7 @@ def test_a_folder_of_convert_goes_round(saved, tmp_path):
     save_folder(encoder, tmp_path)
     again = load_encoder(tmp_path)
     for tree, other in ((encoder.params, again.params), (encoder.batch_stats, again.batch_stats)):
-        ours, theirs = flatten(tree), flatten(other)
+        ours, theirs = named_leaves(tree), named_leaves(other)
         assert ours.keys() == theirs.keys()
         assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
     assert again.report["sha256"] == encoder.report["sha256"]
@@ -115,11 +116,6 @@ def test_a_folder_whose_arrays_were_changed_is_refused(saved, tmp_path):
         load_encoder(tmp_path)
 
 
-def test_unflatten_undoes_flatten():
-    tree = {"a": {"b": np.ones(2), "c": {"d": np.zeros(3)}}}
-    assert flatten(unflatten(flatten(tree))).keys() == {"a/b", "a/c/d"}
-
-
 def test_a_config_as_keras_2_wrote_it_gives_the_same(saved, tmp_path):
     new = load_encoder(saved[4].files["keras"])
     old = load_encoder(edit_zip(saved[4].files["keras"], tmp_path / "old.keras", as_keras_2))
@@ -132,8 +128,8 @@ def test_a_config_as_keras_2_wrote_it_gives_the_same(saved, tmp_path):
         assert nodes[1] == [[[config["config"]["layers"][0]["name"], 0, 0, {}]]]
         file.attrs["model_config"] = json.dumps(config)
     for other in (old, load_encoder(path)):
-        theirs = flatten(other.params)
-        assert all(np.array_equal(array, theirs[name]) for name, array in flatten(new.params).items())
+        theirs = named_leaves(other.params)
+        assert all(np.array_equal(array, theirs[name]) for name, array in named_leaves(new.params).items())
         assert other.report["left_out"] == new.report["left_out"]
 
 
@@ -153,7 +149,7 @@ def test_weights_as_keras_2_saved_them_are_placed_by_order(saved, tmp_path):
     expected = load_encoder(saved[4].files["keras"])
     assert (encoder.width, encoder.levels, encoder.report["format"]) == (4, 3, "weights")
     for tree, other in ((encoder.params, expected.params), (encoder.batch_stats, expected.batch_stats)):
-        ours, theirs = flatten(tree), flatten(other)
+        ours, theirs = named_leaves(tree), named_leaves(other)
         assert all(np.array_equal(ours[name], theirs[name]) for name in theirs)
     assert any("cannot be checked" in note for note in encoder.report["notes"])
 

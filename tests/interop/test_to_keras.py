@@ -10,7 +10,8 @@ import pytest
 
 from heartseg_jax.errors import UserError
 from heartseg_jax.interop import to_keras
-from heartseg_jax.interop.encoder import flatten, load_encoder
+from heartseg_jax.interop.encoder import load_encoder
+from heartseg_jax.models.tree import named_leaves
 from heartseg_jax.models.unet import UNet
 
 
@@ -68,7 +69,7 @@ def test_what_was_written_is_read_back_bit_for_bit(suffix, tmp_path):
     to_keras.export(params, stats, model=model, size=16, channels=3, target=target)
     found = load_encoder(target)
     for ours, theirs in ((params["encoder"], found.params), (stats["encoder"], found.batch_stats)):
-        ours, theirs = flatten(ours), flatten(theirs)
+        ours, theirs = named_leaves(ours), named_leaves(theirs)
         assert ours.keys() == theirs.keys()
         assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
 
@@ -98,7 +99,7 @@ def test_the_shipped_encoder_is_genuine_small_and_gives_what_keras_gave(shared):
     assert np.abs(found - reference["bottleneck"][:1]).max() / np.abs(reference["bottleneck"][:1]).max() <= 1e-4
     ours, source = load_encoder(path), load_encoder(shared / "weights" / "brain_unet16.keras")
     for one, other in ((ours.params, source.params), (ours.batch_stats, source.batch_stats)):
-        a, b = flatten(one), flatten(other)
+        a, b = named_leaves(one), named_leaves(other)
         assert all(np.array_equal(a[name], b[name]) for name in b)
     notice = (path.parents[2] / "NOTICE").read_text()
     assert "1512427" in notice

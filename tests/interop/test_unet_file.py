@@ -7,8 +7,8 @@ import pytest
 from keras import layers
 
 from heartseg_jax.errors import UserError
-from heartseg_jax.interop.encoder import flatten
 from heartseg_jax.interop.unet_file import load_unet
+from heartseg_jax.models.tree import named_leaves
 from heartseg_jax.models.unet import UNet
 from tests.interop.keras_models import build_unet, edit_zip, of_kind
 
@@ -43,8 +43,8 @@ def test_the_tree_is_the_networks_own(saved, image):
             "/".join(str(part.key) for part in path): leaf.shape
             for path, leaf in jax.tree_util.tree_leaves_with_path(shapes[kind])
         }
-        assert {path: array.shape for path, array in flatten(tree).items()} == wanted
-    assert sum(array.size for array in flatten({**unet.params, "s": unet.batch_stats}).values()) == (
+        assert {path: array.shape for path, array in named_leaves(tree).items()} == wanted
+    assert sum(array.size for array in named_leaves({**unet.params, "s": unet.batch_stats}).values()) == (
         saved[4].model.count_params()
     )
     kernel = of_kind(saved[4].model, "Conv2DTranspose")[0].kernel

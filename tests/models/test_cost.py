@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from heartseg_jax.models import cost
+from heartseg_jax.models.tree import named_leaves
 from heartseg_jax.models.unet import NORMS, UNet
 
 
@@ -71,8 +72,7 @@ def test_forward_flops_agree_with_the_compiler_s_count():
 def test_layers_are_named_as_the_tree_is():
     model = UNet(width=2, levels=2, norm="batch")
     variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), jnp.zeros((1, 4, 4, 3)))
-    paths = jax.tree_util.tree_leaves_with_path(variables["params"])
-    modules = {"/".join(str(k.key) for k in path[:-1]) for path, _ in paths}
+    modules = {path.rpartition("/")[0] for path in named_leaves(variables["params"])}
     assert {cost.path for cost in cost.layer_costs(4, 4, width=2, levels=2, norm="batch")} == modules
 
 

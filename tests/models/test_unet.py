@@ -6,11 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from heartseg_jax.models.tree import named_leaves
 from heartseg_jax.models.unet import NORMS, Head, UNet, UpConv, he_normal, max_pool_2x2, scaled_normal
-
-
-def leaves(tree):
-    return {"/".join(str(k.key) for k in path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def shapes(model, side=16, channels=3):
@@ -62,7 +59,7 @@ def test_the_tree_has_the_groups_that_freezing_goes_by():
     assert set(params) == {"encoder", "decoder", "head"}
     assert set(params["encoder"]) == {"stage1", "stage2", "stage3"}
     assert set(params["decoder"]) == {"stage1", "stage2"}
-    paths = leaves(params)
+    paths = named_leaves(params)
     assert paths["encoder/stage2/conv1/kernel"].shape == (3, 3, 4, 8)
     assert paths["encoder/stage2/conv1/bias"].shape == (8,)
     assert paths["encoder/stage2/norm1/scale"].shape == (8,)
@@ -116,7 +113,11 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_the_rest_in_float32():
         image,
     )
     assert logits.dtype == jnp.float32
-    stored = {**leaves(variables["params"]), **leaves(variables["batch_stats"]), **leaves(state["batch_stats"])}
+    stored = {
+        **named_leaves(variables["params"]),
+        **named_leaves(variables["batch_stats"]),
+        **named_leaves(state["batch_stats"]),
+    }
     assert {leaf.dtype for leaf in stored.values()} == {jnp.dtype("float32")}
     encoder = state["intermediates"]["encoder"]["stage1"]
     assert encoder["conv1"]["__call__"][0].dtype == jnp.bfloat16

@@ -1,0 +1,71 @@
+"""Paths of a tree's leaves as 'encoder/stage1/conv1/kernel', and the groups that paths belong to. No files here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import jax
+
+
+def path_name(path: Sequence[Any]) -> str:
+    """Return one of JAX's key paths as 'a/b/c', whatever kind of key (dict, field, index) each part is."""
+    return "/".join(str(getattr(part, "key", getattr(part, "name", getattr(part, "idx", part)))) for part in path)
+
+
+def named_leaves(tree: Any) -> dict[str, Any]:
+    """Return {'a/b/c': leaf} of any tree, in JAX's order of its leaves."""
+    return {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the tree of dicts that `named_leaves` took apart."""
+    tree: dict[str, Any] = {}
+    for path, leaf in leaves.items():
+        *parents, last = path.split("/")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = leaf
+    return tree
+
+
+def is_within(path: str, group: str) -> bool:
+    """Whether a path is `group` itself or lies below it: 'encoder/stage1' holds no 'encoder/stage10/...'."""
+    return path == group or path.startswith(f"{group}/")
+
+
+def group_of(path: str, groups: Sequence[str]) -> str:
+    """Return the first of `groups` that a path lies within.
+
+    Raises:
+      ValueError: it lies within none of them, so nothing would decide whether that array learns.
+    """
+    for group in groups:
+        if is_within(path, group):
+            return group
+    raise ValueError(f"parameter {path} belongs to none of the groups {', '.join(groups)}")
+
+
+def group_labels(tree: Any, groups: Sequence[str]) -> Any:
+    """Return a tree like `tree` that has each leaf's group in its place; every leaf must have one (ValueError)."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: group_of(path_name(path), groups), tree)
+
+
+def groups_in(params: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the groups of a network's parameters: one per stage of the encoder, and every other part as a whole."""
+    return tuple(
+        group
+        for part, inner in params.items()
+        for group in ([f"{part}/{stage}" for stage in inner] if part == "encoder" else [part])
+    )
+
+
+def map_within(groups: Collection[str], change: Callable[..., Any], *trees: Any) -> Any:
+    """Map `change` over the leaves of `trees` that lie within `groups`; the other leaves are the last tree's."""
+
+    def choose(path: Any, *leaves: Any) -> Any:
+        inside = any(is_within(path_name(path), group) for group in groups)
+        return change(*leaves) if inside else leaves[-1]
+
+    return jax.tree_util.tree_map_with_path(choose, *trees)
