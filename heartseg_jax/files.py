@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import re
@@ -152,6 +153,16 @@ def read_json(path: str | Path, kind: type[dict] | type[list] = dict, *, fix: st
     if type(found) is not kind:
         wanted = "an object" if kind is dict else "a list"
         raise UserError(f"{path} is damaged: it holds {json.dumps(found)[:40]}, not {wanted}; {fix}")
+    return found
+
+
+def file_digests(folder: Path, *, but: str = "") -> dict[str, str]:
+    """Return the SHA-256 of every file below a folder by its path there; files of the name `but` are left out."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != but:
+            with path.open("rb") as file:
+                found[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
     return found
 
 

@@ -1,6 +1,7 @@
 """Fixtures that all tests share."""
 
 import os
+import subprocess
 import tempfile
 from pathlib import Path
 
@@ -30,3 +31,17 @@ def shared() -> Path:
             pytest.fail(message)
         pytest.skip(message)
     return path
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 300 kB, where one can be mounted."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(place)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("a tmpfs cannot be mounted here")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", str(place)], check=True)

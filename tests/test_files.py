@@ -13,20 +13,6 @@ from heartseg_jax import files
 from heartseg_jax.errors import UserError
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A disk of 300 kB, where one can be mounted."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(place)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("a tmpfs cannot be mounted here")
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", str(place)], check=True)
-
-
 def test_a_file_appears_at_the_end_under_its_own_suffix(tmp_path):
     with files.writing(tmp_path / "deep" / "volume.nii.gz") as partial:
         assert partial.parent == tmp_path / "deep"

@@ -49,6 +49,23 @@ def define_config(
         flags.mark_flag_as_required("config", values)
 
 
+class StepParser(flags.ArgumentParser):
+    """Parses which checkpoint: a step's number, or best."""
+
+    syntactic_help = "a step's number, or best"
+
+    def parse(self, argument: str | int) -> int | str:
+        """Return the number, or 'best'; ValueError for anything else."""
+        if argument == "best":
+            return "best"
+        return int(argument)
+
+
+def define_step(name: str, meaning: str, values: flags.FlagValues) -> None:
+    """Declare a flag that names a checkpoint."""
+    flags.DEFINE(StepParser(), name, None, meaning, flag_values=values)
+
+
 def given(values: flags.FlagValues) -> dict[str, Any]:
     """Return the flags that were typed and their values; a switch that was set to false is left out."""
     return {

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 
 def path_name(path: Sequence[Any]) -> str:
@@ -59,6 +60,22 @@ def groups_in(params: Mapping[str, Any]) -> tuple[str, ...]:
         for part, inner in params.items()
         for group in ([f"{part}/{stage}" for stage in inner] if part == "encoder" else [part])
     )
+
+
+def mismatches(saved: Any, expected: Any) -> list[str]:
+    """Return where two trees of arrays (or of shapes) differ: paths, shapes and dtypes, the paths of both named."""
+
+    def described(tree: Any) -> dict[str, str]:
+        return {path: f"{tuple(leaf.shape)} {np.dtype(leaf.dtype).name}" for path, leaf in named_leaves(tree).items()}
+
+    here, there = described(saved), described(expected)
+    wrong = [
+        f"{name}: saved {here[name]}, expected {there[name]}"
+        for name in here
+        if there.get(name, here[name]) != here[name]
+    ]
+    wrong += [f"{name} is not in the checkpoint" for name in sorted(set(there) - set(here))]
+    return wrong + [f"{name} is only in the checkpoint" for name in sorted(set(here) - set(there))]
 
 
 def map_within(groups: Collection[str], change: Callable[..., Any], *trees: Any) -> Any:

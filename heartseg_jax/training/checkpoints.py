@@ -1,10 +1,16 @@
-"""Checkpoints by Orbax: the state, the position in the data, and what the model was trained to see."""
+"""Checkpoints by Orbax: the state, the position in the data, and what the model was trained to see.
+
+Each keeps the SHA-256 of its files, compared before it is read: Orbax's array files have no checksums of their own.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import logging
+import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,12 +20,25 @@ import orbax.checkpoint as ocp
 from absl import logging as absl_logging
 
 from heartseg_jax.errors import UserError
-from heartseg_jax.models.tree import named_leaves
+from heartseg_jax.files import file_digests, full_disk_refused, read_json, write_json
+from heartseg_jax.models.tree import mismatches
 from heartseg_jax.training.steps import TrainState
 
-# Orbax tells every save in a dozen lines; what a user must know is said by the run itself.
-absl_logging.set_verbosity(absl_logging.ERROR)
-logging.getLogger("orbax").setLevel(logging.ERROR)
+# Orbax logs a dozen lines per save, and each error with several tracebacks; what matters is raised as well.
+absl_logging.set_verbosity(absl_logging.FATAL)
+logging.getLogger("orbax").setLevel(logging.CRITICAL)
+
+ITEMS = ("state", "data", "contract")
+SEAL = "sha256.json"
+"""In a checkpoint's folder: the digest of every file of its items."""
+
+BEST = "best"
+"""In place of a step: the checkpoint with the highest validation Dice, kept in the folder of that name."""
+
+DICE = "validation_dice"
+"""In the data of the best checkpoint."""
+
+Step = int | str
 
 
 class Saved(NamedTuple):
@@ -30,33 +49,41 @@ class Saved(NamedTuple):
     contract: Mapping[str, Any]
 
 
-class Checkpoints:
-    """The folder `checkpoints/<step>/` of one run.
+class Damaged(Exception):
+    """A checkpoint that cannot be read or is not what was saved; `Checkpoints` adds which other one is good."""
 
-    `keep` (how many) is given by who trains, under the run's lock, and by nobody else: who only reads gives none.
+
+class Checkpoints:
+    """The folder `checkpoints/` of one run: `<step>/` for each kept step, and `best/<step>/`.
+
+    `keep` (how many) is given by the process that trains, which holds the run's lock; readers give none.
     """
 
     def __init__(self, path: Path, keep: int | None = None):
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=keep is not None)
         self._path = path.absolute()
-        if keep is not None:
-            # What a killed run began to write; Orbax passes it over, but would leave it on the disk for ever.
-            for left in self._path.glob("*.orbax-checkpoint-tmp*"):
-                shutil.rmtree(left, ignore_errors=True)
-        # Named handlers, so that a manager that has not saved anything itself can read the metadata too.
-        handlers = {
-            "state": ocp.StandardCheckpointHandler(),
-            "data": ocp.JsonCheckpointHandler(),
-            "contract": ocp.JsonCheckpointHandler(),
-        }
-        self._manager = ocp.CheckpointManager(self._path, options=options, item_handlers=handlers)
+        self._keep = keep
+        self._steps = _Store(self._path, keep)
+
+    @functools.cached_property
+    def _best(self) -> _Store:
+        return _Store(self._path / BEST, self._keep and 1)
 
     def steps(self) -> list[int]:
-        """Return the steps that have a whole checkpoint, oldest first."""
-        return sorted(self._manager.all_steps())
+        """Return the steps that have a whole checkpoint, oldest first; the best one is not among them."""
+        return self._steps.steps()
 
-    def choose(self, step: int | None = None) -> int:
-        """Return `step` if it has a checkpoint, the last step where None is given; else raise a UserError."""
+    def choose(self, step: Step | None = None) -> Step:
+        """Return `step` (or 'best') if it has a checkpoint, the last step where None is given; else raise a UserError.
+
+        What is returned is what `read` and `restore` take; `read(...).step` is always a number.
+        """
+        if step == BEST:
+            if not (self._path / BEST).is_dir() or not self._best.steps():
+                raise UserError(
+                    f"{self._path} has no best checkpoint: nothing was scored on validation patients yet, or an "
+                    "earlier version trained it; give a step"
+                )
+            return BEST
         known = self.steps()
         if not known:
             raise UserError(f"{self._path} has no checkpoint yet; let the run train first")
@@ -64,51 +91,223 @@ class Checkpoints:
             raise UserError(f"{self._path} has no checkpoint of step {step}; there are {', '.join(map(str, known))}")
         return known[-1] if step is None else step
 
+    def folder(self, step: Step) -> Path:
+        """Return where the checkpoint of a chosen step lies."""
+        store, number = self._at(step)
+        return store.path / str(number)
+
     def save(self, state: TrainState, data: Mapping[str, Any], contract: Mapping[str, Any]) -> None:
         """Write a checkpoint of `state`; what was begun but not committed is never taken for one.
 
-        The caller has made sure that the loss of this state's last step is finite. The arrays are copied to
-        the host first: on a CPU they may share memory with buffers that the next step is given to overwrite.
+        The caller has made sure that the loss of this state's last step is finite.
+
+        Raises:
+          UserError: the disk is full, at this save or the one before, which ends in the background.
         """
-        host = jax.tree.map(lambda leaf: np.array(leaf, copy=True), jax.device_get(state._asdict()))
-        self._manager.save(
-            int(host["step"]),
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(host),
-                data=ocp.args.JsonSave(dict(data)),
-                contract=ocp.args.JsonSave(dict(contract)),
-            ),
-        )
+        self._steps.save(state, data, contract)
 
-    def read(self, step: int) -> Saved:
-        """Return what lies beside the state of `step`."""
-        restored = self._restore(step, data=ocp.args.JsonRestore(), contract=ocp.args.JsonRestore())
-        return Saved(step, restored["data"], restored["contract"])
+    def save_best(
+        self, state: TrainState, data: Mapping[str, Any], contract: Mapping[str, Any], dice: float | None
+    ) -> bool:
+        """Write `state` to `best/` if its validation Dice is higher than what is kept there; return whether it was.
 
-    def restore(self, step: int, like: TrainState) -> TrainState:
+        Of equal ones the earlier stays, so a run that repeats steps after a kill keeps the same best. None (no
+        structure to score) and NaN are never kept.
+        """
+        if dice is None or not math.isfinite(dice):
+            return False
+        self._best.wait()
+        if self._best.steps():
+            with contextlib.suppress(Damaged):  # What cannot be read is replaced.
+                kept = self._best.read(self._best.steps()[-1]).data.get(DICE)
+                if isinstance(kept, float) and dice <= kept:
+                    return False
+        self._best.save(state, {**data, DICE: float(dice)}, contract)
+        return True
+
+    def read(self, step: Step) -> Saved:
+        """Return what lies beside the state of `step`.
+
+        Raises:
+          UserError: it cannot be read, is not what was saved, or holds something else than objects.
+        """
+        store, number = self._at(step)
+        with self._good_step_named(step):
+            return store.read(number)
+
+    def restore(self, step: Step, like: TrainState) -> TrainState:
         """Return the state of `step`, placed as `like` (arrays or shapes with shardings) is.
 
         Raises:
-          UserError: an array is missing, superfluous, or of another shape or dtype, naming it.
+          UserError: an array is missing, superfluous, of another shape or dtype, or not what was saved, naming it.
         """
+        store, number = self._at(step)
         expected = like._asdict()
-        self._compare(step, expected)
         target = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None)),
             expected,
         )
-        return TrainState(**self._restore(step, state=ocp.args.StandardRestore(target))["state"])
+        with self._good_step_named(step):
+            wrong = mismatches(store.metadata(number), expected)
+            if wrong:
+                more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
+                raise UserError(f"the checkpoint {self.folder(step)} is of another model: {'; '.join(wrong[:3])}{more}")
+            return TrainState(**store.state(number, target))
 
-    def restore_arrays(self, step: int) -> dict[str, Any]:
-        """Return the state of `step` as a tree of numpy arrays in the form it was saved, for inspection."""
-        metadata = self._metadata(step)
-        target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), metadata)
-        return self._restore(step, state=ocp.args.StandardRestore(target))["state"]
+    def restore_arrays(self, step: Step) -> dict[str, Any]:
+        """Return the state of `step` as a tree of numpy arrays in the form it was saved, whatever the model.
+
+        Raises:
+          UserError: it cannot be read, or an array is not what was saved, naming it.
+        """
+        store, number = self._at(step)
+        with self._good_step_named(step):
+            return store.state(number)
 
     def close(self) -> None:
-        """Wait until everything is on the disk."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        """Wait until everything is on the disk; what could not be written is removed.
+
+        Raises:
+          UserError: the disk is full.
+        """
+        try:
+            self._steps.close()
+        finally:
+            if "_best" in self.__dict__:
+                self._best.close()
+
+    def _at(self, step: Step) -> tuple[_Store, int]:
+        return (self._best, self._best.steps()[-1]) if step == BEST else (self._steps, int(step))
+
+    @contextlib.contextmanager
+    def _good_step_named(self, step: Step) -> Iterator[None]:
+        try:
+            yield
+        except Damaged as error:
+            good = next((n for n in reversed(self.steps()) if n != step and self._steps.is_whole(n)), None)
+            fix = "no other checkpoint of this run is whole: delete that folder to train again"
+            if good is not None:
+                fix = f"delete that folder to go on from step {good}, the newest good one"
+            raise UserError(f"the checkpoint {self.folder(step)} is damaged ({error}); {fix}") from error
+
+
+class _Store:
+    """One Orbax manager: the folders `<step>/` of a root folder."""
+
+    def __init__(self, path: Path, keep: int | None):
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep,
+            create=keep is not None,
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
+        )
+        self.path = path
+        self._unsealed = -1
+        self._writes = keep is not None
+        if self._writes:
+            self._sweep()
+        # Named handlers, so that a manager that has not saved anything itself can read the metadata too.
+        handlers = {
+            "state": ocp.StandardCheckpointHandler(),
+            "data": ocp.JsonCheckpointHandler(),
+            "contract": ocp.JsonCheckpointHandler(),
+        }
+        self._manager = ocp.CheckpointManager(path, options=options, item_handlers=handlers)
+
+    def steps(self) -> list[int]:
+        return sorted(self._manager.all_steps())
+
+    def save(self, state: TrainState, data: Mapping[str, Any], contract: Mapping[str, Any]) -> None:
+        # Copied to the host first: on a CPU the arrays may share memory with buffers that the next step overwrites.
+        host = jax.tree.map(lambda leaf: np.array(leaf, copy=True), jax.device_get(state._asdict()))
+        step = int(host["step"])
+        with full_disk_refused(self.path):
+            self._manager.wait_until_finished()
+            if step in self.steps():
+                self._manager.delete(step)
+            self._unsealed = step
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(host),
+                    data=ocp.args.JsonSave(dict(data)),
+                    contract=ocp.args.JsonSave(dict(contract)),
+                ),
+            )
+
+    def read(self, step: int) -> Saved:
+        self._check(step)
+        found = self._restore(step, data=ocp.args.JsonRestore(), contract=ocp.args.JsonRestore())
+        for item in ITEMS[1:]:
+            if not isinstance(found[item], dict):
+                raise Damaged(f"its {item} is not a JSON object")
+        return Saved(step, found["data"], found["contract"])
+
+    def metadata(self, step: int) -> Any:
+        """Return the state's tree with the shape and dtype of each leaf."""
+        try:
+            return self._manager.item_metadata(step)["state"]
+        except Exception as error:
+            raise Damaged(f"its metadata cannot be read: {type(error).__name__}") from error
+
+    def state(self, step: int, target: Any = None) -> dict[str, Any]:
+        """Return the state in the form of `target`, or as saved."""
+        self._check(step)
+        if target is None:
+            target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), self.metadata(step))
+        return self._restore(step, state=ocp.args.StandardRestore(target))["state"]
+
+    def is_whole(self, step: int) -> bool:
+        try:
+            self.read(step)
+            self.state(step)
+        except Damaged:
+            return False
+        return True
+
+    def wait(self) -> None:
+        with full_disk_refused(self.path):
+            self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        try:
+            self.wait()
+        finally:
+            with full_disk_refused(self.path):
+                self._manager.close()
+            if self._writes:
+                self._sweep()
+
+    def _sweep(self) -> None:
+        """Remove what was begun and not committed; Orbax passes it over, but would leave it on the disk for ever."""
+        for left in self.path.glob("*.orbax-checkpoint-tmp*"):
+            shutil.rmtree(left, ignore_errors=True)
+
+    def _seal(self) -> None:
+        """Add the digests to what is written whole; Orbax calls it in its own thread, before it commits the folder."""
+        for folder in [*self.path.glob(f"{self._unsealed}.orbax-checkpoint-tmp*"), self.path / str(self._unsealed)]:
+            if folder.is_dir():
+                write_json(folder / SEAL, self._digests(folder))
+
+    def _digests(self, folder: Path) -> dict[str, str]:
+        return {
+            f"{item}/{name}": digest
+            for item in ITEMS
+            for name, digest in file_digests(folder / item, but="commit_success.txt").items()
+        }
+
+    def _check(self, step: int) -> None:
+        """Compare the files with their digests; checkpoints of earlier versions have none and are accepted."""
+        folder = self.path / str(step)
+        if (folder / SEAL).is_file():
+            try:
+                kept = read_json(folder / SEAL)
+            except UserError as error:
+                raise Damaged(f"{SEAL} cannot be read") from error
+            seen = self._digests(folder)
+            wrong = sorted(name for name in kept if kept[name] != seen.get(name))
+            if wrong:
+                more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+                raise Damaged(f"{wrong[0]}{more} differs from what was saved, by SHA-256")
 
     def _restore(self, step: int, **items: Any) -> Any:
         try:
@@ -116,37 +315,4 @@ class Checkpoints:
         except Exception as error:
             # The first sentence says which array; what follows is TensorStore's own state, of no use to a user.
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0].split(". See ")[0][:200]
-            raise UserError(
-                f"the checkpoint {self._path / str(step)} cannot be read ({reason}); delete that folder to go on "
-                "from the one before"
-            ) from error
-
-    def _metadata(self, step: int) -> Any:
-        try:
-            return self._manager.item_metadata(step)["state"]
-        except Exception as error:
-            raise UserError(
-                f"the checkpoint {self._path / str(step)} cannot be read ({type(error).__name__}); delete that folder "
-                "to go on from the one before"
-            ) from error
-
-    def _compare(self, step: int, expected: Any) -> None:
-        """Compare shapes and dtypes by path: Orbax would cast a dtype in silence."""
-
-        def described(tree: Any) -> dict[str, str]:
-            leaves = named_leaves(tree).items()
-            return {path: f"{tuple(leaf.shape)} {np.dtype(leaf.dtype).name}" for path, leaf in leaves}
-
-        saved, wanted = described(self._metadata(step)), described(expected)
-        wrong = [
-            f"{name}: saved {saved[name]}, expected {wanted[name]}"
-            for name in saved
-            if wanted.get(name, saved[name]) != saved[name]
-        ]
-        wrong += [f"{name} is not in the checkpoint" for name in sorted(set(wanted) - set(saved))]
-        wrong += [f"{name} is in the checkpoint alone" for name in sorted(set(saved) - set(wanted))]
-        if wrong:
-            more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
-            raise UserError(
-                f"the checkpoint {self._path / str(step)} is of another model: {'; '.join(wrong[:3])}{more}"
-            )
+            raise Damaged(reason) from error

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl.flags import DEFINE_boolean, DEFINE_enum, DEFINE_integer, DEFINE_string, FlagValues
 
-from heartseg_jax.config.flags import given
+from heartseg_jax.config.flags import define_step, given
 from heartseg_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def define(values: FlagValues, argv: Sequence[str]) -> None:
     DEFINE_boolean("verify", False, "compare each block with Keras (pip install keras)", flag_values=values)
     DEFINE_enum("to", None, ["keras"], "the other direction: from --workdir to a Keras file", flag_values=values)
     DEFINE_string("workdir", None, "the run's folder (--to=keras)", flag_values=values)
-    DEFINE_integer("step", None, "which checkpoint (--to=keras; default: the last)", flag_values=values)
+    define_step("step", "which checkpoint (--to=keras): a step, or best (default: the last)", values)
     DEFINE_boolean("overwrite", False, "replace an existing output", flag_values=values)
 
 
@@ -124,8 +124,9 @@ def _to_keras(flags: Mapping[str, Any]) -> None:
     config = read_config(folder)
     checkpoints = Checkpoints(folder.checkpoints)
     try:
-        step = checkpoints.choose(flags.get("step"))
-        state = checkpoints.restore_arrays(step)
+        chosen = checkpoints.choose(flags.get("step"))
+        step = checkpoints.read(chosen).step
+        state = checkpoints.restore_arrays(chosen)
     finally:
         checkpoints.close()
     params, batch_stats = state["params"], state.get("batch_stats") or {}

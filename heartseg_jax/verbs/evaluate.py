@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from absl.flags import DEFINE_enum, DEFINE_integer, DEFINE_string, FlagValues
+from absl.flags import DEFINE_enum, DEFINE_string, FlagValues
+
+from heartseg_jax.config.flags import define_step
 
 SPLITS = ("test", "validation", "train", "all")
 
@@ -13,7 +15,7 @@ SPLITS = ("test", "validation", "train", "all")
 def define(values: FlagValues, argv: Sequence[str]) -> None:
     """Declare the verb's flags."""
     DEFINE_string("workdir", None, "the run's folder", required=True, flag_values=values)
-    DEFINE_integer("step", None, "which checkpoint (default: the last)", flag_values=values)
+    define_step("step", "which checkpoint: a step, or best (default: the last)", values)
     DEFINE_string(
         "data", None, "another dataset than the run's own; all of its patients are scored", flag_values=values
     )

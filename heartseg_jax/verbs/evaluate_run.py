@@ -17,14 +17,19 @@ from heartseg_jax.evaluation.score_split import score_split
 from heartseg_jax.inference.predictor import make_probabilities
 from heartseg_jax.models.registry import build_model
 from heartseg_jax.training import control
-from heartseg_jax.training.checkpoints import Checkpoints
+from heartseg_jax.training.checkpoints import BEST, Checkpoints
 from heartseg_jax.workdir import Workdir, read_config
 
 
 def evaluate(
-    path: Path, *, step: int | None = None, data: Path | None = None, split: str | None = None, output: Path | None
+    path: Path,
+    *,
+    step: int | str | None = None,
+    data: Path | None = None,
+    split: str | None = None,
+    output: Path | None,
 ) -> dict[str, Any]:
-    """Score the run in `path` at `step` (default: its last) and print the table.
+    """Score the run in `path` at `step` (a number or 'best'; default: its last) and print the table.
 
     Without `data`, the run's own dataset and its test patients; with `data`, every patient of that dataset.
 
@@ -36,11 +41,11 @@ def evaluate(
     config = read_config(folder)
     store = Checkpoints(folder.checkpoints)
     last = store.choose()
-    step = store.choose(step)
-    contract = store.read(step).contract
+    chosen = store.choose(step)
+    number, _, contract = store.read(chosen)
     if not {"view", "dataset", "dataset_identity"} <= set(contract):
         raise UserError(
-            f"the checkpoint of step {step} in {path} does not say what it was trained on; try another --step"
+            f"the checkpoint of step {number} in {path} does not say what it was trained on; try another --step"
         )
     view = from_contract(contract["view"])
     dataset = read_dataset(data) if data else _own_dataset(contract, config, path)
@@ -63,7 +68,11 @@ def evaluate(
         view = dataclasses.replace(view_of(config.data, dataset.intensity), normalise="percentile")
         warnings = (f"trained on {contract['view']['intensity']}, scored on {dataset.intensity}, by percentiles",)
     if output is None:
-        words = (data and Path(data).name, split and wanted, f"step{step}" if step != last else "")
+        words = (
+            data and Path(data).name,
+            split and wanted,
+            "best" if chosen == BEST else f"step{number}" if number != last else "",
+        )
         other = "-".join(word for word in words if word)
         output = path / f"evaluation-{other}" if other else folder.evaluation
     name = wanted
@@ -77,7 +86,7 @@ def evaluate(
     if not dataset.examples(name):
         raise UserError(f"{dataset.path} has no {name} patients; choose another --split")
     model = build_model(config.model, dataset.label_set)
-    arrays = store.restore_arrays(step)
+    arrays = store.restore_arrays(chosen)
     store.close()
     summary = score_split(
         make_probabilities(model, arrays["params"], arrays.get("batch_stats", {})),
@@ -86,12 +95,12 @@ def evaluate(
         view,
         output=output,
         batch_size=config.data.batch_size,
-        step=step,
-        checkpoint=str(folder.checkpoints / str(step)),
+        step=number,
+        checkpoint=str(store.folder(chosen)),
         as_split=wanted,
         warnings=warnings,
     )
-    if not data and (beside := control.scores(path, summary["split"], step)):
+    if not data and (beside := control.scores(path, summary["split"], number)):
         summary = report.with_controls(summary, beside)
         report.write_summary(output / "summary.json", summary)
     print(report.table(summary, dataset.label_set))

@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from absl.flags import DEFINE_boolean, DEFINE_integer, DEFINE_string, FlagValues
+from absl.flags import DEFINE_boolean, DEFINE_string, FlagValues
+
+from heartseg_jax.config.flags import define_step
 
 
 def define(values: FlagValues, argv: Sequence[str]) -> None:
     """Declare the verb's flags."""
     DEFINE_string("workdir", None, "the run's folder", required=True, flag_values=values)
-    DEFINE_integer("step", None, "which checkpoint (default: the last)", flag_values=values)
+    define_step("step", "which checkpoint: a step, or best (default: the last)", values)
     DEFINE_string(
         "against", None, "another run, or the same one: list which arrays differ, bit for bit", flag_values=values
     )
-    DEFINE_integer("against_step", None, "which of its checkpoints (default: the last)", flag_values=values)
+    define_step("against_step", "which of its checkpoints (default: the last)", values)
     DEFINE_boolean("json", False, "print JSON", flag_values=values)
 
 
@@ -35,13 +37,13 @@ def run(values: FlagValues, argv: list[str]) -> None:
 
 def inspect(
     path: Path,
-    step: int | None = None,
+    step: int | str | None = None,
     *,
     against: Path | None = None,
-    against_step: int | None = None,
+    against_step: int | str | None = None,
     as_json: bool = False,
 ) -> dict[str, Any]:
-    """Print and return what the checkpoint of `step` (default: the last) of the run in `path` holds.
+    """Print and return what the checkpoint of `step` (or 'best'; default: the last) of the run in `path` holds.
 
     The keys are `step`, `parameters` {total, trainable, frozen} and `arrays`, each with `path, shape, dtype,
     group, frozen, mean, std, l2, finite`; frozen is what the phase that led to this step left alone. The optimizer's
@@ -51,11 +53,11 @@ def inspect(
     Raises:
       UserError: no run there, no checkpoint, or none of that step.
     """
-    step, arrays, groups, frozen = _read(path, step)
+    number, arrays, groups, frozen = _read(path, step)
     if against is not None:
         there = _read(against, against_step)
         compared = compare(arrays, there.arrays)
-        names = f"step {step} of {path}", f"step {there.step} of {against}"
+        names = f"step {number} of {path}", f"step {there.step} of {against}"
         print(json.dumps(compared) if as_json else differences(compared, *names))
         return compared
     rows = [describe(name, array, groups[name], groups[name] in frozen) for name, array in arrays.items()]
@@ -64,7 +66,7 @@ def inspect(
     for row, array in zip(rows, arrays.values(), strict=True):
         counted[row["frozen"]] += array.size if row["path"].startswith("params/") else 0
     parameters = {"total": total, "trainable": counted[False], "frozen": counted[True]}
-    found = {"step": step, "parameters": parameters, "arrays": rows}
+    found = {"step": number, "parameters": parameters, "arrays": rows}
     print(json.dumps(found, allow_nan=False) if as_json else table(found))
     return found
 
@@ -78,7 +80,7 @@ class Contents(NamedTuple):
     frozen: frozenset[str]
 
 
-def _read(path: Path, step: int | None) -> Contents:
+def _read(path: Path, step: int | str | None) -> Contents:
     # Orbax takes seconds to import: only once the flags are known to be good.
     from heartseg_jax.models.tree import group_of, groups_in, named_leaves
     from heartseg_jax.training.checkpoints import Checkpoints
@@ -88,19 +90,19 @@ def _read(path: Path, step: int | None) -> Contents:
     read_config(folder)
     checkpoints = Checkpoints(folder.checkpoints)
     try:
-        step = checkpoints.choose(step)
-        state = checkpoints.restore_arrays(step)
-        contract = checkpoints.read(step).contract
+        chosen = checkpoints.choose(step)
+        saved = checkpoints.read(chosen)
+        state = checkpoints.restore_arrays(chosen)
     finally:
         checkpoints.close()
     arrays = named_leaves({kind: state.get(kind) or {} for kind in ("params", "batch_stats")})
     known = groups_in(state["params"])
     groups = {path: group_of(path.partition("/")[2], known) for path in arrays}
     # Runs from before there were phases froze nothing.
-    entered = [phase for phase in contract.get("phases") or [] if phase["first_step"] < max(step, 1)]
+    entered = [phase for phase in saved.contract.get("phases") or [] if phase["first_step"] < max(saved.step, 1)]
     multipliers = entered[-1]["multipliers"] if entered else {}
     frozen = frozenset(group for group, multiplier in multipliers.items() if multiplier == 0)
-    return Contents(step, arrays, groups, frozen)
+    return Contents(saved.step, arrays, groups, frozen)
 
 
 def compare(here: Mapping[str, np.ndarray], there: Mapping[str, np.ndarray]) -> dict[str, list[str]]:

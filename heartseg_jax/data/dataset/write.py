@@ -156,8 +156,10 @@ class DatasetWriter:
 
     def written(self) -> Dataset:
         """Return what was written so far as a dataset, to be checked before it is taken for whole."""
-        head: dict[str, Any] = {name: value for name, value in self._head.items() if name != "format_version"}
-        return Dataset(path=self._partial, patients=tuple(self._patients), **head)
+        head: dict[str, Any] = {
+            name: value for name, value in self._head.items() if name not in ("format_version", "task")
+        }
+        return Dataset(path=self._partial, patients=tuple(self._patients), label_set=self._label_set, **head)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> None:
         with self._folder:

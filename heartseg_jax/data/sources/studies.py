@@ -118,7 +118,7 @@ def choose_all(places: Sequence[Place], options: Options) -> tuple[list[Chosen],
     for place in places:
         one, person = _choose(place, options.series)
         persons.append(person)
-        found = [*one.series.findings]
+        found = [*one.found]
         if owners is not None:
             key = options.naming.keyed(f"name\n{owners[place.name]}", owners[place.name], place.name, salt)
         else:
@@ -149,7 +149,8 @@ def _choose(place: Place, series: str) -> tuple[Chosen, Person]:
         raise UserError(f"{place.study}: {error}; {TABLE_FIXES}") from None
     others = [member for other in seen.candidates if other is not one for member in other.members]
     elsewhere = frozenset(name for member in others for name in names_of(member))
-    return Chosen(place, one, own, elsewhere), person
+    found = (*one.findings, *(finding for finding in seen.findings if finding.level == WARN))
+    return Chosen(place, one, own, elsewhere, found=found), person
 
 
 def _segmentations(place: Place, seen: Look) -> list[Header]:
