@@ -16,6 +16,8 @@ from nibabel.wrapstruct import WrapStructError
 
 from heartseg_jax.errors import UserError
 from heartseg_jax.files import writing
+from heartseg_jax.findings import Finding
+from heartseg_jax.imaging.nifti_header import check_raw, compare_geometries, raw_header
 from heartseg_jax.imaging.volume import Volume
 
 MOST_BYTES = 2**30
@@ -23,6 +25,8 @@ ORTHOGONAL = 1e-3
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """NIfTI's axes run to Right, Anterior, Superior; DICOM's, and a Volume's, to Left, Posterior, Superior."""
 BROKEN = (ImageFileError, HeaderDataError, WrapStructError, OSError, EOFError, ValueError, OverflowError, zlib.error)
+WHOLE = 1e-4
+"""Labels that were stored with a scale come back within this of whole numbers."""
 MM_OF = {"mm": 1.0, "meter": 1000.0, "micron": 0.001, "unknown": 1.0}
 """What a file's unit of length is in mm; most writers leave it unset and mean mm."""
 MM = (1e-3, 1e3)
@@ -30,15 +34,17 @@ MM = (1e-3, 1e3)
 
 
 def read_nifti(path: str | Path) -> Volume:
-    """Return the volume in a `.nii` or `.nii.gz` file, scaled as its header says; whole numbers stay whole.
+    """Return the volume in a `.nii`, `.nii.gz` or `.nii.bz2` file, NIfTI-1 or -2, scaled as its header says.
 
-    A fourth axis of length one is dropped. The geometry is the sform where it is set, else the qform.
+    Whole numbers stay whole.
+
+    Further axes of length one are dropped. The geometry is the sform where it is set, else the qform.
 
     Raises:
       UserError: the file is damaged, has no geometry or a sheared one, or holds no single grey volume.
     """
     path = Path(path)
-    image, grid = _opened(path)
+    image, grid, _ = _opened(path)
     try:
         values = np.asarray(image.dataobj).reshape(grid.voxels.shape[::-1])
     except (*BROKEN, MemoryError) as error:
@@ -49,27 +55,38 @@ def read_nifti(path: str | Path) -> Volume:
 
 
 def read_grid(path: str | Path) -> Volume:
-    """Return the volume of a file with its geometry and zeros for voxels: the head alone is read.
+    """Return the volume of a file with its geometry and zeros for voxels: only the header is read.
 
     Raises:
-      UserError: as `read_nifti`, for what the head tells.
+      UserError: as `read_nifti`, for what the header says.
     """
     return _opened(Path(path))[1]
 
 
-def _opened(path: Path) -> tuple[Any, Volume]:
+def check_geometry(path: str | Path) -> list[Finding]:
+    """Return warnings where a file states its geometry twice, and differently. The header only is read.
+
+    Raises:
+      UserError: as `read_nifti`.
+    """
+    return _opened(Path(path))[2]
+
+
+def _opened(path: Path) -> tuple[Any, Volume, list[Finding]]:
     if not path.is_file():
         raise UserError(f"there is no file {path}")
-    with warnings.catch_warnings():
+    version, order, block = raw_header(path)
+    kinds: Any = {1: nibabel.Nifti1Image, 2: nibabel.Nifti2Image}[version]
+    raw = kinds.header_class(block, order, check=False)
+    check_raw(raw, path)
+    with warnings.catch_warnings(), nibabel.imageglobals.LoggingOutputSuppressor():
         warnings.simplefilter("ignore")
         try:
-            image: Any = nibabel.Nifti1Image.from_filename(path)
+            image: Any = kinds.from_filename(path)
         except BROKEN as error:
-            raise UserError(f"{path} is no NIfTI file, or a damaged one; export it again") from error
-    shape = image.shape
-    if len(shape) == 4 and shape[3] == 1:
-        shape = shape[:3]
-    if len(shape) != 3 or min(shape) < 1:
+            raise UserError(f"{path} is no NIfTI file, or a damaged one ({error}); export it again") from error
+    shape = image.shape[:3]
+    if len(shape) != 3 or min(shape) < 1 or set(image.shape[3:]) - {1}:
         raise UserError(f"{path} has the shape {' x '.join(map(str, image.shape))}; a volume of three axes is needed")
     kind = image.get_data_dtype()
     if kind.fields or kind.kind not in "iuf":
@@ -85,7 +102,18 @@ def _opened(path: Path) -> tuple[Any, Volume]:
         tuple(float(part) for part in (LPS @ affine)[:3, 3]),  # type: ignore[arg-type]
         columns / spacing,
     )
-    return image, grid
+    return image, grid, compare_geometries(*_both(image.header, raw), raw, path)
+
+
+def _both(header: Any, raw: Any) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Return the sform and the qform of a file, None where it has none or one that says nothing."""
+    sform = header.get_sform(coded=True)[0]
+    if header["qform_code"] == 0 or not all(0 < mm < np.inf for mm in raw["pixdim"][1:4]):
+        return sform, None
+    try:
+        return sform, header.get_qform(coded=True)[0]
+    except (ValueError, HeaderDataError):
+        return sform, None
 
 
 def _affine(image: Any, path: Path) -> np.ndarray:
@@ -123,7 +151,7 @@ def read_labels(path: str | Path) -> Volume:
     lowest, highest = values.min(), values.max()
     if values.dtype.kind == "f":
         whole = np.rint(values)
-        if not np.array_equal(whole, values):
+        if np.abs(whole - values).max() > WHOLE:
             raise UserError(f"{path} has values that are no whole numbers: is it a label map, or was it interpolated?")
         values = whole
     if lowest < -(2**31) or highest >= 2**31:

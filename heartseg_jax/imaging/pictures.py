@@ -34,7 +34,11 @@ def open_picture(
     """
     name = name or str(source)
     try:
-        with Image.open(source, formats=formats) as image:
+        # A file, not its path: Pillow 13 maps uncompressed TIFFs by their path, and garbles those turned by 90 degrees.
+        with (
+            open(source, "rb") if isinstance(source, Path) else source as file,
+            Image.open(file, formats=formats) as image,
+        ):
             # By its header only: what claims to be huge is never decoded.
             if not (sides[0] <= min(image.size) and max(image.size) <= sides[1]):
                 raise UserError(

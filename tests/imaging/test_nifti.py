@@ -9,7 +9,7 @@ import pytest
 from nibabel.orientations import apply_orientation, inv_ornt_aff
 
 from heartseg_jax.errors import UserError
-from heartseg_jax.imaging.nifti import read_labels, read_nifti, write_nifti
+from heartseg_jax.imaging.nifti import check_geometry, read_labels, read_nifti, write_nifti
 from heartseg_jax.imaging.orientation import patient_axial
 from heartseg_jax.imaging.volume import Volume
 from tests.dicom_writer import axes, write_series
@@ -209,3 +209,128 @@ def test_labels_of_every_type(tmp_path, dtype):
         nibabel.Nifti1Image(values + dtype(2**40), np.eye(4), dtype=dtype).to_filename(tmp_path / "a.nii")
         with pytest.raises(UserError, match="small whole numbers"):
             read_labels(tmp_path / "a.nii")
+
+
+def stated(sform=None, qform=None, codes=(1, 1)):
+    """The image above with these matrices; None leaves the form out."""
+    made = nibabel.Nifti1Image(np.asarray(image().dataobj), image().affine)
+    made.set_sform(sform, code=codes[0] if sform is not None else 0)
+    made.set_qform(qform, code=codes[1] if qform is not None else 0)
+    made.header.set_xyzt_units("mm")
+    return made
+
+
+def overwritten(path, made, offset, value, dtype="<f4"):
+    """Write it with one field of the raw header replaced."""
+    made.to_filename(path)
+    content = bytearray(path.read_bytes())
+    new = np.array(value, dtype).tobytes()
+    content[offset : offset + len(new)] = new
+    path.write_bytes(content)
+    return path
+
+
+MIRROR = np.diag([-1.0, 1.0, 1.0, 1.0])
+HALF_TURN = np.diag([-1.0, -1.0, 1.0, 1.0])
+PIXDIM, QFORM_CODE, SFORM_CODE = 76, 252, 254
+"""Offsets in a NIfTI-1 header (nifti1.h)."""
+
+
+@pytest.mark.parametrize("read", [read_nifti, read_labels, check_geometry])
+def test_an_sform_and_a_qform_that_mirror_each_other_are_refused(tmp_path, read):
+    affine = image().affine
+    for number, (sform, qform) in enumerate(((affine, MIRROR @ affine), (MIRROR @ affine, affine))):
+        path = tmp_path / f"{number}.nii.gz"
+        stated(sform, qform).to_filename(path)
+        with pytest.raises(UserError, match=r"sform .*\([LR] P S\).* qform \([LR] P S\)"):
+            read(path)
+
+
+def test_an_sform_and_a_qform_that_differ_otherwise_are_warned_of_and_the_sform_counts(tmp_path):
+    affine = image().affine
+    stated(affine, HALF_TURN @ affine).to_filename(tmp_path / "a.nii")
+    (found,) = check_geometry(tmp_path / "a.nii")
+    assert (found.level, found.check) == ("warn", "two_geometries")
+    np.testing.assert_allclose(read_nifti(tmp_path / "a.nii").origin_mm, (-10, 20, 30), atol=1e-5)
+    shifted = affine + np.array([[0, 0, 0, 5.0], [0] * 4, [0] * 4, [0] * 4])
+    stated(affine, shifted).to_filename(tmp_path / "b.nii")
+    assert [one.check for one in check_geometry(tmp_path / "b.nii")] == ["two_geometries"]
+    stated(affine, affine + np.array([[0, 0, 0, 0.01], [0] * 4, [0] * 4, [0] * 4])).to_filename(tmp_path / "c.nii")
+    assert check_geometry(tmp_path / "c.nii") == []
+
+
+def test_one_form_alone_and_both_handed_qforms_are_read(tmp_path):
+    for mirrored in (False, True):  # a qfac of -1
+        affine = image().affine @ (np.diag([1.0, 1.0, -1.0, 1.0]) if mirrored else np.eye(4))
+        for number, forms in enumerate(((affine, None), (None, affine), (affine, affine))):
+            path = tmp_path / f"{number}.nii"
+            made = stated(*forms)
+            made.to_filename(path)
+            assert check_geometry(path) == []
+            volume = read_nifti(path)
+            far = (-10 + 4.5, 20 + 8, 30 - 15 if mirrored else 30 + 15)
+            np.testing.assert_allclose(placed(volume, (5, 4, 3)), far, atol=1e-4)
+
+
+@pytest.mark.parametrize("value", [0.0, -3.0, np.nan, np.inf])
+@pytest.mark.parametrize("axis", [1, 2, 3])
+def test_a_spacing_that_a_qform_needs_and_has_not_is_refused(tmp_path, axis, value):
+    made = stated(None, image().affine)
+    path = overwritten(tmp_path / "a.nii", made, PIXDIM + 4 * axis, value)
+    with pytest.raises(UserError, match="pixdim"):
+        read_nifti(path)
+    # With an sform nobody needs it.
+    path = overwritten(tmp_path / "b.nii", stated(image().affine), PIXDIM + 4 * axis, value)
+    np.testing.assert_allclose(read_nifti(path).spacing_mm, (3, 2, 1.5), atol=1e-5)
+    assert check_geometry(path) == []
+
+
+def test_other_fields_that_nibabel_repairs_without_a_word(tmp_path, capfd):
+    affine = image().affine
+    for name, offset, value, dtype in (
+        ("sform_code", SFORM_CODE, 9, "<i2"),
+        ("qform_code", QFORM_CODE, -1, "<i2"),
+        (r"pixdim\[0\]", PIXDIM, -2.0, "<f4"),
+    ):
+        path = overwritten(tmp_path / "a.nii", stated(None, affine), offset, value, dtype)
+        with pytest.raises(UserError, match=name):
+            read_nifti(path)
+    # NIfTI: a pixdim[0] of 0 is taken for 1.
+    path = overwritten(tmp_path / "b.nii", stated(None, affine), PIXDIM, 0.0)
+    np.testing.assert_allclose(read_nifti(path).direction, np.eye(3)[:, ::-1], atol=1e-6)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_pixdim_that_contradicts_the_sform_is_warned_of(tmp_path):
+    path = overwritten(tmp_path / "a.nii", stated(image().affine), PIXDIM + 4, [1.0, 1.0, 1.0])
+    (found,) = check_geometry(path)
+    assert (found.level, found.check) == ("warn", "two_spacings")
+    assert "1.5 x 2 x 3" in found.seen
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".nii.bz2", ".NII", ".NII.GZ"])
+def test_versions_byte_orders_and_suffixes(tmp_path, kind, suffix, order):
+    straight = image()
+    header = kind.header_class(endianness=order)
+    header.set_data_dtype(np.int16)
+    kind(np.asarray(straight.dataobj), straight.affine, header).to_filename(tmp_path / f"a{suffix}")
+    volume = read_nifti(tmp_path / f"a{suffix}")
+    np.testing.assert_array_equal(volume.voxels, np.asarray(straight.dataobj).transpose(2, 1, 0))
+    np.testing.assert_allclose(volume.spacing_mm, (3, 2, 1.5), atol=1e-5)
+
+
+@pytest.mark.parametrize(("is_", "called"), itertools.permutations([".nii", ".nii.gz", ".nii.bz2"], 2))
+def test_a_wrong_suffix_is_named(tmp_path, is_, called):
+    image().to_filename(tmp_path / f"a{is_}")
+    (tmp_path / f"a{is_}").rename(tmp_path / f"b{called}")
+    with pytest.raises(UserError, match=rf"ends in {is_}$"):
+        read_nifti(tmp_path / f"b{called}")
+
+
+def test_labels_stored_with_a_scale_are_whole(tmp_path):
+    values = np.arange(4 * 5 * 6, dtype=np.int16).reshape(4, 5, 6) * 10
+    made = nibabel.Nifti1Image(values, image().affine)
+    path = overwritten(tmp_path / "a.nii", made, 112, [0.1, 0.0])  # scl_slope, scl_inter
+    np.testing.assert_array_equal(read_labels(path).voxels, (values // 10).transpose(2, 1, 0))

@@ -124,7 +124,9 @@ class DatasetWriter:
         if not IDENTITY.fullmatch(identity):
             raise UserError(f"patient {identity!r}: use letters, digits and - _ . in a name")
         if identity.casefold() in {p.id.casefold() for p in self._patients}:
-            raise UserError(f"patient {identity!r} comes twice (upper and lower case count as the same)")
+            raise UserError(
+                f"patient {identity!r} comes twice (upper and lower case count as the same): write one name alike"
+            )
         expected = (len(names), self._head["height"], self._head["width"])
         if images.shape != expected or labels.shape != expected or not names:
             raise ValueError(f"patient {identity}: expected {expected}, got {images.shape}, {labels.shape}")

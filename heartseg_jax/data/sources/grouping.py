@@ -17,6 +17,10 @@ TABLE_FIXES = "give patient identities with --patients=table.csv"
 ONE_SLICE_SHARE, FEWEST = 0.8, 4
 """Of at least so many patients, this share with a single slice is doubtful."""
 MOST_COMPARED = 40
+SLICE_WORD = re.compile(r"(?:frame|im|image|img|sl|slice|z)\W*\d+", re.IGNORECASE)
+"""What a slice is called, and no patient."""
+MOST_VOLUMES = 4
+"""Of one patient, on average; more that share the first part of their names are a site's or a collection's."""
 ONE_PATIENT, CLEARLY = 0.85, 0.1
 """Slices of one patient that follow each other correlate by more than the first, which two patients' hardly reach
 (see `near_duplicates.LEAST_CORRELATION`), and by more than the second above those of two patients."""
@@ -61,7 +65,8 @@ def alike_names(called: Mapping[str, str]) -> list[str]:
 def doubts(groups: Mapping[str, Sequence[str]], thumbnail: Callable[[str], np.ndarray]) -> list[str]:
     """Return warnings of what speaks against a grouping of slices by a part of their names.
 
-    Either almost all patients have one slice, or slices that share another part of their names are more alike than
+    Either almost all patients have one slice or are called like slices, the slices of the only patient have numbers
+    that occur twice, or slices that share another part of their names are more alike than
     those that share the patient and not that part.
 
     Args:
@@ -72,7 +77,12 @@ def doubts(groups: Mapping[str, Sequence[str]], thumbnail: Callable[[str], np.nd
     if len(groups) >= FEWEST and single >= ONE_SLICE_SHARE * len(groups):
         return [f"{single} of {len(groups)} patients have a single slice: if several are of one patient, {TABLE_FIXES}"]
     owners = {name: patient for patient, names in groups.items() for name in names}
-    tokens = {name: re.findall(r"\d+|[^\W\d_]+", unicodedata.normalize("NFC", name)) for name in owners}
+    tokens = {name: _tokens(name) for name in owners}
+    numbers = [[part for part in tokens[name] if part.isdecimal()][-1:] for name in owners]
+    if sum(SLICE_WORD.fullmatch(patient) is not None for patient in groups) >= ONE_SLICE_SHARE * len(groups):
+        return [f"patients are called like slices: if another part of the names is the patient, {TABLE_FIXES}"]
+    if len(groups) == 1 and len({*map(tuple, numbers)}) <= len(numbers) / 2:
+        return [f"slices of the only patient have the same numbers: if several patients are in it, {TABLE_FIXES}"]
     lengths = {len(parts) for parts in tokens.values()}
     for place in range(max(lengths) if len(lengths) == 1 else 0):
         together = _neighbours({name: (tokens[name][place],) for name in owners})
@@ -88,6 +98,29 @@ def doubts(groups: Mapping[str, Sequence[str]], thumbnail: Callable[[str], np.nd
                 f"alike than slices of one patient: if that part is the patient, {TABLE_FIXES}"
             ]
     return []
+
+
+def volume_doubts(called: Mapping[str, str]) -> list[str]:
+    """Return warnings where volumes that count as patients share all but the last part of their names.
+
+    `called` is {name: id}: `1001_pre` and `1001_post` are hardly two patients, `case_001` and `case_002` may be.
+    """
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for name, identity in called.items():
+        groups.setdefault(tuple(_tokens(name)[:-1]), []).append(identity)
+    shared = [same for key, same in groups.items() if len(same) > 1 and any(part.isdecimal() for part in key)]
+    if len(groups) < 2 or not shared or sum(map(len, shared)) > MOST_VOLUMES * len(shared):
+        return []
+    return [
+        f"{' and '.join(shared[0])} share all but the last part of their names"
+        + (f", and so do {len(shared) - 1} more groups of volumes" if len(shared) > 1 else "")
+        + f": if they are of one patient, {TABLE_FIXES}"
+    ]
+
+
+def _tokens(name: str) -> list[str]:
+    """Return the numbers and words of a name."""
+    return re.findall(r"\d+|[^\W\d_]+", unicodedata.normalize("NFC", name))
 
 
 def _neighbours(keys: Mapping[str, tuple[str, ...]]) -> list[tuple[str, str]]:

@@ -6,7 +6,7 @@ from functools import partial
 
 from heartseg_jax.anatomy import HEART
 from heartseg_jax.data.sources.case import Options, Source
-from heartseg_jax.data.sources.grouping import alike_names
+from heartseg_jax.data.sources.grouping import alike_names, volume_doubts
 from heartseg_jax.data.sources.listing import VOLUMES, by_stem, list_files, natural_key, not_read
 from heartseg_jax.data.sources.patient_table import read_owners
 from heartseg_jax.data.sources.volumes import VolumePair, read_pair
@@ -38,7 +38,7 @@ def nifti_pairs(options: Options) -> Source:
         persons = {name: keys[person] for name, person in owners.items()}
         warnings += alike_names(keys)
     else:
-        warnings += alike_names(called)
+        warnings += alike_names(called) + volume_doubts(called)
     about = {
         "kind": "nifti_pairs",
         "label_map": {str(value): label for value, label in meanings.items()} if options.labels else {},

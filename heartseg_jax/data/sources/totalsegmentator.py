@@ -32,7 +32,7 @@ from heartseg_jax.imaging.masks.label_maps import (
     paint,
     whole_structures,
 )
-from heartseg_jax.imaging.nifti import read_grid, read_labels, read_nifti
+from heartseg_jax.imaging.nifti import check_geometry, read_grid, read_labels, read_nifti
 from heartseg_jax.imaging.orientation import patient_axial
 from heartseg_jax.imaging.volume import Volume
 
@@ -139,7 +139,7 @@ def _read(subject: Subject) -> Labelled:
         if name in subject.files:
             claimed_twice |= paint(labels, _inside(subject.files[name], image), label)
     labels[claimed_twice] = IGNORED
-    found += [*oblique(turn.oblique_degrees), *overlapping(int(claimed_twice.sum()))]
+    found += [*check_geometry(subject.image), *oblique(turn.oblique_degrees), *overlapping(int(claimed_twice.sum()))]
     if CAVA not in whole_structures(subject.parts) and {SUPERIOR_CAVA, INFERIOR_CAVA} & subject.parts:
         text = "only one vena cava has a file: the structure counts as unknown"
         found.append(Finding(WARN, "half_a_cava", text, fix="join a task that has both"))

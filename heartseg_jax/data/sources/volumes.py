@@ -14,7 +14,7 @@ from heartseg_jax.errors import UserError
 from heartseg_jax.findings import WARN, Finding
 from heartseg_jax.imaging.hu_checks import in_hu
 from heartseg_jax.imaging.masks.label_maps import translated
-from heartseg_jax.imaging.nifti import read_grid, read_labels, read_nifti
+from heartseg_jax.imaging.nifti import check_geometry, read_grid, read_labels, read_nifti
 from heartseg_jax.imaging.orientation import patient_axial
 from heartseg_jax.imaging.volume import Volume
 
@@ -52,7 +52,8 @@ def read_pair(pair: VolumePair, meanings: Mapping[int, int], merge: tuple[int, .
     check_same_grid(labels, volume, pair.labels)
     own = translated(labels.voxels, meanings, str(pair.labels))
     image, found = in_hu(volume)
-    return Labelled(image.voxels, own, merge, image.spacing_mm, found=(*found, *oblique(turn.oblique_degrees)))
+    found = [*found, *check_geometry(pair.image), *oblique(turn.oblique_degrees)]
+    return Labelled(image.voxels, own, merge, image.spacing_mm, found=tuple(found))
 
 
 def oblique(degrees: float) -> list[Finding]:

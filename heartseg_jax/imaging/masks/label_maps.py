@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +10,7 @@ import numpy as np
 
 from heartseg_jax.anatomy import HEART, IGNORED
 from heartseg_jax.errors import UserError
+from heartseg_jax.files import read_json
 from heartseg_jax.imaging.masks.aorta import divide_aorta
 
 AORTA, SUPERIOR_CAVA, INFERIOR_CAVA, APPENDAGE = 101, 102, 103, 104
@@ -38,6 +38,9 @@ CODES: dict[str, int] = {
     "33626005": APPENDAGE,
 }
 """By SNOMED CT: the table's own codes, the whole aorta, each vena cava, and the left atrium's appendage."""
+
+
+FORM = 'a JSON of the form {"500": "left_ventricle", ...}'
 
 
 def meaning_of(word: str) -> int | None:
@@ -130,11 +133,10 @@ def read_label_map(path: str | Path) -> dict[str, int]:
     Raises:
       UserError: it cannot be read, or names something that is no structure.
     """
-    try:
-        entries = json.loads(Path(path).read_text(encoding="utf-8"))
-        found = {str(value).strip(): str(name) for value, name in entries.items()}
-    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
-        raise UserError(f'{path} is no JSON of the form {{"500": "left_ventricle", ...}}') from error
+    entries = read_json(path, fix=f"give {FORM}")
+    found = {str(value).strip(): str(name) for value, name in entries.items()}
+    if len(found) < len(entries):
+        raise UserError(f"{path} names a value twice")
     meanings: dict[str, int] = {"0": 0}
     for value, name in found.items():
         meaning = meaning_of(name)
@@ -146,10 +148,15 @@ def read_label_map(path: str | Path) -> dict[str, int]:
 
 def by_number(meanings: Mapping[str, int], where: str | Path) -> dict[int, int]:
     """Return the map with its keys as the whole numbers that label maps hold; raise UserError for other keys."""
-    try:
-        return {int(value): label for value, label in meanings.items()}
-    except ValueError:
-        raise UserError(f'{where} is no JSON of the form {{"500": "left_ventricle", ...}}') from None
+    numbers: dict[int, int] = {}
+    for value, label in meanings.items():
+        try:
+            number = int(value)
+        except ValueError:
+            raise UserError(f"{where} names the value '{value}', no whole number; give {FORM}") from None
+        if numbers.setdefault(number, label) != label:
+            raise UserError(f"{where} gives the value {number} two meanings")
+    return numbers
 
 
 OWN: dict[int, int] = {value: value for value in (*HEART.all_known, IGNORED)}
@@ -163,6 +170,11 @@ def translated(values: np.ndarray, meanings: Mapping[int, int], where: str) -> n
       UserError: a value has no meaning; `where` names the file.
     """
     found = np.unique(values)
+    if meanings is OWN and IGNORED in found and set(found.tolist()) <= {0, IGNORED}:
+        raise UserError(
+            f"{where} holds 0 and {IGNORED} only: that may be one structure or a zone to ignore; say which with "
+            f'--labels=map.json, such as {{"{IGNORED}": "left_atrium"}}'
+        )
     strange = [int(value) for value in found if int(value) not in meanings]
     if strange:
         raise UserError(

@@ -197,7 +197,7 @@ def read_palette(path: str | Path) -> dict[Colour, int]:
       UserError: for anything else, naming the entry.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=list)
+        content = json.loads(Path(path).read_bytes(), object_pairs_hook=list)  # with a byte-order mark or not
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"the colour map {path} cannot be read ({error})") from error
     if not isinstance(content, list) or not content or not all(_is_pair(entry) for entry in content):

@@ -383,6 +383,19 @@ def test_pictures_go_out_and_painted_come_back(source, tmp_path, capsys):
         write_pictures(tmp_path / "png" / "masks", phantom(index)[1][z : z + 1], [row["file"]])
     assert prepare(source, f"--masks={tmp_path / 'png' / 'masks'}") == 0
     same(source)
+    # Saved again by a spreadsheet, with what the operating system leaves behind beside the studies.
+    table = tmp_path / "png" / "instances.csv"
+    for place in (source / "images", tmp_path / "png" / "masks"):
+        for name in ("Thumbs.db", "desktop.ini", ".DS_Store"):
+            (place / name).write_bytes(b"x")
+    plain = table.read_text()
+    table.write_bytes(plain.replace(",", ";").encode("utf-16"))
+    assert prepare(source, f"--masks={tmp_path / 'png' / 'masks'}") == 0
+    same(source)
+    table.write_text(plain + plain.splitlines()[1].replace("_0001.png", "_0002.png") + "\n")
+    assert prepare(source, f"--masks={tmp_path / 'png' / 'masks'}") == 2
+    assert "two rows" in capsys.readouterr().err
+    table.write_text(plain)
     # The pictures alone are a source too, and know no more of the patient.
     words = [f"--input={tmp_path / 'png'}", f"--output={tmp_path / 'eight'}"]
     assert main.main(["prepare", "--source=png_pairs", *words]) == 0

@@ -312,3 +312,18 @@ def test_real_pairs_of_the_brain(shared, tmp_path):
         for counts in patient.class_counts:  # every slice of this source holds a tumour, never most of the head
             assert 50 < counts[1] < 0.25 * 256 * 256
             assert sum(counts[2:]) == 0
+
+
+def test_exif_orientation_backslashes_and_what_windows_leaves(tmp_path):
+    files = members()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown turned clockwise
+    target = io.BytesIO()
+    Image.fromarray(np.rot90(picture(2))).save(target, "PNG", exif=exif)
+    files["images/0002.png"] = target.getvalue()
+    files |= {"images/Thumbs.db": b"x", "masks/desktop.ini": b"x", "masks/.DS_Store": b"x", "notes/a.txt": b"x"}
+    files = {name.replace("/", "\\") if name[-5] == "3" else name: content for name, content in files.items()}
+    dataset = made(tmp_path, files)
+    np.testing.assert_array_equal(dataset.images(0)[1], picture(2))
+    assert len(dataset.patients) == 8
+    assert "1 files outside of images/ and masks/ were not read" in dataset.source["warnings"]

@@ -125,7 +125,7 @@ def no_map(source, tmp_path):
         (no_labels, "p1.nii.gz beside its mate"),
         (no_image, "p1.nii.gz beside its mate"),
         (wrong_map, "names 'left_ventrikle', which is none of"),
-        (no_map, "is no JSON of the form"),
+        (no_map, "map.json is damaged: no JSON"),
     ],
 )
 def test_what_does_not_fit_is_one_line_and_no_dataset(tmp_path, source, capsys, damage, told):

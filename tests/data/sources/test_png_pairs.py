@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import ndimage
 
 from heartseg_jax.data.dataset import write
 from heartseg_jax.data.dataset.describe import describe
 from heartseg_jax.data.sources.case import Options
-from heartseg_jax.data.sources.listing import natural_key
 from heartseg_jax.data.sources.png_pairs import png_pairs
 from heartseg_jax.data.sources.write_cases import write_cases
 from heartseg_jax.errors import UserError
@@ -55,10 +55,6 @@ def test_pairs_become_a_dataset(pairs):
     assert dataset.patients[0].spacing_mm is None
     assert not dataset.patients[0].contiguous
     write.verify(dataset)
-
-
-def test_natural_order():
-    assert sorted(["s10", "s9", "s9b", "s", "s09"], key=natural_key) == ["s", "s09", "s9", "s9b", "s10"]
 
 
 # By hand on [[1, 2, 3], [4, 5, 6]]; turns are anticlockwise.
@@ -254,3 +250,48 @@ def test_the_real_slices(shared, tmp_path):
     report = describe(dataset)
     assert "3 patients" in report
     assert "ascending_aorta" in report
+
+
+def test_files_of_other_formats_and_in_subfolders_are_counted(pairs):
+    for kind in ("images", "masks"):
+        (pairs / kind / "1003").mkdir()
+        Image.new("RGB", (4, 4)).save(pairs / kind / "1003" / "D_1.png")
+        Image.new("RGB", (4, 4)).save(pairs / kind / "E_1.webp")
+        (pairs / kind / "Thumbs.db").write_bytes(b"x")
+    dataset = run(pairs)
+    assert [p.id for p in dataset.patients] == ["A", "B", "C"]
+    (warning,) = [text for text in dataset.source["warnings"] if "not read" in text]
+    assert warning.startswith("4 files")
+    assert "2 .webp" in warning
+    assert "2 in subfolders" in warning
+
+
+def test_image_and_mask_lie_on_each_other_whatever_their_exif(pairs):
+    image, labels = image_and_labels(seed=9)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    put(pairs, "D_1.png", image, labels)
+    Image.fromarray(np.rot90(image)).save(pairs / "images" / "D_1.png", exif=exif)
+    dataset = run(pairs)
+    np.testing.assert_array_equal(dataset.images(3)[0], image)
+    np.testing.assert_array_equal(dataset.labels(3)[0], labels)
+
+
+def test_a_patient_without_a_label_is_warned_of_and_a_dataset_without_any_is_refused(pairs):
+    put(pairs, "B_1.png", image_and_labels(seed=2)[0], np.zeros((6, 8), np.uint8))
+    assert any(text.startswith("B: not one pixel") for text in run(pairs).source["warnings"])
+    for path in (pairs / "masks").iterdir():
+        Image.new("RGB", (8, 6)).save(path)
+    with pytest.raises(UserError, match="all 4 masks are empty"):
+        run(pairs, overwrite=True)
+
+
+def test_doubts_are_kept_with_the_dataset_but_no_name(tmp_path):
+    for p in range(3):
+        noise = ndimage.gaussian_filter(np.random.default_rng(p).normal(size=(8, 40, 48)), (3, 4, 4))
+        for k, plane in enumerate(noise):
+            image = np.clip(128 + 2000 * plane, 1, 255).astype(np.uint8)
+            put(tmp_path / "in", f"IM{k:04d}_Meier{'ABC'[p]}.png", image, image_and_labels(40, 48, seed=8 * p + k)[1])
+    dataset = run(tmp_path / "in")
+    assert any("--patients" in text for text in dataset.source["warnings"])
+    assert "Meier" not in (dataset.path / "dataset.json").read_text()

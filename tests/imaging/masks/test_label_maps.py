@@ -8,6 +8,7 @@ from heartseg_jax.imaging.masks.label_maps import (
     AORTA,
     APPENDAGE,
     INFERIOR_CAVA,
+    OWN,
     SUPERIOR_CAVA,
     by_number,
     meaning_of,
@@ -91,10 +92,33 @@ def test_a_label_map(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["nothing", "[1, 2]", '{"x": "left_ventricle"}', '{"5": "left_ventrikel"}', "[" * 9999]
+    "text",
+    [
+        *("nothing", "[1, 2]", '{"x": "left_ventricle"}', '{"5": "left_ventrikel"}', "[" * 9999),
+        '{"5": "left_ventricle", "5": "left_atrium"}',
+        '{"5": "left_ventricle", "05": "left_atrium"}',
+        '{"5": "left_ventricle", " 5": "left_ventricle"}',
+    ],
 )
 def test_label_maps_that_are_none(tmp_path, text):
     path = tmp_path / "map.json"
     path.write_text(text)
     with pytest.raises(UserError, match=r"map\.json"):
         by_number(read_label_map(path), path)
+
+
+def test_a_label_map_with_a_byte_order_mark(tmp_path):
+    path = tmp_path / "map.json"
+    path.write_bytes(b"\xef\xbb\xbf" + b'{"5": "left_ventricle"}')
+    assert by_number(read_label_map(path), path) == {0: 0, 5: 3}
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32])
+def test_black_and_white_is_a_structure_or_a_zone_to_ignore(dtype):
+    for values in ([0, 255], [255, 255]):
+        with pytest.raises(UserError, match=r"a\.nii .*--labels"):
+            translated(np.array(values, dtype), OWN, "a.nii")
+    for values in ([0, 0], [0, 1, 255], [0, 8]):
+        np.testing.assert_array_equal(translated(np.array(values, dtype), OWN, "a.nii"), values)
+    np.testing.assert_array_equal(translated(np.array([0, 255], dtype), {0: 0, 255: 2}, "a.nii"), [0, 2])
+    np.testing.assert_array_equal(translated(np.array([0, 255], dtype), {0: 0, 255: 255}, "a.nii"), [0, 255])
