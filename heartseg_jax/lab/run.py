@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,14 @@ from heartseg_jax.anatomy import LABEL_SETS
 from heartseg_jax.data import pipeline
 from heartseg_jax.data.dataset.write import Dataset
 from heartseg_jax.evaluation import metrics
-from heartseg_jax.files import read_json, write_json
+from heartseg_jax.files import write_json
 from heartseg_jax.inference.predictor import make_probabilities, predict_split
-from heartseg_jax.lab.arms import Fold, Job, arm_config, folds_of, inner_fold
+from heartseg_jax.lab.arms import Fold, Job, arm_config, inner_fold
 from heartseg_jax.lab.ensemble_training import Outcome, Program, Replica, batch_of, train_replicas
+from heartseg_jax.lab.results import missing_folds, path_of
 from heartseg_jax.models.registry import build_model
 from heartseg_jax.preprocess.augment import PRESETS
+from heartseg_jax.progress import say
 from heartseg_jax.training import initial_weights, phases, steps
 
 
@@ -55,12 +57,10 @@ def replica_of(config: FrozenConfigDict, program: Program, fold: Fold, seed: int
     return replica._replace(params=params, batch_stats=batch_stats)
 
 
-def run_job(
-    config: FrozenConfigDict, dataset: Dataset, job: Job, folder: Path, together: bool, tell: Callable[[str], None]
-) -> None:
+def run_job(config: FrozenConfigDict, dataset: Dataset, job: Job, folder: Path, together: bool) -> None:
     """Train what is still missing of a job and write a result for each fold."""
     arm = arm_config(config, job.arm)
-    missing = [fold for fold in folds_of(dataset, job) if not (folder / f"{job.name(fold.name)}.json").is_file()]
+    missing = missing_folds(dataset, job, folder)
     rates = [float(text) for text in config.lab.learning_rates] or [arm.train.learning_rate]
     for group in [missing] if together and missing else [[fold] for fold in missing]:
         chosen = [_choose(arm, fold, job, rates) for fold in group]
@@ -74,8 +74,8 @@ def run_job(
                 record = result_of(job, fold, program, replica, outcome)
                 record["learning_rate"] = rate
                 record["wall_s"] = round((time.perf_counter() - began) / len(some), 2)
-                write_json(folder / f"{job.name(fold.name)}.json", record)
-                tell(f"{job.name(fold.name)}: {_brief(record)}")
+                write_json(path_of(folder, job, fold), record)
+                say(f"{job.name(fold.name)}: {_brief(record)}")
 
 
 def _choose(arm: FrozenConfigDict, fold: Fold, job: Job, rates: list[float]) -> float:
@@ -136,8 +136,3 @@ def _brief(record: dict[str, Any]) -> str:
     mean = sum(scores) / len(scores) if scores else float("nan")
     black = "  ALL BACKGROUND" if record["all_background"] else ""
     return f"Dice {mean:.3f} unseen, {record['fit_dice'] or 0:.3f} trained, {record['wall_s']:.0f} s{black}"
-
-
-def read_results(folder: Path) -> list[dict[str, Any]]:
-    """Return every result that has been written."""
-    return [read_json(path, fix="delete it to run that job again") for path in sorted(folder.glob("*.json"))]

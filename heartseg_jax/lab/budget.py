@@ -1,0 +1,87 @@
+"""What a comparison costs: an estimate from FLOPs and the machine's measured speed, within seconds."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import FrozenConfigDict
+
+from heartseg_jax.anatomy import LABEL_SETS
+from heartseg_jax.lab.arms import arm_config
+from heartseg_jax.models import cost
+from heartseg_jax.training import phases
+
+SCORING_S = 3.0
+"""Seconds per run for scoring and writing, beside its steps."""
+COMPILING_S = 15.0
+"""Seconds per program: one for each phase of an arm, and each process compiles its own."""
+SHARING = 0.75
+"""Share of the time that two processes on the same cores need for what one does alone."""
+
+
+def step_flops(config: FrozenConfigDict) -> float:
+    """Return the FLOPs of a training step of a config, the mean over its phases.
+
+    The backward pass multiplies twice per layer, and goes down to the finest stage that learns.
+    """
+    model, size = config.model, config.data.size
+    classes = LABEL_SETS[config.data.task].num_classes
+    layers = cost.layer_costs(size, size, 3, model.width, model.levels, classes, model.norm)
+    stages = phases.stages(model.levels)
+    total = 0.0
+    for phase in phases.plan(config.transfer, model.levels, config.train.steps):
+        learning = [i for i, stage in enumerate(stages) if stage in phase.learning]
+        reached = (*stages[min(learning, default=len(stages)) :], "decoder", "head")
+        backward = sum(layer.flops for layer in layers if layer.path.startswith(reached))
+        total += (phase.end - phase.first) * (sum(layer.flops for layer in layers) + 2 * backward)
+    return config.data.batch_size * total / config.train.steps
+
+
+def flops_per_second(size: int, width: int, batch_size: int, levels: int = 3, repeats: int = 3) -> float:
+    """Measure the speed of the convolutions that U-Nets of this shape are made of, forward and backward."""
+    sides = [(max(size >> level, 1), width << level) for level in range(levels)]
+    images = [jnp.ones((batch_size, side, side, filters)) for side, filters in sides]
+    kernels = [jnp.full((3, 3, filters, filters), 0.01) for _, filters in sides]
+
+    def convolve(image: jax.Array, kernel: jax.Array) -> jax.Array:
+        dims = ("NHWC", "HWIO", "NHWC")
+        return jax.nn.relu(jax.lax.conv_general_dilated(image, kernel, (1, 1), "SAME", dimension_numbers=dims))
+
+    @jax.jit
+    def step(kernels: Any, images: Any) -> Any:
+        def objective(kernels: Any, images: Any) -> jax.Array:
+            pairs = zip(images, kernels, strict=True)
+            return sum((convolve(convolve(i, k), k).mean() for i, k in pairs), jnp.zeros(()))
+
+        return jax.grad(objective, argnums=(0, 1))(kernels, images)
+
+    jax.block_until_ready(step(kernels, images))
+    seconds = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        jax.block_until_ready(step(kernels, images))
+        seconds.append(time.perf_counter() - began)
+    forward = sum(2 * 2 * batch_size * side * side * 9 * filters**2 for side, filters in sides)
+    return 3 * forward / min(seconds)
+
+
+def estimate(config: FrozenConfigDict, runs_left: dict[str, int], workers: int) -> tuple[dict[str, float], float]:
+    """Return (arm -> seconds per step, seconds of the whole) for the runs that each arm has left."""
+    rate = flops_per_second(config.data.size, config.model.width, config.data.batch_size)
+    configs = {arm: arm_config(config, arm) for arm in runs_left}
+    step_s = {arm: step_flops(own) / rate for arm, own in configs.items()}
+    tried = len(config.lab.learning_rates)
+    runs_per_fold = 1 + tried if tried > 1 else 1
+    training = sum(runs_left[arm] * runs_per_fold * config.train.steps * step_s[arm] for arm in runs_left)
+    programs = sum(
+        len(phases.plan(own.transfer, own.model.levels, config.train.steps))
+        for arm, own in configs.items()
+        if runs_left[arm]
+    )
+    around = SCORING_S * sum(runs_left.values()) + COMPILING_S * programs
+    # On a CPU the processes share the cores that one of them would use.
+    shared = SHARING if workers > 1 and jax.default_backend() == "cpu" else 1.0
+    return step_s, training * shared + around / workers

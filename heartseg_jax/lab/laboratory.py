@@ -1,0 +1,140 @@
+"""The laboratory: says what the comparison will cost, trains what is missing, writes the table and the figure."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import FrozenConfigDict
+
+from heartseg_jax import workdir as runs
+from heartseg_jax.config import load
+from heartseg_jax.data.dataset.write import Dataset
+from heartseg_jax.data.run_dataset import dataset_for, dataset_identity
+from heartseg_jax.errors import UserError
+from heartseg_jax.files import read_json, write_json
+from heartseg_jax.interop.encoder import SHIPPED
+from heartseg_jax.lab import report
+from heartseg_jax.lab.arms import ARMS, Job, arm_config, arms_of, folds_of, jobs_of
+from heartseg_jax.lab.budget import estimate
+from heartseg_jax.lab.ensemble_training import measure
+from heartseg_jax.lab.results import damaged, missing_folds, read_results
+from heartseg_jax.lab.run import program_of, replica_of
+from heartseg_jax.lab.workers import work_all
+from heartseg_jax.progress import duration, say
+from heartseg_jax.training import devices
+
+FREE = ("lab.", "data.threads", "data.cache_gb", "log.", "checkpoint.")
+"""Fields that only say which jobs there are, or how they are carried out: they may change from start to start."""
+
+
+def lab(config: FrozenConfigDict, path: Path, argv: list[str]) -> dict[str, Any]:
+    """Train every arm on every fold with every seed in the folder `path`, or go on with what lies there.
+
+    Returns the report that `report.json`, `table.md` and `arms.png` are made from; {} with `lab.budget_only`.
+
+    Raises:
+      UserError: the folder holds another laboratory, or the config or the data do not fit.
+    """
+    if not config.train.steps:
+        raise UserError("the laboratory compares arms at equal steps; give --config.train.steps=N")
+    jobs = jobs_of(config)
+    path.mkdir(parents=True, exist_ok=True)
+    dataset = dataset_for(config, path)
+    _open(config, dataset, path, argv)
+    results = path / "results"
+    results.mkdir(exist_ok=True)
+    for file in damaged(results):
+        say(f"WARNING {file} is damaged: it is left out of the table, and trained again if it is asked for")
+    left = {job: len(missing_folds(dataset, job, results)) for job in jobs}
+    missing = [job for job in jobs if left[job]]
+    workers = config.lab.workers or _workers(len(arms_of(config)))
+    _say_budget(config, dataset, left, workers)
+    if config.lab.budget_only:
+        return {}
+    if missing:
+        work_all(config, path, missing, workers, _together(config, dataset, missing[0]))
+    found = report.build(read_results(results), jobs, dataset)
+    report.write(path, found)
+    print(report.table(found))
+    print(f"\nlab: {path}  (table.md, arms.png, report.json; every run in results/)")
+    return found
+
+
+def _open(config: FrozenConfigDict, dataset: Dataset, path: Path, argv: list[str]) -> None:
+    """Write `lab.json`, or compare with the one that is there: results of two settings must not meet in one table."""
+    fields = {name: value for name, value in load.fields(load.to_plain(config)) if not name.startswith(FREE)}
+    depends = {**fields, "dataset_identity": dataset_identity(dataset), "looks": config.lab.looks}
+    for name, source in (("brain", config.pretrained.path or "brain16"), ("synthetic", config.lab.synthetic_run)):
+        depends[f"{name}_sha256"] = _digest(Path(source)) if source else ""
+    depends["learning_rates"] = list(config.lab.learning_rates)
+    file = path / "lab.json"
+    if file.is_file():
+        before = read_json(file, fix="give another --workdir").get("depends")
+        if not isinstance(before, dict):
+            raise UserError(f"{file} is damaged: 'depends' is no object; give another --workdir")
+        now = json.loads(json.dumps(depends))
+        # A model that was not asked for before may come in; one that was may not change.
+        changed = [k for k in now if before.get(k) != now[k] and not (k == "synthetic_sha256" and not before.get(k))]
+        if changed:
+            listed = "; ".join(f"{k}: {before.get(k)} -> {now[k]}" for k in changed[:3])
+            raise UserError(f"{path} holds a laboratory of other settings ({listed}); give another --workdir")
+    write_json(file, {"depends": depends, **runs.provenance(argv)})
+
+
+def _digest(source: Path) -> str:
+    """Return what distinguishes one set of pretrained weights from another."""
+    source = SHIPPED.get(str(source), source)
+    if source.is_dir():
+        # A run: its newest checkpoint's arrays decide, and each checkpoint is written once.
+        names = sorted(str(p.relative_to(source)) for p in (source / "checkpoints").rglob("*") if p.is_file())
+        return hashlib.sha256("\n".join(names).encode()).hexdigest()
+    return hashlib.sha256(source.read_bytes()).hexdigest() if source.is_file() else ""
+
+
+def _workers(arms: int) -> int:
+    """Return one process per core on a CPU, else one; never more than there are arms."""
+    return min(len(os.sched_getaffinity(0)), arms) if jax.default_backend() == "cpu" else 1
+
+
+def _say_budget(config: FrozenConfigDict, dataset: Dataset, left: dict[Job, int], workers: int) -> None:
+    """Say how many runs are left and, if any, about how long they will take."""
+    arms, runs_left = arms_of(config), Counter(dict.fromkeys(arms_of(config), 0))
+    for job, folds in left.items():
+        runs_left[job.arm] += folds
+    say(
+        f"laboratory: {len(arms)} arms, {config.lab.seeds} seeds, {len(left)} jobs of {len(dataset.patients)} folds; "
+        f"{sum(left.values())} runs of {config.train.steps} steps are left"
+    )
+    if not any(left.values()):
+        return
+    say(f"estimating the time from FLOPs and a measured step, a few seconds; computing on {devices.describe()}")
+    step_s, total_s = estimate(config, runs_left, workers)
+    for arm in arms:
+        say(f"  {arm:<27} about {1e3 * step_s[arm]:>5.0f} ms per step   {ARMS[arm][0]}")
+    say(
+        f"budget: about {duration(total_s)} with {workers} process{'es' if workers > 1 else ''}, compilation and "
+        "scoring included; an estimate, good to a factor of two"
+    )
+
+
+def _together(config: FrozenConfigDict, dataset: Dataset, job: Job) -> bool:
+    """Return whether folds train in one program: as the config says, or as is faster for the transfer network."""
+    if config.lab.replicas != "auto":
+        return bool(config.lab.replicas == "vmap")
+    own = arm_config(config, "scratch_deep")
+    program = program_of(own)
+    replicas = [replica_of(own, program, fold, job.seed) for fold in folds_of(dataset, job)]
+    say("measuring whether folds train faster in one program or one after the other (usually 20 to 60 s)")
+    one, at_once = (1e3 * measure(program, some) for some in (replicas[:1], replicas))
+    together = at_once < one
+    say(
+        f"{len(replicas)} folds in one program: {at_once:.0f} ms per step and fold; one after the other: {one:.0f} ms: "
+        f"{'together' if together else 'one after the other'}"
+    )
+    return together
