@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tqdm import tqdm
@@ -20,7 +22,26 @@ LONGEST_SILENCE_S = 60.0
 
 def say(line: str) -> None:
     """Write a line to stderr, above any bar that is drawn there."""
+    for timer in _waiting:
+        timer.cancel()
     tqdm.write(line, file=sys.stderr)
+
+
+_waiting: list[threading.Timer] = []
+
+
+@contextmanager
+def unless_said(line: str, seconds: float = 1.5) -> Iterator[None]:
+    """Say `line` where the work inside has said nothing after `seconds`: what is refused at once stays one line."""
+    timer = threading.Timer(seconds, say, [line])
+    timer.daemon = True
+    _waiting.append(timer)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        _waiting.remove(timer)
 
 
 def duration(seconds: float) -> str:

@@ -39,5 +39,18 @@ def test_steps_say_where_they_are_at_evaluations_and_now_and_then(capsys):
     assert len(found) == 9  # after 3 s, then 2, 4, 8, 16, 32 s ... rounded up to whole steps, at most a minute apart
 
 
+def test_a_start_is_announced_only_where_nothing_else_is_said_first(capsys):
+    with progress.unless_said("starting", seconds=0):
+        (timer,) = progress._waiting
+        timer.join()
+    assert lines(capsys) == ["starting"]
+    with progress.unless_said("starting", seconds=60):
+        (timer,) = progress._waiting
+        progress.say("data: 3 patients")
+        assert timer.finished.is_set()
+    assert lines(capsys) == ["data: 3 patients"]
+    assert progress._waiting == []
+
+
 def test_times_as_a_person_says_them():
     assert [progress.duration(s) for s in (0, 89, 90, 5000, 7800)] == ["0 s", "89 s", "2 min", "83 min", "2 h 10 min"]

@@ -35,7 +35,7 @@ ARMS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "brain_full": ("brain encoder, everything learns from the first step", {**BRAIN, "transfer.schedule": "full"}),
     "synthetic_full": (
-        "whole network from a run on phantoms alone, everything learns",
+        "whole network from a run on phantoms only, everything learns",
         {**TRANSFER, "transfer.schedule": "full", "pretrained.load": "all"},
     ),
 }
@@ -179,7 +179,7 @@ def inner_fold(fold: Fold) -> Fold:
     What the fold itself leaves out is on neither side: a choice made by it would be a choice made by the test.
 
     Raises:
-      UserError: nobody would be left to train on.
+      UserError: no patient would be left to train on.
     """
     ids = {patient.who for patient in fold.dataset.patients_in("train")}
     owners = [patient.who for patient in fold.dataset.patients]

@@ -19,7 +19,7 @@ SCORING_S = 3.0
 COMPILING_S = 15.0
 """Seconds per program: one for each phase of an arm, and each process compiles its own."""
 SHARING = 0.75
-"""Share of the time that two processes on the same cores need for what one does alone."""
+"""Share of the time that two processes on the same cores need for what one does by itself."""
 
 
 def step_flops(config: FrozenConfigDict) -> float:

@@ -50,7 +50,7 @@ def lab(config: FrozenConfigDict, path: Path, argv: list[str]) -> dict[str, Any]
     results = path / "results"
     results.mkdir(exist_ok=True)
     for file in damaged(results):
-        say(f"WARNING {file} is damaged: it is left out of the table, and trained again if it is asked for")
+        say(f"WARNING {file} is damaged: it is left out of the table, and trained again if its arm is compared")
     left = {job: len(missing_folds(dataset, job, results)) for job in jobs}
     missing = [job for job in jobs if left[job]]
     workers = config.lab.workers or _workers(len(arms_of(config)))
@@ -79,7 +79,7 @@ def _open(config: FrozenConfigDict, dataset: Dataset, path: Path, argv: list[str
         if not isinstance(before, dict):
             raise UserError(f"{file} is damaged: 'depends' is no object; give another --workdir")
         now = json.loads(json.dumps(depends))
-        # A model that was not asked for before may come in; one that was may not change.
+        # A model that no arm used before may be added; one that was used may not change.
         changed = [k for k in now if before.get(k) != now[k] and not (k == "synthetic_sha256" and not before.get(k))]
         if changed:
             listed = "; ".join(f"{k}: {before.get(k)} -> {now[k]}" for k in changed[:3])

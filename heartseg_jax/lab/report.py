@@ -103,7 +103,7 @@ def compare(row: Mapping[str, Any], control: Mapping[str, Any], patients: Sequen
 
     A difference counts as beyond the seeds where every seed's value of one arm lies on the same side of every seed's
     value of the other, and both have two seeds at least: one has no spread to be beyond. A direction is named only
-    where all of `patients` agree so and there are `AGREEING` or more; one whose run was stopped agrees with nobody.
+    where all of `patients` agree so and there are `AGREEING` or more; a patient whose run was stopped does not agree.
     """
     differences, beyond = {}, {}
     for patient in patients:

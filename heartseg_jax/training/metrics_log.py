@@ -104,7 +104,7 @@ class MetricsLog:
 
 
 def brief(row: Row, tag: str) -> str:
-    """Return loss and mean Dice of a row in a few words; what it lacks is left out, a Dice of 0 is not."""
+    """Return loss and mean Dice of a row in a few words; only what the row lacks is left out, a Dice of 0 is shown."""
     loss, dice = row.get("train/loss"), row.get(f"{tag}/dice/mean")
     words = [f"loss {loss:.4f}"] if loss is not None else []
     return "  ".join([*words, f"{tag} Dice {dice:.3f}"] if dice is not None else words)

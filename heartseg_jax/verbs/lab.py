@@ -20,9 +20,12 @@ def define(values: FlagValues, argv: Sequence[str]) -> None:
 def run(values: FlagValues, argv: list[str]) -> None:
     """Train and compare; the same command resumes."""
     name, config = load.config_of(values)
-    from heartseg_jax.lab.laboratory import lab
+    from heartseg_jax.progress import unless_said
 
-    lab(config, Path(values.workdir or f"runs/{name}"), argv)
+    with unless_said("starting: loading JAX, then opening the data"):
+        from heartseg_jax.lab.laboratory import lab
+
+        lab(config, Path(values.workdir or f"runs/{name}"), argv)
 
 
 def interrupted(values: FlagValues) -> str:

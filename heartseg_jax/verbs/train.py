@@ -20,9 +20,12 @@ def define(values: FlagValues, argv: Sequence[str]) -> None:
 def run(values: FlagValues, argv: list[str]) -> None:
     """Train; the same command resumes a run that was stopped."""
     _, config = load.config_of(values)
-    from heartseg_jax.training.train import train
+    from heartseg_jax.progress import unless_said
 
-    train(config, _folder(values), argv)
+    with unless_said("starting: loading JAX, then opening the data"):
+        from heartseg_jax.training.train import train
+
+        train(config, _folder(values), argv)
 
 
 def interrupted(values: FlagValues) -> str:
