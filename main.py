@@ -7,13 +7,13 @@ import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
+from typing import TYPE_CHECKING
 
-from absl.flags import FlagValues
-
-from heartseg_jax.config import load
-from heartseg_jax.config.suggest import suggestion
-from heartseg_jax.errors import GuardStop, UserError, refused_by_machine
+from heartseg_jax.errors import GuardStop, UserError, refused_by_machine, suggestion
 from heartseg_jax.interrupts import ending_soon
+
+if TYPE_CHECKING:
+    from absl.flags import FlagValues
 
 VERBS = {
     "train": "train, or resume a run: the same command again (the default verb)",
@@ -51,6 +51,8 @@ def parse(argv: list[str]) -> tuple[ModuleType, FlagValues]:
     if verb not in VERBS:
         raise UserError(f"unknown command '{verb}'{suggestion(verb, list(VERBS))}")
     words = sorted(words, key=lambda word: not word.startswith("--config="))  # config_flags needs the file first
+    from heartseg_jax.config import load  # --help does without
+
     values = flags_of(verb, words)
     load.parse(verb, values, words)
     return importlib.import_module(f"heartseg_jax.verbs.{verb}"), values
@@ -58,6 +60,8 @@ def parse(argv: list[str]) -> tuple[ModuleType, FlagValues]:
 
 def flags_of(verb: str, words: Sequence[str] = ()) -> FlagValues:
     """Return the flags of a verb, not parsed; with the --config.FIELD flags that `words` contain."""
+    from absl.flags import FlagValues
+
     values = FlagValues()
     importlib.import_module(f"heartseg_jax.verbs.{verb}").define(values, words)
     return values

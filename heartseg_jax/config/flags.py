@@ -11,8 +11,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from heartseg_jax.config.suggest import suggestion
-from heartseg_jax.errors import UserError
+from heartseg_jax.errors import UserError, suggestion
 
 flags.disclaim_key_flags()  # `VERB --help` lists --config among the flags of the verb
 

@@ -1,123 +1,269 @@
-"""Which values the fields of a config may have. No JAX here."""
+"""Every field of a config, declared once: default, meaning, unit, range and choices."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
 
 from heartseg_jax.anatomy import LABEL_SETS
 from heartseg_jax.errors import UserError
 
-CHOICES: dict[str, tuple[str, ...]] = {
-    "data.channels": ("repeat", "adjacent"),
-    "data.task": tuple(LABEL_SETS),
-    "data.normalise": ("window", "percentile"),
-    "data.augment": ("none", "default", "as_original", "randomised"),
-    "model.norm": ("none", "batch", "encoder"),
-    "model.dtype": ("float32", "bfloat16"),
-    "lab.replicas": ("auto", "vmap", "one"),
-    "pretrained.load": ("encoder", "all"),
-    "train.schedule": ("cosine", "constant"),
-    "transfer.schedule": ("none", "frozen", "full", "lp_ft", "staged", "surgical", "custom"),
-    **{
-        f"guards.{name}": ("stop", "warn", "off")
-        for name in ("non_finite", "divergence", "collapse", "frozen", "missing_labels", "images", "labels")
-    },
-}
+LARGE = 2**31 - 1
+"""Upper limits are far beyond any sensible value: a typing error must not fill the memory or overflow."""
 
-AT_LEAST: dict[str, float] = {
-    "seed": 0,
-    "data.phantom.seed": 0,
-    "data.size": 8,
-    "data.mm_per_pixel": 0,
-    "data.batch_size": 1,
-    "data.threads": 1,
-    "data.cache_gb": 0,
-    "data.phantom.train": 1,
-    "data.phantom.validation": 0,
-    "data.phantom.test": 0,
-    "model.width": 1,
-    "model.levels": 2,
-    "lab.seeds": 1,
-    "lab.looks": 1,
-    "lab.workers": 0,
-    "pretrained.recalibrate_batches": 0,
-    "transfer.encoder_multiplier": 0,
-    "transfer.rewarm_steps": 0,
-    "train.epochs": 1,
-    "train.steps": 0,
-    "train.warmup_steps": 0,
-    "train.weight_decay": 0,
-    "train.clip_norm": 0,
-    "train.dice_weight": 0,
-    "train.cross_entropy_weight": 0,
-    "checkpoint.every_steps": 1,
-    "checkpoint.keep": 1,
-    "log.every_steps": 1,
-    "log.evaluate_every_epochs": 1,
-    "log.evaluate_every_steps": 0,
-    "guards.divergence_factor": 1,
-    "guards.divergence_steps": 1,
-    "guards.collapse_evaluations": 1,
-}
 
-AT_MOST: dict[str, float] = {
-    "seed": 2**32 - 1,
-    "data.phantom.seed": 2**32 - 1,
-    "data.size": 4096,
-    "data.batch_size": 4096,
-    "data.threads": 256,
-    "data.mm_per_pixel": 50,
-    "data.phantom.train": 100_000,
-    "data.phantom.validation": 100_000,
-    "data.phantom.test": 100_000,
-    "model.width": 4096,
-    "model.levels": 12,
-    "lab.seeds": 1000,
-    "lab.looks": 10_000,
-    "lab.workers": 256,
-    "pretrained.recalibrate_batches": 10_000,
-    "transfer.encoder_multiplier": 1000,
-    "transfer.rewarm_steps": 2**31 - 1,
-    "train.epochs": 1_000_000,
-    "train.steps": 2**31 - 1,
-    "train.learning_rate": 1e6,
-    "train.warmup_steps": 2**31 - 1,
-}
-"""Far beyond what is ever meant: a slip of the finger must not fill the memory or overflow."""
+class Field(NamedTuple):
+    """One field.
+
+    Attributes:
+      name: with dots, as after --config.
+      default: its type is the field's; the members of a tuple give their number and types, an empty one takes words.
+      meaning: one sentence without a full stop.
+      unit: what a number counts or measures.
+      least, most: the smallest and the largest value that is accepted, of each member of a tuple.
+      above, below: limits that are not accepted themselves.
+      choices: the words that are accepted.
+    """
+
+    name: str
+    default: Any
+    meaning: str
+    unit: str = ""
+    least: float | None = None
+    most: float | None = None
+    above: float | None = None
+    below: float | None = None
+    choices: tuple[str, ...] = ()
+
+    @property
+    def range(self) -> str:
+        """What is accepted, in words; '' where any value of the type is."""
+        if self.choices:
+            return ", ".join(self.choices)
+        if self.least is not None and self.most is not None:
+            return f"{self.least:.10g} to {self.most:.10g}"
+        low = f"at least {self.least:g}" if self.least is not None else ""
+        low = f"above {self.above:g}" if self.above is not None else low
+        high = f"at most {self.most:.10g}" if self.most is not None else ""
+        high = f"below {self.below:g}" if self.below is not None else high
+        return ", ".join(part for part in (low, high) if part)
+
+    def check(self, value: Any) -> None:
+        """Raise a UserError where the value has another type than the default, or is not accepted."""
+        self._check_type(value, self.default)
+        if self.choices and value not in self.choices:
+            raise UserError(f"{self.name} must be one of {', '.join(self.choices)}, not '{value}'")
+        for one in value if isinstance(value, tuple) else (value,):
+            if (
+                (self.least is not None and one < self.least)
+                or (self.above is not None and one <= self.above)
+                or (self.most is not None and one > self.most)
+                or (self.below is not None and one >= self.below)
+            ):
+                raise UserError(f"{self.name} must be {self.range}, not {value}")
+
+    def _check_type(self, value: Any, like: Any) -> None:
+        if isinstance(like, tuple):
+            if not isinstance(value, tuple) or (like and len(value) != len(like)):
+                wanted = f"{len(like)} values such as {like}" if like else "a tuple of words"
+                raise UserError(f"{self.name} needs {wanted}, not {value!r}")
+            for member, expected in zip(value, like or ("",) * len(value), strict=True):
+                self._check_type(member, expected)
+        elif type(value) is not type(like) and not (isinstance(like, float) and type(value) is int):
+            raise UserError(f"{self.name} needs a value of type {type(like).__name__} such as {like!r}, not {value!r}")
+        elif isinstance(like, float) and not math.isfinite(value):
+            raise UserError(f"{self.name} needs a finite number, not {value}")
+
+
+def _policy(name: str, meaning: str) -> Field:
+    return Field(f"guards.{name}", "stop", meaning, choices=("stop", "warn", "off"))
+
+
+TABLE: tuple[Field, ...] = (
+    Field("seed", 0, "every random choice of a run follows from this number", least=0, most=2**32 - 1),
+    Field("data.path", "", "dataset folder made by `prepare`; empty: phantom patients, made by the run"),
+    Field("data.task", "heart", "the label set of the dataset", choices=tuple(LABEL_SETS)),
+    Field("data.test_patients", (), "ids of the test patients, instead of the dataset's own split"),
+    Field("data.validation_patients", (), "ids, only together with data.test_patients; all other patients train"),
+    Field("data.size", 512, "the network sees images of size x size", "pixels", least=8, most=4096),
+    Field("data.mm_per_pixel", 0.0, "0: the longer side of a slice is scaled to data.size", "mm", least=0, most=50),
+    Field("data.batch_size", 4, "slices per step, over all devices", "slices", least=1, most=4096),
+    Field(
+        "data.channels",
+        "repeat",
+        "'repeat': one slice three times; 'adjacent': slices z-1, z, z+1",
+        choices=("repeat", "adjacent"),
+    ),
+    Field(
+        "data.normalise",
+        "window",
+        "'window': data.window_hu to 0..1; 'percentile': each slice by its own data.percentiles",
+        choices=("window", "percentile"),
+    ),
+    Field("data.window_hu", (-200.0, 600.0), "the values that become 0 and 1", "HU", least=-1e5, most=1e5),
+    Field("data.percentiles", (1.0, 99.0), "for 8-bit images of unknown window", "percent", least=0, most=100),
+    Field(
+        "data.augment",
+        "default",
+        "random changes of the training slices; only 'as_original' flips them",
+        choices=("none", "default", "as_original", "randomised"),
+    ),
+    Field("data.threads", 2, "threads that load slices while the device computes", "threads", least=1, most=256),
+    Field("data.cache_gb", 2.0, "resampled slices kept in memory; 0: every slice is read again", "GB", least=0),
+    Field("data.phantom.train", 24, "used only while data.path is empty", "patients", least=1, most=100_000),
+    Field("data.phantom.validation", 3, "used only while data.path is empty", "patients", least=0, most=100_000),
+    Field("data.phantom.test", 6, "used only while data.path is empty", "patients", least=0, most=100_000),
+    Field("data.phantom.seed", 0, "seed of the phantoms, independent of the run's", least=0, most=2**32 - 1),
+    Field("data.phantom.shape", (32, 80, 80), "z, y, x", "voxels", least=1, most=2**20),
+    Field("data.phantom.spacing_mm", (4.5, 3.0, 3.0), "z, y, x", "mm", least=0.05, most=50),
+    Field("data.phantom.randomised_contrast", False, "tissue brightness at random (configs/synthetic.py)"),
+    Field("model.width", 64, "filters of the first level; doubled at each level", "filters", least=1, most=4096),
+    Field("model.levels", 3, "resolutions, the bottom included", "levels", least=2, most=12),
+    Field("model.num_classes", 0, "derived from data.task; no other number is accepted", "classes", least=0),
+    Field(
+        "model.norm",
+        "none",
+        "BatchNorm: 'batch' everywhere, 'encoder' in the encoder only, as in the brain model",
+        choices=("none", "batch", "encoder"),
+    ),
+    Field("model.batch_norm_momentum", 0.9, "share of the old running statistics kept per step", above=0, below=1),
+    Field("model.dropout", 0.0, "rate between the two convolutions of a decoder level", least=0, below=1),
+    Field(
+        "model.dtype",
+        "float32",
+        "of the computation; parameters and loss stay float32",
+        choices=("float32", "bfloat16"),
+    ),
+    Field(
+        "pretrained.path",
+        "",
+        "initial weights: 'brain16' (included), a Keras file or a run; empty: random",
+    ),
+    Field("pretrained.load", "encoder", "'all' needs a run of the same network", choices=("encoder", "all")),
+    Field(
+        "pretrained.recalibrate_batches",
+        0,
+        "measure BatchNorm's statistics again on this many batches; 0: keep them",
+        "batches",
+        least=0,
+        most=10_000,
+    ),
+    Field(
+        "transfer.schedule",
+        "none",
+        "which parts learn when (docs/transfer.md)",
+        choices=("none", "frozen", "full", "lp_ft", "staged", "surgical", "custom"),
+    ),
+    Field("transfer.phases", (), "phases of 'custom', each 'LENGTH:GROUP[*RATE]+...', such as '2:decoder+head'"),
+    Field("transfer.encoder_multiplier", 1.0, "times the learning rate, in encoder stages", least=0, most=1000),
+    Field("transfer.rewarm_steps", 20, "linear rise after each thaw", "steps", least=0, most=LARGE),
+    Field("transfer.control", False, "also train a control: the same with a frozen encoder of random weights"),
+    Field("train.epochs", 75, "passes over the training slices", "epochs", least=1, most=1_000_000),
+    Field("train.steps", 0, "length of the run; 0: train.epochs decides", "steps", least=0, most=LARGE),
+    Field("train.learning_rate", 1e-3, "peak of the schedule", above=0, most=1e6),
+    Field(
+        "train.schedule",
+        "cosine",
+        "after the warm-up: 'cosine' falls to 1 % of the peak",
+        choices=("cosine", "constant"),
+    ),
+    Field("train.warmup_steps", 50, "linear rise from 0; at most a tenth of the run", "steps", least=0, most=LARGE),
+    Field("train.weight_decay", 0.0, "AdamW's, of kernels only", least=0),
+    Field("train.clip_norm", 1.0, "largest global norm of the gradient; 0: not clipped", least=0),
+    Field("train.dice_weight", 1.0, "weight of the batch Dice in the loss", least=0),
+    Field("train.cross_entropy_weight", 1.0, "weight of the cross-entropy in the loss", least=0),
+    Field("lab.arms", (), "names of the arms that `lab` compares; empty: all"),
+    Field("lab.seeds", 2, "runs of each arm on each fold", "runs", least=1, most=1000),
+    Field("lab.splits", (), "'patient' (each left out in turn), 'slice' (folds of random slices); empty: both"),
+    Field("lab.train_patients", (), "numbers of training patients, such as '2'; '0': all others; empty: only that"),
+    Field(
+        "lab.learning_rates",
+        (),
+        "tried on an inner patient, the same for every arm; empty: train.learning_rate, without a trial",
+    ),
+    Field("lab.looks", 6, "evaluations during a run, for its learning curve", least=1, most=10_000),
+    Field("lab.synthetic_run", "", "run on phantoms from which the arm synthetic_full starts"),
+    Field(
+        "lab.replicas",
+        "auto",
+        "folds in one program ('vmap') or one after the other; 'auto': whichever is faster",
+        choices=("auto", "vmap", "one"),
+    ),
+    Field(
+        "lab.workers",
+        0,
+        "processes; 0: one per core of a CPU, else one",
+        least=0,
+        most=256,
+    ),
+    Field("lab.budget_only", False, "print the estimated cost and stop"),
+    Field("checkpoint.every_steps", 200, "between checkpoints; the last step always has one", "steps", least=1),
+    Field("checkpoint.keep", 2, "newest checkpoints that are kept", "checkpoints", least=1),
+    Field("log.every_steps", 20, "between lines of metrics.jsonl", "steps", least=1),
+    Field("log.evaluate_every_epochs", 1, "between evaluations on the validation patients", "epochs", least=1),
+    Field(
+        "log.evaluate_every_steps",
+        0,
+        "fewest between two evaluations; 0: so that they take at most a tenth of a run",
+        "steps",
+        least=0,
+    ),
+    Field("log.figures", True, "draw the figures"),
+    Field(
+        "log.colours",
+        "display",
+        "colours in figures: 'display' is colour-blind-safe, 'masks' are those of the mask files",
+        choices=("display", "masks"),
+    ),
+    _policy("non_finite", "the loss is NaN or infinite"),
+    _policy("divergence", "the loss stays far above its start"),
+    Field("guards.divergence_factor", 10.0, "how far: this many times the first loss", least=1),
+    Field("guards.divergence_steps", 10, "how long: this many steps in a row", "steps", least=1),
+    _policy("collapse", "almost only background is predicted"),
+    Field("guards.collapse_share", 0.02, "predicted foreground below this share of the true foreground"),
+    Field("guards.collapse_evaluations", 4, "how long: this many evaluations in a row", "evaluations", least=1),
+    _policy("frozen", "what a phase freezes has changed, or what it trains has not"),
+    _policy("missing_labels", "a structure that the sources label is in no training slice"),
+    _policy("images", "images are constant, or outside the range of their unit"),
+    _policy("labels", "label values are neither of the label set nor 255"),
+)
+FIELDS: dict[str, Field] = {field.name: field for field in TABLE}
+
 MOST_PHANTOM_VOXELS = 2**30
 
 
-def check(values: Mapping[str, Any]) -> None:
-    """Raise a UserError for the first of `values` (dotted field -> value) that cannot be meant."""
-    for field, choices in CHOICES.items():
-        if field in values and values[field] not in choices:
-            raise UserError(f"{field} must be one of {', '.join(choices)}, not '{values[field]}'")
-    for field, least in AT_LEAST.items():
-        if field in values and values[field] < least:
-            raise UserError(f"{field} must be at least {least:g}, not {values[field]}")
-    for field, most in AT_MOST.items():
-        if field in values and values[field] > most:
-            raise UserError(f"{field} must be at most {most}, not {values[field]}")
-    if values["train.learning_rate"] <= 0:
-        raise UserError(f"train.learning_rate must be above 0, not {values['train.learning_rate']}")
-    classes = LABEL_SETS[values["data.task"]].num_classes
-    if values["model.num_classes"] != classes:
-        raise UserError(f"model.num_classes must be {classes}, background included, not {values['model.num_classes']}")
+def defaults() -> ConfigDict:
+    """Return a config in which every field has its default."""
+    config = ConfigDict()
+    for field in TABLE:
+        *groups, leaf = field.name.split(".")
+        owner = config
+        for group in groups:
+            if group not in owner:
+                owner[group] = ConfigDict()
+            owner = owner[group]
+        owner[leaf] = field.default
+    return config
+
+
+def check_together(values: Mapping[str, Any]) -> None:
+    """Raise a UserError for the first rule that `values`, dotted field -> value, break."""
+    classes = num_classes(values["data.task"])
+    if values["model.num_classes"] not in (0, classes):
+        raise UserError(
+            f"model.num_classes must be {classes} for data.task={values['data.task']}, "
+            f"not {values['model.num_classes']}; leave it out"
+        )
     if values["model.norm"] == "none" and (values["pretrained.path"] or values["pretrained.recalibrate_batches"]):
         raise UserError(
-            "model.norm=none has no BatchNorm, and pretrained.path and pretrained.recalibrate_batches need it; "
+            "model.norm=none has no BatchNorm, which pretrained.path and pretrained.recalibrate_batches need; "
             "give --config.model.norm=encoder"
         )
     if values["pretrained.load"] == "all" and not values["pretrained.path"]:
         raise UserError("pretrained.load=all needs --config.pretrained.path=RUN")
-    if not 0 <= values["model.dropout"] < 1:
-        raise UserError(f"model.dropout must be from 0 to below 1, not {values['model.dropout']}")
-    if not 0 < values["model.batch_norm_momentum"] < 1:
-        raise UserError(
-            f"model.batch_norm_momentum must lie between 0 and 1, not {values['model.batch_norm_momentum']}"
-        )
     if values["train.dice_weight"] + values["train.cross_entropy_weight"] <= 0:
         raise UserError("train.dice_weight and train.cross_entropy_weight are both 0: nothing would be learned")
     for field in ("data.window_hu", "data.percentiles"):
@@ -125,28 +271,23 @@ def check(values: Mapping[str, Any]) -> None:
         if not low < high:
             raise UserError(f"{field} needs a lower and a higher value, not {values[field]}")
     low, high = values["data.window_hu"]
-    if high - low < 1 or max(-low, high) > 1e5:
-        raise UserError(
-            f"data.window_hu must be at least 1 HU wide and within 100000 HU, not {values['data.window_hu']}"
-        )
+    if high - low < 1:
+        raise UserError(f"data.window_hu must be at least 1 HU wide, not {values['data.window_hu']}")
     if 0 < values["data.mm_per_pixel"] < 0.05:
         raise UserError(f"data.mm_per_pixel must be 0 or at least 0.05 mm, not {values['data.mm_per_pixel']}")
-    low, high = values["data.percentiles"]
-    if low < 0 or high > 100:
-        raise UserError(f"data.percentiles must lie from 0 to 100, not {values['data.percentiles']}")
-    step = 2 ** (values["model.levels"] - 1)
-    if values["data.size"] % step:
+    multiple = 2 ** (values["model.levels"] - 1)
+    if values["data.size"] % multiple:
         raise UserError(
-            f"data.size must be a multiple of {step} for model.levels={values['model.levels']}, "
+            f"data.size must be a multiple of {multiple} for model.levels={values['model.levels']}, "
             f"not {values['data.size']}"
         )
     if values["data.validation_patients"] and not values["data.test_patients"]:
         raise UserError("data.validation_patients is read only together with data.test_patients")
-    if not values["data.path"]:
-        shape, spacing = values["data.phantom.shape"], values["data.phantom.spacing_mm"]
-        if min(shape + spacing) <= 0:
-            raise UserError("data.phantom.shape and data.phantom.spacing_mm must be positive")
-        if math.prod(shape) > MOST_PHANTOM_VOXELS:
-            raise UserError(f"data.phantom.shape must hold at most {MOST_PHANTOM_VOXELS} voxels, not {shape}")
-        if min(spacing) < 0.05 or max(spacing) > 50:
-            raise UserError(f"data.phantom.spacing_mm must lie from 0.05 to 50 mm, not {spacing}")
+    shape = values["data.phantom.shape"]
+    if not values["data.path"] and math.prod(shape) > MOST_PHANTOM_VOXELS:
+        raise UserError(f"data.phantom.shape must hold at most {MOST_PHANTOM_VOXELS} voxels, not {shape}")
+
+
+def num_classes(task: str) -> int:
+    """Return the number of classes of a task's networks, background included."""
+    return LABEL_SETS[task].num_classes

@@ -79,35 +79,13 @@ def arms_of(config: Any) -> list[str]:
 
 def arm_config(config: FrozenConfigDict, arm: str) -> FrozenConfigDict:
     """Return the laboratory's config as an arm has it."""
-    changed = _thaw(config)
-    for field, value in ARMS[arm][1].items():
-        if field == "pretrained.path" and config.pretrained.path:
-            continue  # the user's own brain encoder in place of the one that comes with the project
-        _set(changed, field, value)
-    if "pretrained.path" not in ARMS[arm][1]:
-        _set(changed, "pretrained.path", config.lab.synthetic_run if arm == "synthetic_full" else "")
+    own = ARMS[arm][1]
+    changes = {"pretrained.path": config.lab.synthetic_run if arm == "synthetic_full" else "", **own}
+    if "pretrained.path" in own and config.pretrained.path:
+        changes["pretrained.path"] = config.pretrained.path  # the user's own encoder instead of the one included
     # What only says which jobs there are must not make another program of an arm.
-    for field, value in load.fields(load.base()):
-        if field.startswith("lab."):
-            _set(changed, field, value)
-    load.validate(changed)
-    return FrozenConfigDict(changed)
-
-
-def _thaw(config: FrozenConfigDict) -> Any:
-    copy = load.base()
-    with copy.unlocked():
-        copy.update(config)
-    return copy
-
-
-def _set(config: Any, field: str, value: Any) -> None:
-    owner = config
-    *groups, leaf = field.split(".")
-    for group in groups:
-        owner = owner[group]
-    with owner.unlocked():
-        owner[leaf] = value
+    changes |= {field: value for field, value in load.fields(load.base()) if field.startswith("lab.")}
+    return load.changed(config, changes)
 
 
 def jobs_of(config: Any) -> list[Job]:

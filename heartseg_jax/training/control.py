@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ml_collections import ConfigDict, FrozenConfigDict
+from ml_collections import FrozenConfigDict
 
 from heartseg_jax.config import load
 from heartseg_jax.errors import UserError
@@ -26,20 +26,17 @@ def config_of(config: FrozenConfigDict, dataset: Path) -> FrozenConfigDict:
     A frozen random encoder needs its BatchNorm measured on the data, or its signal dies from stage to stage. A guard
     that would stop the run only warns here: that a control fails is a result.
     """
-    changed = ConfigDict(load.base())
-    with changed.unlocked():
-        changed.update(config)
-        changed.data.path = str(dataset.absolute())
-        changed.pretrained.path = ""
-        changed.pretrained.load = "encoder"
-        batches = max(config.pretrained.recalibrate_batches, CALIBRATION_BATCHES)
-        changed.pretrained.recalibrate_batches = batches if config.model.norm != "none" else 0
-        changed.transfer.schedule = "frozen"
-        changed.transfer.control = False
-        for guard in ("collapse", "divergence"):
-            if config.guards[guard] == "stop":
-                changed.guards[guard] = "warn"
-    return FrozenConfigDict(changed)
+    batches = max(config.pretrained.recalibrate_batches, CALIBRATION_BATCHES)
+    changes = {
+        "data.path": str(dataset.absolute()),
+        "pretrained.path": "",
+        "pretrained.load": "encoder",
+        "pretrained.recalibrate_batches": batches if config.model.norm != "none" else 0,
+        "transfer.schedule": "frozen",
+        "transfer.control": False,
+    }
+    stopping = [name for name in ("collapse", "divergence") if config.guards[name] == "stop"]
+    return load.changed(config, changes | {f"guards.{name}": "warn" for name in stopping})
 
 
 def scores(run: Path, split: str, step: int) -> dict[str, dict[str, float | None]]:
