@@ -9,6 +9,7 @@ import numpy as np
 
 from heartseg_jax import workdir as runs
 from heartseg_jax.data import pipeline
+from heartseg_jax.evaluation import report
 from heartseg_jax.evaluation.score_split import score_split
 from heartseg_jax.figures import slices
 from heartseg_jax.figures.curves import curves
@@ -16,6 +17,7 @@ from heartseg_jax.figures.drawing import Palette
 from heartseg_jax.inference.predictor import make_probabilities
 from heartseg_jax.preprocess.augment import PRESETS
 from heartseg_jax.training import steps
+from heartseg_jax.training.checkpoints import BEST
 from heartseg_jax.training.run import Run
 
 
@@ -34,6 +36,8 @@ def score(run: Run, state: steps.TrainState) -> dict[str, Any]:
         checkpoint=str(run.folder.checkpoints / str(int(state.step))),
         draw=draw,
     )
+    summary["best_checkpoint"] = best_checkpoint(run)
+    report.write_summary(run.folder.evaluation / "summary.json", summary)
     if draw:
         run.folder.figures.mkdir(exist_ok=True)
         (run.folder.evaluation / "predictions.png").replace(run.folder.figures / "predictions.png")
@@ -52,6 +56,15 @@ def score(run: Run, state: steps.TrainState) -> dict[str, Any]:
             palette=_palette(run),
         )
     return summary
+
+
+def best_checkpoint(run: Run) -> dict[str, Any] | None:
+    """Return step and validation Dice of what is kept in `checkpoints/best`, or None where there is none."""
+    scored = [row for row in runs.read_metrics(run.folder) if row.get("val/dice/mean") is not None]
+    if not scored or not (run.folder.checkpoints / BEST).is_dir():
+        return None
+    best = max(scored, key=lambda row: row["val/dice/mean"])  # of equal ones the first, as it is kept
+    return {"step": best["step"], "validation_dice": best["val/dice/mean"]}
 
 
 def _palette(run: Run) -> Palette:

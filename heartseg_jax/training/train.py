@@ -73,6 +73,11 @@ def train(config: Any, path: Path, argv: list[str], *, as_control: bool = False)
         for warning in apply_policy(found, config.guards):
             say(f"WARNING {warning}")
         if not as_control:
+            if best := summary["best_checkpoint"]:
+                print(
+                    f"\nscored: the last step, {summary['step']}; the best by validation Dice is that of step "
+                    f"{best['step']} ({best['validation_dice']:.3f}): evaluate --workdir={folder.path} --step=best"
+                )
             print(f"\nrun: {folder.path}  (summary.json and cases.csv in evaluation/, pictures in figures/)")
         write_text(folder.done, f"step {int(state.step)}\n")
         return summary
@@ -139,6 +144,9 @@ def _take_steps(run: Run, state: steps.TrainState, batches: Any, checkpoints: Ch
                 rate = {f"train/learning_rate/{group}": float(rates[group][step - 1]) for group in rates}
                 row = start | rate | clock.lap(run.config.data.batch_size) | row
                 runs.append_metrics(folder, row)
+            if cadence.evaluates(step) and run.tag == "val" and log.finite:
+                with clock.paused():
+                    checkpoints.save_best(state, feed.position, run.contract, row["val/dice/mean"])
             if cadence.saves(step) and log.finite:
                 with clock.paused():
                     checkpoints.save(state, feed.position, run.contract)

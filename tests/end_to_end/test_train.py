@@ -78,6 +78,17 @@ def test_the_same_command_again_changes_no_number(run, data):
     assert before == ((run.evaluation / "summary.json").read_bytes(), run.metrics.read_bytes())
 
 
+def test_the_best_by_validation_dice_is_kept_named_and_scored(run, tmp_path):
+    scored = {row["step"]: row["val/dice/mean"] for row in read_metrics(run) if "val/dice/mean" in row}
+    best = max(scored, key=scored.get)
+    summary = json.loads((run.evaluation / "summary.json").read_text())
+    assert summary["step"] == 10
+    assert summary["best_checkpoint"] == {"step": best, "validation_dice": scored[best]}
+    assert Checkpoints(run.checkpoints).read("best").step == best
+    assert main.main(["evaluate", f"--workdir={run.path}", "--step=best", f"--output={tmp_path / 'best'}"]) == 0
+    assert json.loads((tmp_path / "best" / "summary.json").read_text())["step"] == best
+
+
 def test_a_finished_run_goes_on_when_epochs_are_added(run, data, tmp_path, capsys):
     path = tmp_path / "longer"
     assert main.main(words(data, path, train__epochs="1", log__figures="false")) == 0
