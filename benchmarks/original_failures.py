@@ -30,6 +30,7 @@ import main as command
 from heartseg_jax.anatomy import HEART, IGNORED
 from heartseg_jax.config import load
 from heartseg_jax.data import pipeline
+from heartseg_jax.data.dataset.records import digest
 from heartseg_jax.data.dataset.write import Dataset, DatasetWriter, read_dataset
 from heartseg_jax.evaluation import metrics
 from heartseg_jax.figures import drawing
@@ -193,8 +194,13 @@ def write(dataset: Dataset, slices: dict[str, Slices], fault: Fault, path: Path)
         for split in SPLITS:
             images, labels = _stored(fault, slices[split])
             writer.add(split, images, np.minimum(labels, HEART.num_classes - 1), names=_names(images), split=split)
+    index = json.loads((path / "dataset.json").read_text())
     for split in SPLITS:
-        np.save(path / f"{split}.labels.npy", _stored(fault, slices[split])[1])
+        labels = _stored(fault, slices[split])[1]
+        np.save(path / f"{split}.labels.npy", labels)
+        for patient in (entry for entry in index["patients"] if entry["id"] == split):
+            patient["sha256"]["labels"] = digest(labels)
+    (path / "dataset.json").write_text(json.dumps(index))
 
 
 def _stored(fault: Fault, slices: Slices) -> tuple[np.ndarray, np.ndarray]:

@@ -1,10 +1,12 @@
 """A dataset small enough to train on in seconds: eight bright tiles on a dark ground, each patient a little apart."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 
 from heartseg_jax.anatomy import HEART
+from heartseg_jax.data.dataset.records import digest
 from heartseg_jax.data.dataset.write import Dataset, DatasetWriter, read_dataset
 
 SIZE = 32
@@ -47,6 +49,16 @@ def write_tiny(path: Path, *, relabel=None, reimage=None, splits=SPLITS, merge=H
                 merge=merge,
             )
     return read_dataset(path)
+
+
+def replace_labels(dataset: Dataset, patient: str, labels: np.ndarray) -> None:
+    """Put labels into a dataset behind the writer's back; the index has their digest, but not their counts."""
+    np.save(dataset.path / f"{patient}.labels.npy", labels)
+    record = json.loads((dataset.path / "dataset.json").read_text())
+    for entry in record["patients"]:
+        if entry["id"] == patient:
+            entry["sha256"]["labels"] = digest(labels)
+    (dataset.path / "dataset.json").write_text(json.dumps(record))
 
 
 OVERRIDES = {

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from heartseg_jax.anatomy import IGNORED
 from heartseg_jax.data.dataset.write import Dataset
 from heartseg_jax.evaluation.metrics import score_patient, summarise
 
@@ -136,5 +135,5 @@ def _nearest(dataset: Dataset, learned: Learned, patient_index: int, slices: lis
         source = next((learned.where[k] for k in order if learned.where[k] != (patient_index, z)), None)
         if source is not None:
             copied = dataset.labels(dataset.patients[source[0]])[source[1]]
-            labels[row] = np.where(copied == IGNORED, 0, copied)
+            labels[row] = np.where(copied >= dataset.label_set.num_classes, 0, copied)
     return labels

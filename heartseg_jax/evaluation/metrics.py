@@ -277,6 +277,12 @@ def _warnings(scores: Mapping[str, PatientScore], structures: dict, counts: np.n
         found.append("the truth has no foreground at all: every Dice counted is of an invented structure")
     if counts[1:].any() and not counts[:, 1:].any():
         found.append("collapse: the prediction has no foreground at all; the pixel accuracy is the share of background")
+    unlabelled = [key for key, p in scores.items() if not p.confusion[1:].any()]
+    if unlabelled and counts[1:].any():
+        found.append(
+            f"no structure is labelled in {_some(unlabelled)}: whatever is predicted there scores 0; label them, "
+            "or leave them out"
+        )
     for name, row in structures.items():
         if row["merged_with"]:
             ids = [key for key, p in scores.items() if p.structures[name].merged_with]

@@ -14,10 +14,13 @@ from heartseg_jax.anatomy import LabelSet
 from heartseg_jax.evaluation.baselines import NAMES as BASELINES
 from heartseg_jax.evaluation.metrics import MEASURES, PatientScore, summarise
 from heartseg_jax.files import write_json, write_text
+from heartseg_jax.progress import counted
 
 MEMORISATION = (
     "memorisation, not generalisation: training and this split are slices of the same patient (a split by block)"
 )
+DIAGONAL_IF_MISSED = ("hd95_mm", "assd_mm")
+"""Measures that are the diagonal of the image where a structure is missed; only JSON shows that number."""
 CASE_COLUMNS = (
     "patient",
     "structure",
@@ -37,6 +40,7 @@ def build_summary(
     split: str,
     step: int | None,
     checkpoint: str | None,
+    scored: str,
     baselines: Mapping[str, Mapping[str, float | None]] | None = None,
     split_kind: str = "patient",
     warnings: Sequence[str] = (),
@@ -50,6 +54,7 @@ def build_summary(
         split: what was scored, such as "test".
         step: the checkpoint's training step, if there is one.
         checkpoint: its path, if there is one.
+        scored: which step that is: 'last', 'best' (by validation Dice) or 'asked' (another one, by its number).
         baselines: name -> {mean_dice, pixel_accuracy} (see `baselines.baseline_scores`); what is missing is null.
         split_kind: "patient" or "block"; a block split adds the warning that it measures memorisation.
         warnings: the caller's own, put first.
@@ -75,6 +80,7 @@ def build_summary(
         "split": split,
         "step": step,
         "checkpoint": checkpoint,
+        "scored": scored,
         **metrics,
         "split_kind": split_kind,
         "baselines": row,
@@ -123,22 +129,26 @@ def case_rows(scores: Mapping[str, PatientScore]) -> list[dict]:
 
 
 def write_cases(path: Path, rows: Sequence[Mapping]) -> None:
-    """Write `case_rows` as CSV; None is an empty field, a truth value is `true` or `false`."""
+    """Write `case_rows` as CSV; None is an empty field, a truth value is `true` or `false`.
+
+    The distances of a structure that was missed are `missed`: the diagonal that stands for them in the means is none.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(CASE_COLUMNS)
     for row in rows:
-        writer.writerow([_field(row[column]) for column in CASE_COLUMNS])
+        missed = [c for c in DIAGONAL_IF_MISSED if row["missed"] and row[c] is not None]
+        writer.writerow(["missed" if column in missed else _field(row[column]) for column in CASE_COLUMNS])
     write_text(path, text.getvalue())
 
 
 def table(summary: Mapping, labels: LabelSet) -> str:
     """Lay a summary out for the terminal: structures, baselines beside them, patients by name, warnings last."""
     where = f" at step {summary['step']}" if summary.get("step") is not None else ""
+    where += {"last": " (the last)", "best": " (the best by validation Dice)"}.get(str(summary.get("scored")), "")
     ids = list(summary.get("patient_ids") or [])
-    head = f"{summary['split']} split{where}: {_count(summary['patients'], 'patient')}, " + _count(
-        summary["slices"], "slice"
-    )
+    patients, slices = counted(summary["patients"], "patient"), counted(summary["slices"], "slice")
+    head = f"{summary['split']} split{where}: {patients}, {slices}"
     lines = [head + (f" ({', '.join(ids)})" if 0 < len(ids) <= 12 else "")]
     lines += ["", *_structure_table(summary, labels), "", *_baseline_table(summary)]
     if summary.get("by_patient"):
@@ -162,11 +172,16 @@ def _structure_table(summary: Mapping, labels: LabelSet) -> list[str]:
     shown = [c for c in columns if c[1] == "dice" or any(r[c[1]] is not None for r in rows.values())]
     header = f"{'structure':<20}" + "".join(f"{title:>9}" for title, _, _ in shown)
     lines = [header + f"{'missed':>8}{'patients':>10}"]
+    marked = False
     for s in labels.foreground:
         row = rows[s.name]
         text = f"{s.short + '  ' + s.name:<20}"
         for _, key, digits in shown:
-            text += f"{_number(row[key], digits, signed=key == 'volume_bias_ml'):>9}"
+            cell = _number(row[key], digits, signed=key == "volume_bias_ml")
+            if key in DIAGONAL_IF_MISSED and row[key] is not None and row["missed"]:
+                whole = row["missed"] == row["patients"]
+                cell, marked = ("missed", marked) if whole else (f"{cell}*", True)
+            text += f"{cell:>9}"
         text += f"{row['missed']:>8}{row['patients']:>10}"
         notes = []
         if row.get("merged_with"):
@@ -176,6 +191,8 @@ def _structure_table(summary: Mapping, labels: LabelSet) -> list[str]:
         if row.get("absent"):
             notes.append(f"absent in {row['absent']}")
         lines.append(text + ("  " + "; ".join(notes) if notes else ""))
+    if marked:
+        lines.append("(* a patient in whom the structure was missed counts with the diagonal of the image)")
     if len(shown) < len(columns):
         lines.append("(no distances or volumes: the slices are no volume, or their spacing is unknown)")
     return lines
@@ -207,10 +224,6 @@ def _number(value: float | None, digits: int, signed: bool = False) -> str:
     if value is None:
         return "-"
     return f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def _wrapped(text: str, width: int) -> list[str]:

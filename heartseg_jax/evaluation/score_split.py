@@ -15,6 +15,7 @@ from heartseg_jax.evaluation import baselines, metrics, report
 from heartseg_jax.figures import slices
 from heartseg_jax.figures.drawing import Palette
 from heartseg_jax.inference.predictor import PatientLabels, Probabilities, predict_split
+from heartseg_jax.progress import counted
 
 MAX_PANELS = 6
 SLIVER = 0.002
@@ -31,13 +32,16 @@ def score_split(
     batch_size: int,
     step: int | None,
     checkpoint: str | None,
+    scored: str,
+    colours: str,
     draw: bool = True,
     as_split: str | None = None,
     warnings: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """Score every patient of `split`, write `summary.json`, `cases.csv` and figures to `output`; return the summary.
 
-    `as_split` is the name told in the report where it is not `split` itself.
+    `scored` says which weights these are ('last', 'best' or 'asked'), `colours` is `log.colours`, and `as_split` is the
+    report's name of the split where it is not `split` itself.
     """
     scores, panels = {}, []
     for found in predict_split(probabilities, Examples(dataset, split, view), batch_size):
@@ -55,6 +59,7 @@ def score_split(
         split=as_split or split,
         step=step,
         checkpoint=checkpoint,
+        scored=scored,
         baselines=baselines.baseline_scores(dataset, split),
         split_kind=dataset.split_kind,
         warnings=(*dataset.source.get("caveats", ()), *warnings),
@@ -66,9 +71,9 @@ def score_split(
         slices.predictions(
             kept,
             output / "predictions.png",
-            Palette(dataset.label_set, "display"),
+            Palette(dataset.label_set, colours),
             title=f"{as_split or split} patients: mean Dice {mean}",
-            caption=f"{summary['patients']} patients; of each the slice with most structures",
+            caption=f"{counted(summary['patients'], 'patient')}; of each the slice with most structures",
         )
     return summary
 

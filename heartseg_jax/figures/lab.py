@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from heartseg_jax.figures import drawing
+from heartseg_jax.progress import counted
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's, which colour-blind readers tell apart."""
@@ -34,7 +35,9 @@ def arms(report: Mapping[str, Any], path: str | Path, meanings: Mapping[str, str
         panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
         for axes, setting in zip(panels, shown, strict=True):
             by_patient = setting["split"] == "patient"
-            trained = f", {setting['train_patients']} patients trained on" if setting["train_patients"] else ""
+            trained = (
+                f", {counted(setting['train_patients'], 'patient')} trained on" if setting["train_patients"] else ""
+            )
             title = f"Left-out patients{trained}" if by_patient else "Left-out slices of trained patients"
             axes.set_title(title, fontweight="bold")
             for place, arm in enumerate(names):
@@ -44,7 +47,7 @@ def arms(report: Mapping[str, Any], path: str | Path, meanings: Mapping[str, str
                 if values:
                     axes.axvline(sum(values) / len(values), color=drawing.INK, linestyle=style, linewidth=1.1, zorder=1)
             axes.set_xlim(0, 1)
-            axes.set_xlabel("mean Dice of eight structures")
+            axes.set_xlabel("mean Dice over the patient's structures")
             axes.grid(False, axis="y")
             axes.grid(True, axis="x", alpha=0.4)
         panels[0].set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
@@ -90,5 +93,5 @@ def _row(axes: Any, place: int, row: Mapping[str, Any] | None, patients: list[st
             zorder=3,
             clip_on=False,
         )
-    if row["mean_dice"] is not None:
-        axes.vlines(row["mean_dice"], place - 0.4, place + 0.4, color=drawing.INK, linewidth=2.2, zorder=1.5)
+    if row["mean_of_patients"] is not None:
+        axes.vlines(row["mean_of_patients"], place - 0.4, place + 0.4, color=drawing.INK, linewidth=2.2, zorder=1.5)

@@ -10,6 +10,7 @@ import numpy as np
 from heartseg_jax.data.audit.near_duplicates import brightness
 from heartseg_jax.data.dataset.records import Dataset, Patient
 from heartseg_jax.figures import drawing
+from heartseg_jax.progress import counted
 
 MOST_PANELS, COLUMNS = 24, 6
 
@@ -25,7 +26,7 @@ def montage(dataset: Dataset, path: str | Path, title: str, colours: str) -> Non
     columns = min(COLUMNS, len(panels))
     with drawing.canvas(path, max(7.0, 1.9 * columns), 2.15 * rows + 1.3) as figure:
         left_out = len(dataset.patients) - len(patients)
-        head = f"{title}{f' ({left_out} patients not shown)' if left_out else ''}"
+        head = title + (f" ({counted(left_out, 'patient')} not shown)" if left_out else "")
         figure.suptitle(head, x=0.01, ha="left", fontweight="bold")
         grid = figure.subplots(rows, columns, squeeze=False).ravel()
         for axes, (patient, z) in zip(grid, panels, strict=False):

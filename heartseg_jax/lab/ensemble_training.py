@@ -46,7 +46,7 @@ class Replica(NamedTuple):
 class Outcome(NamedTuple):
     """What came of a replica.
 
-    `curve` has (step, Dice on the training slices, Dice on the unseen ones) at each look; `stopped` says why it was
+    `curve` has (step, pooled Dice of the training slices, of the unseen ones) at each look; `stopped` says why it was
     given up, or None; `proofs` has for each phase its frozen groups and whether they are bit-identical to its start.
     `seconds` is the time of its steps, shared out where replicas ran at once.
     """
@@ -103,7 +103,7 @@ def _train(program: Program, replicas: list[Replica], looks: int) -> list[Outcom
                 if not math.isfinite(losses[i]):
                     track.stop(f"the loss is {losses[i]} at step {step}")
                 seen, unseen = (
-                    _dice(eval_step, own(state, i), examples, program.batch_size)
+                    pooled_dice(eval_step, own(state, i), examples, program.batch_size)
                     for examples in (replica.examples, replica.unseen)
                 )
                 track.curve.append((step, seen, unseen))
@@ -196,13 +196,14 @@ def _program(program: Program, number: int, several: bool) -> PhaseProgram:
     return PhaseProgram(jax.vmap(tx.init) if several else tx.init, step)
 
 
-def _dice(eval_step: Callable[..., Any], state: Any, examples: Examples, batch_size: int) -> float:
+def pooled_dice(eval_step: Callable[..., Any], state: Any, examples: Examples, batch_size: int) -> float:
     """Return the mean Dice over structures of all slices of `examples` pooled, at the network's resolution."""
-    total = np.zeros((9, 9), np.int64)
-    for _, batch in in_order(examples, range(len(examples)), batch_size):
-        total += np.asarray(eval_step(state, batch)["confusion"], np.int64).sum(axis=0)
-    known = [value for value in metrics.dice_from_counts(total)[1:] if value is not None]
-    return math.fsum(known) / len(known) if known else math.nan
+    total = sum(
+        np.asarray(eval_step(state, batch)["confusion"], np.int64).sum(axis=0)
+        for _, batch in in_order(examples, range(len(examples)), batch_size)
+    )
+    dice = metrics.mean_dice([total], examples.dataset.label_set)
+    return math.nan if dice is None else dice
 
 
 def _fingerprint(program: Program, state: Any) -> dict[str, str]:

@@ -14,6 +14,7 @@ from ml_collections import FrozenConfigDict
 
 from heartseg_jax import workdir as runs
 from heartseg_jax.config import load
+from heartseg_jax.data.dataset.verify import check_arrays
 from heartseg_jax.data.dataset.write import Dataset
 from heartseg_jax.data.run_dataset import dataset_for, dataset_identity
 from heartseg_jax.errors import UserError
@@ -26,7 +27,7 @@ from heartseg_jax.lab.ensemble_training import measure
 from heartseg_jax.lab.results import damaged, missing_folds, read_results
 from heartseg_jax.lab.run import program_of, replica_of
 from heartseg_jax.lab.workers import work_all
-from heartseg_jax.progress import duration, say
+from heartseg_jax.progress import bar, duration, say
 from heartseg_jax.training import devices
 
 FREE = ("lab.", "data.threads", "data.cache_gb", "log.", "checkpoint.")
@@ -46,6 +47,7 @@ def lab(config: FrozenConfigDict, path: Path, argv: list[str]) -> dict[str, Any]
     jobs = jobs_of(config)
     path.mkdir(parents=True, exist_ok=True)
     dataset = dataset_for(config, path)
+    check_arrays(dataset, bar("patients compared with their digests"))
     _open(config, dataset, path, argv)
     results = path / "results"
     results.mkdir(exist_ok=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from heartseg_jax.anatomy import LabelSet
 from heartseg_jax.data.dataset.write import Dataset
 from heartseg_jax.evaluation import baselines, metrics
 from heartseg_jax.figures import lab as figure
@@ -35,7 +36,7 @@ def build(results: Sequence[Mapping[str, Any]], jobs: Sequence[Job], dataset: Da
     for split, count in dict.fromkeys((job.split, job.train_patients) for job in jobs):
         own = [r for r in results if r["split"] == split and r["train_patients"] == count]
         wanted = list(dict.fromkeys(job.arm for job in jobs if (job.split, job.train_patients) == (split, count)))
-        arms = {arm: arm_row([r for r in own if r["arm"] == arm]) for arm in wanted}
+        arms = {arm: arm_row([r for r in own if r["arm"] == arm], dataset.label_set) for arm in wanted}
         arms = {arm: row for arm, row in arms.items() if row}
         found.append(
             {
@@ -53,8 +54,12 @@ def build(results: Sequence[Mapping[str, Any]], jobs: Sequence[Job], dataset: Da
     return {"patients": ids, "settings": found}
 
 
-def arm_row(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return one arm's row: Dice by patient and seed, means, time, and the steps to 90 % of its best."""
+def arm_row(results: Sequence[Mapping[str, Any]], labels: LabelSet) -> dict[str, Any]:
+    """Return one arm's row: Dice by patient and seed, means, time, and the steps to 90 % of its best.
+
+    A patient's Dice is the mean over the patient's structures; `mean_of_patients` is the mean of these, since arms are
+    compared patient by patient. It is not the `mean_dice` of a summary, which averages over patients first.
+    """
     if not results:
         return {}
     seeds = sorted({r["seed"] for r in results})
@@ -66,14 +71,14 @@ def arm_row(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 for patient, counts in result["patients"].items():
                     pooled[patient] = pooled.get(patient, 0) + np.asarray(counts, np.int64)
         for patient, counts in pooled.items():
-            patients.setdefault(patient, {})[seed] = mean_dice(counts)
+            patients.setdefault(patient, {})[seed] = metrics.mean_dice([counts], labels)
     by_patient = {patient: _mean(by_seed.values()) for patient, by_seed in patients.items()}
     by_seed = {seed: _mean(p[seed] for p in patients.values() if seed in p) for seed in seeds}
     return {
         "patients": {p: {str(s): v for s, v in by.items()} for p, by in sorted(patients.items())},
         "by_patient": dict(sorted(by_patient.items())),
         "by_seed": {str(seed): value for seed, value in by_seed.items()},
-        "mean_dice": _mean(by_patient.values()),
+        "mean_of_patients": _mean(by_patient.values()),
         "fit_dice": _mean(r["fit_dice"] for r in results),
         "fit_dice_lowest": min((r["fit_dice"] for r in results if r["fit_dice"] is not None), default=None),
         "seconds": _mean(r["seconds"] for r in results),
@@ -85,16 +90,11 @@ def arm_row(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def mean_dice(counts: np.ndarray) -> float | None:
-    """Return the mean Dice over the structures that are there, of counts [9, 9]."""
-    return _mean(metrics.dice_from_counts(counts)[1:])
-
-
 def steps_to(curve: Sequence[Sequence[Any]], share: float) -> float | None:
     """Return the first looked-at step whose Dice on the training slices is `share` of the best of its curve."""
     best = max((row[1] for row in curve if row[1] is not None), default=None)
-    if not best:
-        return None
+    if best is None or best == 0:
+        return None  # 90 % of nothing is reached at once, which would be read as the fastest of all
     return next(float(row[0]) for row in curve if row[1] is not None and row[1] >= share * best)
 
 
@@ -151,7 +151,7 @@ def _baselines(dataset: Dataset, jobs: Sequence[Job], split: str, count: int) ->
                             truth, labels, dataset.label_set, patient.merge
                         )
         for (name, identity), counts in pooled.items():
-            found.setdefault(name, {}).setdefault(identity, []).append(mean_dice(counts))
+            found.setdefault(name, {}).setdefault(identity, []).append(metrics.mean_dice([counts], dataset.label_set))
     return {name: {p: _mean(values) for p, values in by.items()} for name, by in found.items()}
 
 
@@ -179,13 +179,13 @@ def _setting(patients: Sequence[str], setting: Mapping[str, Any]) -> list[str]:
     by_patient = setting["split"] == "patient"
     trained = f"trained on {setting['train_patients'] or 'all the other'} patients"
     title = f"Each patient left out in turn, {trained}" if by_patient else "Split by slice: every patient trained on"
-    head = ["arm", *patients, "mean", "trained slices", "s a run", "steps to 90 %"]
+    head = ["arm", *patients, "mean of patients", "trained slices", "s a run", "steps to 90 %"]
     lines = [f"### {title}", "", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for arm, row in setting["arms"].items():
         cells = [_seeds(row["patients"].get(patient, {})) for patient in patients]
         notes = [*(["stopped: " + "; ".join(row["stopped"])] if row["stopped"] else [])]
         notes += [f"all background: {'; '.join(row['all_background'])}"] if row["all_background"] else []
-        cells += [f"**{_number(row['mean_dice'])}**", _number(row["fit_dice"]), _number(row["seconds"], 0)]
+        cells += [f"**{_number(row['mean_of_patients'])}**", _number(row["fit_dice"]), _number(row["seconds"], 0)]
         cells += [_number(row["steps_to_90"], 0)]
         lines.append(f"| {arm}{' (' + '; '.join(notes) + ')' if notes else ''} | {' | '.join(cells)} |")
     for name, folds in setting["baselines"].items():

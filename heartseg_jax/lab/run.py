@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from ml_collections import FrozenConfigDict
 
-from heartseg_jax.anatomy import LABEL_SETS
+from heartseg_jax.anatomy import LABEL_SETS, LabelSet
 from heartseg_jax.data import pipeline
 from heartseg_jax.data.dataset.write import Dataset
 from heartseg_jax.evaluation import metrics
@@ -75,7 +75,7 @@ def run_job(config: FrozenConfigDict, dataset: Dataset, job: Job, folder: Path, 
                 record["learning_rate"] = rate
                 record["wall_s"] = round((time.perf_counter() - began) / len(some), 2)
                 write_json(path_of(folder, job, fold), record)
-                say(f"{job.name(fold.name)}: {_brief(record)}")
+                say(f"{job.name(fold.name)}: {_brief(record, dataset.label_set)}")
 
 
 def _choose(arm: FrozenConfigDict, fold: Fold, job: Job, rates: list[float]) -> float:
@@ -87,7 +87,8 @@ def _choose(arm: FrozenConfigDict, fold: Fold, job: Job, rates: list[float]) -> 
     for rate in rates:
         program = program_of(arm, rate)
         (outcome,) = train_replicas(program, [replica_of(arm, program, inner, job.seed)], 1, False)
-        scores.append(outcome.curve[-1][2] if outcome.stopped is None else -1.0)
+        dice = outcome.curve[-1][2]
+        scores.append(-1.0 if outcome.stopped is not None or np.isnan(dice) else dice)
     return rates[int(np.argmax(scores))]
 
 
@@ -126,13 +127,12 @@ def _finite(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _brief(record: dict[str, Any]) -> str:
+def _brief(record: dict[str, Any], labels: LabelSet) -> str:
     if record["stopped"]:
         return f"STOPPED: {record['stopped']}"
-    scores = []
-    for counts in record["patients"].values():
-        known = [d for d in metrics.dice_from_counts(np.asarray(counts))[1:] if d is not None]
-        scores.append(sum(known) / len(known) if known else 0.0)
-    mean = sum(scores) / len(scores) if scores else float("nan")
+    counts = [np.asarray(matrix) for matrix in record["patients"].values()]
+    unseen, trained = (
+        "no" if dice is None else f"{dice:.3f}" for dice in (metrics.mean_dice(counts, labels), record["fit_dice"])
+    )
     black = "  ALL BACKGROUND" if record["all_background"] else ""
-    return f"Dice {mean:.3f} unseen, {record['fit_dice'] or 0:.3f} trained, {record['wall_s']:.0f} s{black}"
+    return f"Dice {unseen} unseen, {trained} trained, {record['wall_s']:.0f} s{black}"

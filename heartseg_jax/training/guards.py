@@ -108,7 +108,7 @@ def check_loss(step: int, loss: float, gradient_norm: float = 0.0) -> list[Findi
 
 def check_black(where: str, predicted: float | None, true: float | None) -> list[Finding]:
     """Find a final prediction without any structure where the labels have some (foreground fractions)."""
-    if predicted or not true:
+    if predicted is None or true is None or predicted > 0 or true == 0:
         return []
     return [
         Finding(

@@ -34,6 +34,8 @@ def score(run: Run, state: steps.TrainState) -> dict[str, Any]:
         batch_size=run.config.data.batch_size,
         step=int(state.step),
         checkpoint=str(run.folder.checkpoints / str(int(state.step))),
+        scored="last",
+        colours=run.config.log.colours,
         draw=draw,
     )
     summary["best_checkpoint"] = best_checkpoint(run)
@@ -68,7 +70,7 @@ def best_checkpoint(run: Run) -> dict[str, Any] | None:
 
 
 def _palette(run: Run) -> Palette:
-    return Palette(run.dataset.label_set, run.config.log.get("colours", "display"))
+    return Palette(run.dataset.label_set, run.config.log.colours)
 
 
 def draw_inputs(run: Run) -> None:

@@ -12,13 +12,14 @@ from jax.sharding import Mesh
 from heartseg_jax import workdir as runs
 from heartseg_jax.anatomy import LABEL_SETS
 from heartseg_jax.data import pipeline
+from heartseg_jax.data.dataset.verify import check_arrays
 from heartseg_jax.data.dataset.write import Dataset
 from heartseg_jax.data.run_dataset import dataset_for, dataset_identity
 from heartseg_jax.errors import UserError
 from heartseg_jax.models import cost, registry
 from heartseg_jax.models.unet import UNet
 from heartseg_jax.preprocess.augment import PRESETS
-from heartseg_jax.progress import say
+from heartseg_jax.progress import bar, say
 from heartseg_jax.training import devices, phases, steps
 from heartseg_jax.training.cadence import Cadence, cadence
 from heartseg_jax.training.data_guards import inspect_data
@@ -104,6 +105,7 @@ def open_run(config: Any, folder: runs.Workdir) -> Run:
     )
     say(f"data: {dataset.path}; patients: {names}; computing on {devices.describe()}")
     view = pipeline.view_of(config.data, dataset.intensity)
+    check_arrays(dataset, bar("patients compared with their digests"))
     for warning in (*inspect_data(dataset, config.guards), *pipeline.misfits(view, dataset.patients)):
         say(f"WARNING {warning}")
     examples = pipeline.Examples(dataset, "train", view, config.data.cache_gb)

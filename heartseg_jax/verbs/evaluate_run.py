@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from heartseg_jax.anatomy import HEART
+from heartseg_jax.data.dataset.verify import check_arrays
 from heartseg_jax.data.dataset.write import SPLITS, Dataset, Patient, read_dataset
 from heartseg_jax.data.pipeline import from_contract, misfits, view_of
 from heartseg_jax.data.run_dataset import dataset_for, dataset_identity, resplit
@@ -16,6 +17,7 @@ from heartseg_jax.evaluation import report
 from heartseg_jax.evaluation.score_split import score_split
 from heartseg_jax.inference.predictor import make_probabilities
 from heartseg_jax.models.registry import build_model
+from heartseg_jax.progress import bar
 from heartseg_jax.training import control
 from heartseg_jax.training.checkpoints import BEST, Checkpoints
 from heartseg_jax.workdir import Workdir, read_config
@@ -49,6 +51,7 @@ def evaluate(
         )
     view = from_contract(contract["view"])
     dataset = read_dataset(data) if data else _own_dataset(contract, config, path)
+    check_arrays(dataset, bar("patients compared with their digests"))
     task = contract.get("task", HEART.name)  # runs from before there were others lack it
     if dataset.label_set.name != task:
         raise UserError(
@@ -97,6 +100,8 @@ def evaluate(
         batch_size=config.data.batch_size,
         step=number,
         checkpoint=str(store.folder(chosen)),
+        scored="best" if chosen == BEST else "last" if number == last else "asked",
+        colours=config.log.colours,
         as_split=wanted,
         warnings=warnings,
     )

@@ -5,7 +5,7 @@ import pytest
 
 import main
 from heartseg_jax.data.dataset.write import read_dataset
-from tests.tiny import OVERRIDES, flags, write_tiny
+from tests.tiny import OVERRIDES, flags, replace_labels, write_tiny
 
 QUICKSTART = "--config=configs/quickstart.py"
 
@@ -37,7 +37,7 @@ def test_labels_shifted_out_of_range(capsys, tmp_path):
     dataset = write_tiny(tmp_path / "d")
     # The writer refuses such labels, so they are put in behind its back.
     labels = np.load(dataset.path / "b.labels.npy")
-    np.save(dataset.path / "b.labels.npy", np.where(labels > 0, labels + 1, 0).astype(np.uint8))
+    replace_labels(dataset, "b", np.where(labels > 0, labels + 1, 0).astype(np.uint8))
     status, error = attempt(capsys, read_dataset(dataset.path).path, tmp_path / "run")
     assert status == 3
     assert "labels guard: patient b has label values out of range: 9 (294 pixels)" in error
@@ -47,7 +47,7 @@ def test_labels_shifted_out_of_range(capsys, tmp_path):
 def test_labels_out_of_range_that_only_warn(capsys, tmp_path, patient, status):
     dataset = write_tiny(tmp_path / "d")
     labels = np.load(dataset.path / f"{patient}.labels.npy")
-    np.save(dataset.path / f"{patient}.labels.npy", np.where(labels > 0, labels + 1, 0).astype(np.uint8))
+    replace_labels(dataset, patient, np.where(labels > 0, labels + 1, 0).astype(np.uint8))
     changed = {"guards.labels": "warn", "guards.collapse": "off", "train.epochs": "1", "log.figures": "false"}
     words = flags(OVERRIDES | {"data.path": str(dataset.path)} | changed)
     assert main.main([QUICKSTART, f"--workdir={tmp_path / 'run'}", *words]) == status

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 
 import numpy as np
 import pytest
@@ -50,7 +51,9 @@ def scores(merge=HEART.all_known, collapsed=False, patients=("1001", "1002")):
 
 
 def summary(found, **more):
-    return report.build_summary(found, HEART, split="test", step=400, checkpoint="checkpoints/400", **more)
+    return report.build_summary(
+        found, HEART, split="test", step=400, checkpoint="checkpoints/400", scored="last", **more
+    )
 
 
 def test_summary_has_the_fixed_keys_and_no_nan(tmp_path):
@@ -95,7 +98,7 @@ def test_cases_have_a_row_for_each_patient_and_structure(tmp_path):
 
 def test_table_shows_structures_baselines_and_patients():
     text = table(summary(scores(), baselines=BASELINES))
-    assert text.startswith("test split at step 400: 2 patients, 6 slices (1001, 1002)")
+    assert text.startswith("test split at step 400 (the last): 2 patients, 6 slices (1001, 1002)")
     lines = {line.split("  ")[1].split()[0]: line for line in text.splitlines() if line[:4] in ("LV  ", "LA  ")}
     assert lines["left_ventricle"].split()[2] == "0.750"
     assert "absent in 2" in lines["left_atrium"]
@@ -119,7 +122,7 @@ def test_table_leaves_out_what_has_no_figures():
 def test_warnings_are_told():
     assert any("memorisation, not generalisation" in w for w in summary(scores(), split_kind="block")["warnings"])
     assert summary(scores(), warnings=["mine"])["warnings"] == ["mine"]
-    trained = report.build_summary(scores(), HEART, split="train", step=1, checkpoint=None)
+    trained = report.build_summary(scores(), HEART, split="train", step=1, checkpoint=None, scored="last")
     assert any("memorisation" in w for w in trained["warnings"])
     text = table(summary(scores(merge=(0, 1, 2, 3, 4, 5, 6, 7, 4))))
     assert "WARNING  merged: right_atrium is scored together with vena_cava in 1001, 1002" in text
@@ -128,6 +131,57 @@ def test_warnings_are_told():
     assert any(w.startswith("collapse") for w in collapsed["warnings"])
     assert any(w.startswith("no better than a baseline") and "nearest_slice" in w for w in collapsed["warnings"])
     assert "collapse: the prediction has no foreground at all" in table(collapsed)
+
+
+def lost_in(*patients):
+    """Two patients with a left ventricle, which is not found in those named."""
+    return {name: scores(collapsed=name in patients)[name] for name in ("1001", "1002")}
+
+
+def test_the_distance_of_a_missed_structure_is_shown_as_missed_and_is_a_number_only_in_json(tmp_path):
+    found = lost_in("1001", "1002")
+    made = summary(found)
+    diagonal = math.hypot(3 * 2.0, 12.0, 12.0)
+    assert made["structures"]["left_ventricle"]["hd95_mm"] == pytest.approx(diagonal)
+    (line,) = [line for line in table(made).splitlines() if line.startswith("LV  left_ventricle")]
+    assert line.split()[2:6] == ["0.000", "0.000", "missed", "missed"]
+    report.write_cases(tmp_path / "cases.csv", report.case_rows(found))
+    with open(tmp_path / "cases.csv", newline="") as file:
+        rows = {row["structure"]: row for row in csv.DictReader(file) if row["patient"] == "1001"}
+    assert (rows["left_ventricle"]["hd95_mm"], rows["left_ventricle"]["assd_mm"]) == ("missed", "missed")
+    assert (rows["left_ventricle"]["dice"], rows["left_ventricle"]["nsd_2mm"]) == ("0.0", "0.0")
+    assert rows["left_atrium"]["hd95_mm"] == ""
+
+
+def test_a_mean_distance_over_a_patient_who_was_missed_is_marked():
+    text = table(summary(lost_in("1002")))
+    (line,) = [line for line in text.splitlines() if line.startswith("LV  left_ventricle")]
+    assert line.split()[4].endswith("*")
+    assert "* a patient in whom the structure was missed" in text
+    assert "*" not in table(summary(lost_in()))
+
+
+def test_a_dice_of_zero_is_printed_and_not_taken_for_nothing():
+    made = summary(lost_in("1001", "1002"))
+    assert made["mean_dice"] == 0.0
+    assert ["this", "model", "0.000"] in [line.split()[:3] for line in table(made).splitlines()]
+
+
+def test_a_patient_without_labels_is_named():
+    flat = np.zeros((1, 4, 4), np.uint8)
+    some = flat.copy()
+    some[0, 0] = 2
+    found = {"full": score_patient(some, some, HEART, HEART.all_known)}
+    found["bare"] = score_patient(flat, some, HEART, HEART.all_known)
+    (warning,) = summary(found)["warnings"]
+    assert warning.startswith("no structure is labelled in bare:")
+
+
+@pytest.mark.parametrize(("scored", "words"), [("last", " (the last)"), ("best", " (the best by"), ("asked", ": 2")])
+def test_the_table_says_which_step_was_scored(scored, words):
+    made = report.build_summary(scores(), HEART, split="test", step=7, checkpoint=None, scored=scored)
+    assert made["scored"] == scored
+    assert f"at step 7{words}" in table(made)
 
 
 def test_table_shows_the_interval_from_ten_patients():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import main
+from heartseg_jax.anatomy import HEART
 from heartseg_jax.config import load
 from heartseg_jax.errors import UserError
 from heartseg_jax.lab import report
@@ -183,7 +184,7 @@ def result(arm, seed, patient, dice, **changes):
 def row(values: dict[str, list[float]]):
     """The row of an arm: patient -> the Dice of each seed."""
     return report.arm_row(
-        [result("arm", seed, patient, dice) for patient, by in values.items() for seed, dice in enumerate(by)]
+        [result("arm", seed, patient, dice) for patient, by in values.items() for seed, dice in enumerate(by)], HEART
     )
 
 
@@ -195,7 +196,7 @@ def test_a_row_by_hand():
     }
     assert found["by_patient"] == pytest.approx({"a": 0.3, "b": 0.7})
     assert found["by_seed"] == pytest.approx({"0": 0.4, "1": 0.6})
-    assert found["mean_dice"] == pytest.approx(0.5)
+    assert found["mean_of_patients"] == pytest.approx(0.5)
     assert (found["seconds"], found["fit_dice"], found["runs"]) == (12.0, pytest.approx(0.9), 4)
     assert found["steps_to_90"] == 20  # 0.9 of 0.9 is 0.81: 0.85 at step 20 is the first beyond it
 
@@ -203,7 +204,7 @@ def test_a_row_by_hand():
 def test_slices_of_a_patient_that_several_folds_left_out_are_pooled():
     halves = [result("arm", 0, "fold0", None), result("arm", 0, "fold1", None)]
     halves[0]["patients"], halves[1]["patients"] = {"a": counts(0.2)}, {"a": counts(0.8)}
-    assert report.arm_row(halves)["by_patient"] == pytest.approx({"a": 0.5})
+    assert report.arm_row(halves, HEART)["by_patient"] == pytest.approx({"a": 0.5})
 
 
 @pytest.mark.parametrize(
@@ -269,7 +270,7 @@ def test_a_patient_whose_runs_were_stopped_agrees_with_nobody():
 def test_seeds_that_are_no_longer_asked_for_stay_out_of_the_table(dataset):
     results = [result("scratch", seed, p, 0.2 + 0.2 * seed) for seed in (0, 1) for p in PATIENTS]
     found = report.build(results, [Job("scratch", "patient", 0, 0)], dataset)
-    assert found["settings"][0]["arms"]["scratch"]["mean_dice"] == pytest.approx(0.2)
+    assert found["settings"][0]["arms"]["scratch"]["mean_of_patients"] == pytest.approx(0.2)
 
 
 def test_baselines_are_pooled_by_patient_as_the_arms_are(dataset):
@@ -287,7 +288,7 @@ def test_a_collapse_and_a_stop_are_told_in_the_table():
     setting = {
         "split": "patient",
         "train_patients": 0,
-        "arms": {"scratch": report.arm_row(results)},
+        "arms": {"scratch": report.arm_row(results, HEART)},
         "baselines": {"nearest_slice": {"a": 0.1, "b": 0.3}},
         "compared": {},
     }

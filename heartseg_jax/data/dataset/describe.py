@@ -6,6 +6,7 @@ import numpy as np
 
 from heartseg_jax.data.dataset.records import Dataset, check_leaks
 from heartseg_jax.data.dataset.splits import GAP, SPLITS
+from heartseg_jax.progress import counted
 
 
 def describe(dataset: Dataset) -> str:
@@ -20,7 +21,7 @@ def describe(dataset: Dataset) -> str:
     for split in SPLITS:
         names = [patient.id for patient in dataset.patients_in(split)]
         shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
-        lines.append(f"{split:<10} {len(names)} patients, {slices[split]} slices: {shown or '-'}")
+        lines.append(f"{split:<10} {counted(len(names), 'patient')}, {counted(slices[split], 'slice')}: {shown or '-'}")
     lines += ["", *count_table(dataset)]
     labels = dataset.label_set
     for merge in sorted({patient.merge for patient in dataset.patients} - {labels.all_known}):
@@ -64,11 +65,11 @@ def caveats_of(dataset: Dataset) -> list[str]:
     if dataset.split_kind == "block":
         gaps = sum(split == GAP for patient in dataset.patients for split in patient.splits)
         found.append(
-            f"one patient alone, split by block with {gaps} slices left out between: a score on it shows"
+            f"only one patient, split by block, {counted(gaps, 'slice')} left out between blocks: a score on it shows"
             " memorisation, not generalisation"
         )
     elif persons < 5:
-        found.append(f"{persons} patients: report every one, a mean of so few says little")
+        found.append(f"{counted(persons, 'patient')}: report each, a mean over fewer than five says little")
     found += [f"nobody is in the {split} split" for split in SPLITS if not dataset.examples(split)]
     known = {m for patient in dataset.patients for c, m in enumerate(patient.merge) if c == m}
     trained = counts_of(dataset, "train").sum(axis=0)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from heartseg_jax.anatomy import HEART, LABEL_SETS, LabelSet
-from heartseg_jax.data.dataset.records import DTYPES, Dataset, Patient, count_classes, digest
+from heartseg_jax.data.dataset.records import DTYPES, Dataset, Patient
 from heartseg_jax.data.dataset.splits import GAP, SPLITS
 from heartseg_jax.errors import UserError
 
@@ -26,7 +26,7 @@ MM = (1e-3, 1e3)
 def read_dataset(path: str | Path) -> Dataset:
     """Read `dataset.json` at `path` and the heads of the arrays, and check that they agree.
 
-    The contents are not read: `verify` does that.
+    The contents are not read: `verify.check_arrays` does that.
 
     Raises:
       UserError: for a missing folder, index or array, another format version, or anything that
@@ -144,19 +144,3 @@ def _check_consistent(dataset: Dataset) -> None:
             fail(f"patient {patient.id}: unknown split in {sorted(set(patient.splits))}")
         if dataset.split_kind == "patient" and len(set(patient.splits)) != 1:
             fail(f"patient {patient.id} is in several splits, but the dataset says it is split by patient")
-
-
-def verify(dataset: Dataset) -> None:
-    """Read every array whole and compare digests and class counts with the index.
-
-    Raises:
-      UserError: naming the first array that differs.
-    """
-    for patient in dataset.patients:
-        for kind in ("images", "labels"):
-            if digest(dataset.open(patient, kind)) != patient.sha256.get(kind):
-                array = f"{patient.id}.{kind}.npy"
-                raise UserError(f"{dataset.path / array} was changed after it was prepared: prepare again")
-        classes = dataset.label_set.num_classes
-        if count_classes(dataset.labels(patient), classes, f"patient {patient.id}") != patient.class_counts:
-            raise UserError(f"the class counts of patient {patient.id} in {dataset.path} are wrong: prepare again")

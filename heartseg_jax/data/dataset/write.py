@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from heartseg_jax.anatomy import LabelSet
-from heartseg_jax.data.dataset.read import FORMAT_VERSION, IDENTITY, INDEX, read_dataset, verify
+from heartseg_jax.data.dataset.read import FORMAT_VERSION, IDENTITY, INDEX, read_dataset
 from heartseg_jax.data.dataset.records import (
     DTYPES,
     Dataset,
@@ -26,6 +26,7 @@ from heartseg_jax.data.dataset.records import (
     with_test_patients,
 )
 from heartseg_jax.data.dataset.splits import SPLITS, assign_splits, block_splits
+from heartseg_jax.data.dataset.verify import verify
 from heartseg_jax.errors import UserError
 from heartseg_jax.files import new_folder, write_json
 
