@@ -1,6 +1,6 @@
-"""Predictions that need no network, to stand beside every score: what looks like skill must beat these.
+"""Predictions that need no network. They are scored as every model is: skill is what beats them.
 
-They read a dataset folder (`data.store`) a patient at a time. No JAX.
+They read a dataset folder one patient at a time. No JAX.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ NAMES = ALL_BACKGROUND, NEAREST_SLICE, POSITION_PRIOR = "all_background", "neare
 class Learned(NamedTuple):
     """What the baselines take from the training split.
 
-    `thumbnails` float32 [n, t*t], one a training slice; `where` (patient index, slice index) of each; `prior` uint8
-    [H, W], the commonest label of each pixel.
+    `thumbnails` float32 [n, t*t], one per training slice; `where` (patient index, slice index) of each; `prior` uint8
+    [H, W], the most frequent label of each pixel.
     """
 
     thumbnails: np.ndarray
@@ -34,7 +34,7 @@ class Learned(NamedTuple):
 def thumbnail(image: np.ndarray, size: int = THUMBNAIL) -> np.ndarray:
     """Reduce a slice to block means, less their mean, scaled to length 1, so that a dot product is a correlation.
 
-    Brightness and contrast thus play no part. A constant image gives zeros: it is like nothing.
+    Brightness and contrast have no influence. A constant image gives zeros: it correlates with nothing.
 
     Args:
         image: [H, W], any intensity.
@@ -57,7 +57,7 @@ def thumbnail(image: np.ndarray, size: int = THUMBNAIL) -> np.ndarray:
 def learn(dataset: Dataset) -> Learned | None:
     """Read the training split once; None if it is empty.
 
-    Memory: the thumbnails, and one count per class and pixel; images and labels are read a slice at a time.
+    Memory: the thumbnails, and one count per class and pixel; images and labels are read one slice at a time.
     """
     where = tuple((int(p), int(z)) for p, z in dataset.examples("train"))
     if not where:
@@ -83,8 +83,8 @@ def predict_patient(dataset: Dataset, learned: Learned | None, patient_index: in
 
     Returns:
         name -> uint8 [n, H, W], read-only; None for those that learn, if `learned` is None. `nearest_slice` copies the
-        labels of the training slice whose thumbnail correlates best (the first of equals), never the very
-        slice itself; ignored pixels of it become background. `position_prior` is the same in every slice.
+        labels of the training slice whose thumbnail correlates best (the first of equals), never the slice
+        itself; ignored pixels of it become background. `position_prior` is the same in every slice.
     """
     shape = (len(slices), dataset.height, dataset.width)
     found: dict[str, np.ndarray | None] = {
@@ -128,10 +128,10 @@ def _by_patient(examples) -> Mapping[int, list[int]]:
 
 def _nearest(dataset: Dataset, learned: Learned, patient_index: int, slices: list[int]) -> np.ndarray:
     images = dataset.images(dataset.patients[patient_index])
-    likeness = np.stack([thumbnail(images[z]) for z in slices]) @ learned.thumbnails.T
+    similarity = np.stack([thumbnail(images[z]) for z in slices]) @ learned.thumbnails.T
     labels = np.zeros((len(slices), dataset.height, dataset.width), dtype=np.uint8)
     for row, z in enumerate(slices):
-        order = np.argsort(-likeness[row], kind="stable")
+        order = np.argsort(-similarity[row], kind="stable")
         source = next((learned.where[k] for k in order if learned.where[k] != (patient_index, z)), None)
         if source is not None:
             copied = dataset.labels(dataset.patients[source[0]])[source[1]]

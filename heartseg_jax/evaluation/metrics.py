@@ -1,6 +1,6 @@
-"""Scores of label maps: counts by structure, their distances, and what they come to over patients.
+"""Scores of label maps: counts per structure, surface distances, and their summary over patients.
 
-How the mean is made, and what happens with absent and merged structures, lives here; files and figures do not.
+The rules for means and for absent and merged structures are here; files and figures are not.
 Needs numpy and scipy only.
 """
 
@@ -102,7 +102,7 @@ def iou_from_counts(counts: np.ndarray) -> list[float | None]:
 
 
 def dice_by_structure(confusions: Sequence[np.ndarray], labels: LabelSet) -> dict[str, float | None]:
-    """Mean Dice over patients of each structure, from one confusion matrix per patient; None where nobody has it."""
+    """Mean Dice over patients per structure, from one confusion matrix per patient; None where no patient has it."""
     found = [dice_from_counts(counts) for counts in confusions]
     return {s.name: _mean([value for dice in found if (value := dice[s.label]) is not None]) for s in labels.foreground}
 
@@ -185,11 +185,11 @@ def score_patient(
 
 
 def summarise(scores: Mapping[str, PatientScore], labels: LabelSet, *, seed: int = 0) -> dict:
-    """Bring patients' scores together into the metric part of `summary.json`.
+    """Summarise patients' scores as the metric part of `summary.json`.
 
     Each structure's measure is the mean over the patients in whom it is counted; `mean_dice` is the unweighted mean
     over the structures that have a Dice. `pixel_accuracy` pools all voxels. With ten patients or more there is
-    `mean_dice_ci95`, a percentile bootstrap over patients; with fewer, `by_patient` shows every one.
+    `mean_dice_ci95`, a percentile bootstrap over patients; with fewer, `by_patient` shows each.
 
     Returns:
         `patients` (how many), `patient_ids`, `slices`, `mean_dice`, `structures_scored`, `structures` {name: the
@@ -227,7 +227,7 @@ def bootstrap_mean_dice(
 ) -> list[float] | None:
     """95 % percentile interval of `mean_dice` when patients are drawn with replacement; None if nothing counts.
 
-    A draw in which nobody has some structure leaves that structure out, as `summarise` would.
+    A draw in which no patient has a structure leaves that structure out, as `summarise` would.
     """
     rows = [[s.dice for s in p.structures.values()] for p in scores.values()]
     counted = np.array([[value is not None for value in row] for row in rows], dtype=np.float64)
@@ -288,7 +288,7 @@ def _warnings(scores: Mapping[str, PatientScore], structures: dict, counts: np.n
             ids = [key for key, p in scores.items() if p.structures[name].merged_with]
             found.append(
                 f"merged: {name} is scored together with {', '.join(row['merged_with'])} in {_some(ids)}, "
-                "whose labels do not tell them apart"
+                "whose labels do not distinguish them"
             )
     unknown = [name for name, row in structures.items() if scores and row["unknown"] == len(scores)]
     if unknown:

@@ -1,4 +1,4 @@
-"""What a user reads of a score: `summary.json`, `cases.csv` and the terminal's table. Numbers are made in `metrics`."""
+"""A score as users read it: `summary.json`, `cases.csv` and the printed table. `metrics` computes the numbers."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def build_summary(
     warnings: Sequence[str] = (),
     seed: int = 0,
 ) -> dict:
-    """Make the content of `summary.json`.
+    """Return the content of `summary.json`.
 
     Args:
         scores: patient id -> score.
@@ -55,7 +55,7 @@ def build_summary(
         step: the checkpoint's training step, if there is one.
         checkpoint: its path, if there is one.
         scored: which step that is: 'last', 'best' (by validation Dice) or 'asked' (another one, by its number).
-        baselines: name -> {mean_dice, pixel_accuracy} (see `baselines.baseline_scores`); what is missing is null.
+        baselines: name -> {mean_dice, pixel_accuracy} (see `baselines.baseline_scores`); null where not given.
         split_kind: "patient" or "block"; a block split adds the warning that it measures memorisation.
         warnings: the caller's own, put first.
         seed: of the bootstrap.
@@ -64,7 +64,7 @@ def build_summary(
     given = baselines or {}
     rows = {name: given.get(name, {}) for name in (*BASELINES, *(n for n in given if n not in BASELINES))}
     found = list(warnings)
-    # The training slices themselves are memorised whatever the split's kind: say the plainer thing there.
+    # The training slices themselves are memorised whatever the kind of split, so this warning is the clearer one.
     if split == "train":
         found.append("memorisation, not generalisation: these are the slices it was trained on")
     elif split_kind == "block":
@@ -105,7 +105,7 @@ def with_controls(summary: Mapping, controls: Mapping[str, Mapping[str, float | 
 
 
 def write_report(folder: Path, summary: Mapping, scores: Mapping[str, PatientScore]) -> None:
-    """Write `summary.json` and `cases.csv` into `folder`, which is made; each appears whole or not at all."""
+    """Write `summary.json` and `cases.csv` into `folder`, which is created; each appears whole or not at all."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_cases(folder / "cases.csv", case_rows(scores))
@@ -118,7 +118,7 @@ def write_summary(path: Path, summary: Mapping) -> None:
 
 
 def case_rows(scores: Mapping[str, PatientScore]) -> list[dict]:
-    """Make one row for each patient and structure, with the columns CASE_COLUMNS; what is unknown is None."""
+    """Return one row per patient and structure, with the columns CASE_COLUMNS; what is unknown is None."""
     rows = []
     for patient, score in scores.items():
         for name, s in score.structures.items():
@@ -131,7 +131,7 @@ def case_rows(scores: Mapping[str, PatientScore]) -> list[dict]:
 def write_cases(path: Path, rows: Sequence[Mapping]) -> None:
     """Write `case_rows` as CSV; None is an empty field, a truth value is `true` or `false`.
 
-    The distances of a structure that was missed are `missed`: the diagonal that stands for them in the means is none.
+    The distances of a missed structure are `missed`: the diagonal that enters the means instead is not a distance.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -143,7 +143,7 @@ def write_cases(path: Path, rows: Sequence[Mapping]) -> None:
 
 
 def table(summary: Mapping, labels: LabelSet) -> str:
-    """Lay a summary out for the terminal: structures, baselines beside them, patients by name, warnings last."""
+    """Return a summary as text: the structures, the baselines, the patients by name, and the warnings last."""
     where = f" at step {summary['step']}" if summary.get("step") is not None else ""
     where += {"last": " (the last)", "best": " (the best by validation Dice)"}.get(str(summary.get("scored")), "")
     ids = list(summary.get("patient_ids") or [])
@@ -167,7 +167,7 @@ def _structure_table(summary: Mapping, labels: LabelSet) -> list[str]:
         ("NSD 2mm", "nsd_2mm", 3),
         ("bias mL", "volume_bias_ml", 1),
     )
-    # Columns without a single figure (no mm, scattered slices) would only be a wall of dashes.
+    # A column without any number (no mm, scattered slices) would hold dashes only.
     rows = summary["structures"]
     shown = [c for c in columns if c[1] == "dice" or any(r[c[1]] is not None for r in rows.values())]
     header = f"{'structure':<20}" + "".join(f"{title:>9}" for title, _, _ in shown)

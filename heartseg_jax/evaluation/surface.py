@@ -1,4 +1,4 @@
-"""Distances between the surfaces of two masks, in mm. Nothing here knows of labels or patients."""
+"""Distances between the surfaces of two masks, in mm. Labels and patients are unknown here."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from scipy import ndimage
 def surface_elements(mask: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
     """Area of the mask's surface at every corner where voxels meet.
 
-    The surface runs through the corners of voxels whose neighbours (8 in 3-D, 4 in 2-D) are not all alike. A corner's
+    The surface runs through the corners of voxels whose neighbours (8 in 3-D, 4 in 2-D) are not all equal. A corner's
     element is the Euclidean norm of the areas of the voxel faces that meet there, by axis, each face shared by its
     corners. In 2-D that is the length that marching squares draws; in 3-D a flat or 45-degree surface has its
-    exact area. Weighing by area keeps an anisotropic grid from counting its dense direction more
+    exact area. Weighting by area keeps an anisotropic grid from counting its dense direction more
     (Nikolov et al. 2021, doi:10.2196/26151, who take the areas from a marching-cubes table).
 
     Args:
-        mask: bool [..., H, W], 2-D or 3-D. What lies beyond its edge counts as outside.
-        spacing_mm: one positive number an axis.
+        mask: bool [..., H, W], 2-D or 3-D. Everything beyond its edge is outside.
+        spacing_mm: one positive number per axis.
 
     Returns:
         float64, one longer than `mask` along every axis; 0 off the surface, else mm^2 (mm in 2-D).
@@ -43,7 +43,7 @@ def surface_elements(mask: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarra
 def surface_distances(
     truth: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[float], tolerance_mm: float
 ) -> tuple[float, float, float]:
-    """HD95, ASSD and NSD of two masks, over surface elements weighed by their area.
+    """HD95, ASSD and NSD of two masks, over surface elements weighted by their area.
 
     Every element's distance is to the nearest element of the other surface. HD95 is the larger of the two directions'
     95th percentiles; ASSD the mean over both surfaces' elements together; NSD the share of both surfaces'
@@ -53,7 +53,7 @@ def surface_distances(
     Args:
         truth: bool mask, 2-D or 3-D, with at least one voxel.
         prediction: bool mask of the same shape, with at least one voxel.
-        spacing_mm: one positive number an axis.
+        spacing_mm: one positive number per axis.
         tolerance_mm: for the NSD; a distance equal to it is within.
 
     Returns:

@@ -14,7 +14,7 @@ from heartseg_jax.figures import drawing
 
 TRAIN, VALIDATION = "#8c8c8c", "#0072B2"
 WATCHED = {"val": "validation", "fit": "training slices, as they are"}
-"""Who was evaluated, by the tags' first part: the training slices stand in where nobody validates."""
+"""Which slices were evaluated, by the first part of the tag: training slices where no patient is for validation."""
 SMOOTH_FROM_POINTS = 100
 
 
@@ -32,12 +32,12 @@ def curves(
     Args:
         rows: lines of `metrics.jsonl`: `step`, perhaps `epoch`, and the tags `train/loss`, `val/loss`,
             `train/pixel_accuracy`, `val/pixel_accuracy`, `val/dice/mean`, `val/dice/<structure>`; each row has some.
-            What is None or not finite breaks the line. Without any `val/` tag those of `fit/` are drawn in its place.
+            A value that is None or not finite breaks the line. Without any `val/` tag, those of `fit/` are drawn.
         path: the picture to write.
         palette: the structures that have a Dice, and their colours.
         title: above it.
         phase_boundaries: the first step (from 1) of each phase of training, with or without its name.
-        background_accuracy: what an all-background prediction scores; drawn as a dashed line.
+        background_accuracy: pixel accuracy of an all-background prediction; drawn as a dashed line.
     """
     with drawing.canvas(path, 12.0, 4.0) as figure:
         figure.suptitle(textwrap.fill(title, 120), x=0.01, ha="left", fontweight="bold")
@@ -59,7 +59,7 @@ def curves(
 
 
 def series(rows: Sequence[Mapping], tag: str) -> tuple[np.ndarray, np.ndarray]:
-    """Pick a tag's steps and values, float64 both; NaN where a value is None or not finite; the last of equal steps."""
+    """Return a tag's steps and values, float64; NaN where a value is None or not finite; of equal steps the last."""
     found: dict[float, float] = {}
     for row in rows:
         if tag in row and row.get("step") is not None:
@@ -70,7 +70,7 @@ def series(rows: Sequence[Mapping], tag: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def watched(rows: Sequence[Mapping]) -> str:
-    """Tell whose evaluations the rows hold: 'fit' where there are such tags and no 'val', else 'val'."""
+    """Return whose evaluations the rows hold: 'fit' where there are such tags and no 'val', else 'val'."""
     found = {key.split("/")[0] for row in rows for key in row}
     return "fit" if "fit" in found and "val" not in found else "val"
 
@@ -160,7 +160,7 @@ def _frame(axes, rows: Sequence[Mapping], boundaries: Sequence[int | tuple[int, 
     steps, epochs = series(rows, "epoch")
     known = np.isfinite(epochs)
     if known.sum() >= 2 and np.ptp(epochs[known]) > 0:
-        # Epochs grow evenly with steps, so one slope carries the axis to its ends.
+        # Epochs are linear in steps, so one slope extends the axis to its ends.
         slope, offset = np.polyfit(steps[known], epochs[known], 1)
         both = (lambda x: x * slope + offset, lambda y: (y - offset) / slope)
         top = axes.secondary_xaxis("top", functions=both)
@@ -169,7 +169,7 @@ def _frame(axes, rows: Sequence[Mapping], boundaries: Sequence[int | tuple[int, 
 
 
 def _dots(steps: np.ndarray, size: float = 3.0) -> dict[str, Any]:
-    """Mark the points while they are few: one point alone draws no line."""
+    """Return the markers of a short series: a single point draws no line."""
     return {"marker": "o", "markersize": size} if len(steps) <= 40 else {}
 
 

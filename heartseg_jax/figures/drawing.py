@@ -1,4 +1,4 @@
-"""What the figures have in common: style, colours, overlays, and writing a file whole. matplotlib is imported late."""
+"""Shared by all figures: style, colours, overlays and the canvas. matplotlib is imported only when drawing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DPI = 150
 INK = "#222222"
 FAINT = "#8a8a8a"
 
-# Okabe and Ito's palette, told apart by all common kinds of colour vision, on grey too.
+# Okabe and Ito's palette: distinguishable in all common kinds of colour vision, on grey too.
 ERRORS: tuple[tuple[str, str, str], ...] = (
     ("false_positive", "#E69F00", "false positive (truth is background)"),
     ("false_negative", "#56B4E9", "false negative (prediction is background)"),
@@ -89,7 +89,7 @@ class Palette(NamedTuple):
 
 
 def picture_axes(axes) -> None:
-    """Strip an axes of all but its picture."""
+    """Remove everything from an axes except its picture."""
     axes.set_xticks([])
     axes.set_yticks([])
     axes.grid(False)
@@ -104,7 +104,7 @@ def show_image(axes, image: np.ndarray, low: float = 0.0, high: float = 1.0) -> 
 
 
 def show_labels(axes, labels: np.ndarray, palette: Palette, fill: float = 0.38, width: float = 1.0) -> None:
-    """Lay labels [H, W] over a picture: a tint that lets the CT through, and the outline in full colour."""
+    """Draw labels [H, W] over a picture: a transparent tint, and the outline in full colour."""
     tint = np.zeros((*labels.shape, 4))
     for structure in palette.labels.foreground:
         tint[labels == structure.label] = (*palette.colour(structure), fill)
@@ -129,7 +129,7 @@ def show_ignored(axes, labels: np.ndarray) -> None:
 
 
 def outline(axes, mask: np.ndarray, rgb, width: float) -> None:
-    """Draw the border of a mask, also where the mask runs into the picture's edge."""
+    """Draw the border of a mask, also along the picture's edge."""
     if mask.any():
         padded = np.pad(mask, 1).astype(float)
         rows, columns = np.arange(-1, mask.shape[0] + 1), np.arange(-1, mask.shape[1] + 1)
@@ -139,7 +139,7 @@ def outline(axes, mask: np.ndarray, rgb, width: float) -> None:
 
 
 def structure_handles(palette: Palette, present: set[int] | None = None) -> list:
-    """Make legend patches of the structures (all, or those `present`), as `LV left ventricle`."""
+    """Return legend patches of the structures (all, or those `present`), as `LV left ventricle`."""
     from matplotlib.patches import Patch
 
     return [

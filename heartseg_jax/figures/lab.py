@@ -1,4 +1,4 @@
-"""The laboratory's figure: every arm a row, every patient a dot for each seed, the baselines as lines."""
+"""The laboratory's figure: one row per arm, one dot per patient and seed, the baselines as lines."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from heartseg_jax.figures import drawing
 from heartseg_jax.progress import counted
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's, which colour-blind readers tell apart."""
+"""Okabe and Ito's palette, distinguishable with colour-blindness."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 LINES: dict[str, Any] = {"nearest_slice": ":", "position_prior": "--"}
 
 
 def arms(report: Mapping[str, Any], path: str | Path, meanings: Mapping[str, str]) -> None:
-    """Draw a panel for each way to split: the Dice of left-out slices by arm, a dot for each patient and seed.
+    """Draw one panel per kind of split: the Dice of left-out slices by arm, one dot per patient and seed.
 
     Args:
-        report: as `lab_report.build` makes it.
+        report: as `lab.report.build` returns it.
         path: the picture to write.
-        meanings: arm -> what it is.
+        meanings: arm -> its description.
     """
     from matplotlib.lines import Line2D
 
@@ -66,7 +66,7 @@ def arms(report: Mapping[str, Any], path: str | Path, meanings: Mapping[str, str
             loc="outside lower center",
             ncols=4 if len(shown) > 1 else 2,
             frameon=False,
-            title="a dot for each patient and seed",
+            title="one dot per patient and seed",
         )
 
 

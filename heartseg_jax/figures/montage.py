@@ -1,4 +1,4 @@
-"""A picture of a dataset: some slices of each patient under their labels, on one page."""
+"""A picture of a dataset: some slices of each patient with their labels, on one page."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST_PANELS, COLUMNS = 24, 6
 
 
 def montage(dataset: Dataset, path: str | Path, title: str, colours: str) -> None:
-    """Draw up to 24 slices, the same number of each patient; of more patients than that, evenly spread ones."""
+    """Draw up to 24 slices, the same number per patient; of more than 24 patients, evenly spread ones."""
     palette = drawing.Palette(dataset.label_set, colours)
     patients = _spread(dataset.patients, MOST_PANELS)
     each = max(1, min(12 if len(patients) == 1 else 4, MOST_PANELS // len(patients)))

@@ -29,7 +29,7 @@ class Panel(NamedTuple):
 
 
 def predictions(panels: Sequence[Panel], path: str | Path, palette: Palette, *, title: str, caption: str = "") -> None:
-    """Draw a row for each panel: image | truth | prediction | errors, with Dice and the legend.
+    """Draw one row per panel: image | truth | prediction | errors, with Dice and the legend.
 
     Raises ValueError if there is no panel.
     """
@@ -68,15 +68,15 @@ def inputs(
     names: Sequence[str] = (),
     most: int = 6,
 ) -> None:
-    """Draw a batch as the network receives it, with statistics of every channel and the labels' outlines.
+    """Draw a batch as the network receives it, with statistics per channel and the outlines of the labels.
 
     Args:
         image: [B, H, W, C], what the first layer gets. Drawn on a scale of 0 to 1, so that a fault in the
-            normalisation shows as black or white, and is named.
+            normalisation is visible as black or white; it is also named.
         label: [B, H, W], labels or 255.
         path: the picture to write.
         palette: the structures and their colours.
-        names: of the examples, as far as known.
+        names: of the examples; may be fewer.
         most: examples to draw; the statistics above them are of the whole batch.
     """
     image, label = np.asarray(image, dtype=np.float32), np.asarray(label)
@@ -115,7 +115,7 @@ def by_patient(
     title: str,
     baselines: Mapping[str, Mapping[str, float | None]] | None = None,
 ) -> None:
-    """Draw the Dice of every patient as a dot for each structure, the means, and the baselines' mean Dice as lines.
+    """Draw one dot per patient and structure for its Dice, the means, and the baselines' mean Dice as lines.
 
     Args:
         cases: rows with `patient`, `structure`, `dice` (as `report.case_rows` makes them); None is not drawn.

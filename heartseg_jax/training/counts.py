@@ -1,6 +1,6 @@
-"""What the network says, counted on the device: merged predictions, confusion matrix, foreground fraction.
+"""Predictions counted on the device: merged labels, confusion matrix, foreground fraction.
 
-Scores are made of these counts elsewhere (`evaluation/metrics.py`).
+`evaluation/metrics.py` computes scores from these counts.
 """
 
 import jax
@@ -17,7 +17,7 @@ def merged_argmax(logits: jax.Array, merge: jax.Array) -> jax.Array:
         merge: [B, C] int32.
 
     Returns:
-        [B, H, W] int32; only labels that stand by themselves (`merge[k] == k`) occur.
+        [B, H, W] int32; only labels that count as themselves (`merge[k] == k`) occur.
     """
     probabilities = jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
     counts_as = merge[:, :, None] == jnp.arange(logits.shape[-1])
@@ -48,7 +48,7 @@ def confusion_counts(logits: jax.Array, label: jax.Array, merge: jax.Array, mask
 
 
 def pixel_shares(logits: jax.Array, label: jax.Array, merge: jax.Array, mask: jax.Array) -> dict[str, jax.Array]:
-    """What a training step tells of its batch beside the loss, as shares of the pixels that count.
+    """What a training step reports of its batch besides the loss, as shares of the pixels that count.
 
     Args:
         logits: [B, H, W, C].
@@ -58,7 +58,7 @@ def pixel_shares(logits: jax.Array, label: jax.Array, merge: jax.Array, mask: ja
 
     Returns:
         {"foreground_fraction", "true_foreground_fraction", "pixel_accuracy"}, float32 scalars in [0, 1]; all 0 where
-        no pixel is valid. The two fractions side by side are what tells a collapse from an accuracy near 1.
+        no pixel is valid. An accuracy near 1 alone does not show a collapse; the two fractions do.
     """
     target, valid = merged_truth(label, merge, mask)
     predicted = merged_argmax(jax.lax.stop_gradient(logits), merge)

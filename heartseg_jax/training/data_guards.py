@@ -1,4 +1,4 @@
-"""The guards' look at the data before the first step: labels, images and structures of the training slices."""
+"""The guards' checks of the data before the first step: labels, images, and structures of the training slices."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def inspect_data(dataset: Dataset, policy: Any) -> list[str]:
     for patient in dataset.patients:
         labels = dataset.labels(patient)
         for plane in labels:
-            # A slice at a time: the counts tell at once whether a value is out of range.
+            # One slice at a time: its counts show whether a value is out of range.
             counts = np.bincount(np.asarray(plane).ravel(), minlength=256)
             if counts[label_set.num_classes : IGNORED].any():
                 warnings += apply_policy(

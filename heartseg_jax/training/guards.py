@@ -1,4 +1,4 @@
-"""What stops a run before it wastes a night or lies: each finding says what was seen, why, and what to try.
+"""Checks that stop a run before it wastes time or misleads: each finding says what was seen, its cause, and a fix.
 
 Pure functions of arrays and numbers; the caller decides by config whether a finding stops or warns.
 """
@@ -124,7 +124,7 @@ def check_black(where: str, predicted: float | None, true: float | None) -> list
 
 
 class Divergence(NamedTuple):
-    """Watches for a loss that stays far above its start. Feed it every step's loss in order."""
+    """Watches for a loss that stays far above its start. Feed it the loss of every step, in order."""
 
     first: float = math.nan
     high_steps: int = 0
@@ -132,7 +132,7 @@ class Divergence(NamedTuple):
     def feed(self, loss: float, factor: float) -> Divergence:
         """Return the watch after one more loss; the first above 0 is the measure.
 
-        A batch in which nothing counts (all ignored, or Dice alone and all background) has a loss of exactly 0.
+        A batch in which nothing counts (all ignored, or only the Dice loss and all background) has a loss of exactly 0.
         """
         if not self.first > 0:
             return Divergence(loss, 0)

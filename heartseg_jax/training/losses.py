@@ -30,7 +30,7 @@ def loss_of(train: Any) -> Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
 
 
 def merged_truth(label: jax.Array, merge: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """What each pixel counts as, and whether it counts at all.
+    """Return what each pixel counts as, and whether it counts at all.
 
     Args:
         label: [B, H, W] int32, 0 to C - 1 or 255.

@@ -164,7 +164,7 @@ def test_merged_structures_are_scored_as_their_union_and_the_others_are_unknown(
     assert summary["structures"]["vena_cava"]["patients"] == 1
     assert summary["structures"]["right_atrium"]["merged_with"] == ["vena_cava"]
     assert summary["warnings"] == [
-        "merged: right_atrium is scored together with vena_cava in a, whose labels do not tell them apart"
+        "merged: right_atrium is scored together with vena_cava in a, whose labels do not distinguish them"
     ]
     alone = summarise({"a": score_patient(TRUTH, GUESS, NO_CAVA)})
     assert alone["structures"]["vena_cava"]["dice"] is None

@@ -1,4 +1,4 @@
-"""What to tell of a dataset once it is made: who is in which split, what is seen how often, and warnings."""
+"""Description of a dataset: patients per split, how often each structure occurs, and warnings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from heartseg_jax.progress import counted
 
 
 def describe(dataset: Dataset) -> str:
-    """Return a report of some lines: who is in which split, how often each structure is seen, warnings."""
+    """Return the description as text: patients per split, pixels and slices per structure, merges, warnings."""
     slices = {split: len(dataset.examples(split)) for split in SPLITS}
     lines = [
         f"dataset    {dataset.path}",
@@ -53,13 +53,13 @@ def counts_of(dataset: Dataset, split: str) -> np.ndarray:
 
 
 def warnings_of(dataset: Dataset) -> list[str]:
-    """Return what a user of `dataset` should know before trusting a score on it, leaks among it."""
+    """Return what a user should know before trusting a score on `dataset`, leaks included."""
     leaks = check_leaks(dataset)[:5] if dataset.split_kind == "patient" else []
     return [*caveats_of(dataset), *leaks]
 
 
 def caveats_of(dataset: Dataset) -> list[str]:
-    """Return what the index alone tells against trusting a score on `dataset`."""
+    """Return the reasons not to trust a score on `dataset` that its index shows; no array is read."""
     found = list(dataset.source.get("warnings", ()))
     persons = len({patient.who for patient in dataset.patients})
     if dataset.split_kind == "block":
@@ -70,7 +70,7 @@ def caveats_of(dataset: Dataset) -> list[str]:
         )
     elif persons < 5:
         found.append(f"{counted(persons, 'patient')}: report each, a mean over fewer than five says little")
-    found += [f"nobody is in the {split} split" for split in SPLITS if not dataset.examples(split)]
+    found += [f"no patient is in the {split} split" for split in SPLITS if not dataset.examples(split)]
     known = {m for patient in dataset.patients for c, m in enumerate(patient.merge) if c == m}
     trained = counts_of(dataset, "train").sum(axis=0)
     missing = [s.name for s in dataset.label_set.foreground if s.label in known and trained[s.label] == 0]

@@ -1,4 +1,4 @@
-"""Reading a dataset folder: its index, and whether the arrays are those that the index tells of."""
+"""Reading a dataset folder: its index, and whether the heads of the arrays agree with it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from heartseg_jax.errors import UserError
 FORMAT_VERSION = 1
 INDEX = "dataset.json"
 IDENTITY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-"""Ids of patients: they become names of files, so nothing that leads out of the folder."""
+"""Ids of patients become file names, so nothing that could lead out of the folder is allowed."""
 MM = (1e-3, 1e3)
-"""Spacings in mm beyond these are no slice's, but another unit or a broken file."""
+"""Spacings outside these limits are in another unit, or the file is damaged."""
 
 
 def read_dataset(path: str | Path) -> Dataset:
@@ -62,7 +62,7 @@ def read_dataset(path: str | Path) -> Dataset:
 
 
 def _field(entry: dict[str, Any], name: str, kind: Any, each: Any = None) -> Any:
-    """Return a field that is a `kind`, and each of its members an `each`: nothing is converted, a bool is no number."""
+    """Return a field of type `kind` whose members are of type `each`; nothing is converted."""
     value = entry[name]
     if type(value) is not kind or (each and any(type(member) is not each for member in value)):
         expected = kind.__name__ + (f" of {each.__name__}" if each else "")
@@ -118,7 +118,7 @@ def _check_consistent(dataset: Dataset) -> None:
     ids = [patient.id.casefold() for patient in dataset.patients]
     twice = sorted({patient.id for patient in dataset.patients if ids.count(patient.id.casefold()) > 1})
     if twice:
-        fail(f"patient {', '.join(twice[:3])} comes twice")
+        fail(f"patient {', '.join(twice[:3])} occurs twice")
     for patient in dataset.patients:
         shape = (patient.num_slices, dataset.height, dataset.width)
         for kind, dtype in (("images", DTYPES[dataset.intensity]), ("labels", np.dtype("u1"))):
@@ -133,7 +133,7 @@ def _check_consistent(dataset: Dataset) -> None:
                 order = "" if array.flags.c_contiguous else " in Fortran order"
                 fail(f"{file.name} is {array.dtype}{list(array.shape)}{order}, not {dtype}{list(shape)}")
             if array.offset + array.nbytes != file.stat().st_size:
-                fail(f"{file.name} goes on after its array")
+                fail(f"{file.name} continues after its array")
         counts = patient.class_counts
         if len(patient.splits) != len(counts) or len(counts) != patient.num_slices:
             fail(f"patient {patient.id}: names, splits and counts differ in length")

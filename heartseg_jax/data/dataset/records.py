@@ -1,4 +1,4 @@
-"""The records of a dataset: its patients, their splits and counts. Reading and writing are in `store`."""
+"""The records of a dataset: its patients, their splits and counts. Reading and writing are in `read` and `write`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DTYPES: dict[str, np.dtype[Any]] = {"HU": np.dtype("<i2"), "uint8": np.dtype("u1
 
 @dataclass(frozen=True)
 class Patient:
-    """One patient of a dataset: what is known beside the two arrays.
+    """One patient of a dataset: everything except the two arrays.
 
     Attributes:
       id: unique in the dataset, and the stem of the file names.
@@ -29,10 +29,10 @@ class Patient:
         channels make sense.
       merge: one label per class; see `LabelSet.check_merge`.
       class_counts: for each slice the number of pixels of every class, then of the ignored ones.
-      names: for each slice the name of the file or slice that it came from.
-      splits: for each slice its split; all equal unless the dataset is split by block.
+      names: per slice the name of the file or slice it was read from.
+      splits: per slice its split; all equal unless the dataset is split by block.
       sha256: digests of the arrays' contents, by "images" and "labels".
-      person: the same for all volumes of one human being, who are never parted by a split; '' where there is one.
+      person: the same for all volumes of one person, which are always in the same split; '' where there is one volume.
     """
 
     id: str
@@ -47,7 +47,7 @@ class Patient:
 
     @property
     def who(self) -> str:
-        """The human being."""
+        """The person."""
         return self.person or self.id
 
     @property
@@ -99,8 +99,8 @@ class Dataset:
         """Return the array `kind` ("images" or "labels") of a patient, memory-mapped.
 
         The header is skipped, not parsed: its shape and dtype were checked when the dataset was read, and
-        `np.load` parses it with `ast`, which fails now and then in threads (SystemError, "AST constructor
-        recursion depth mismatch", CPython 3.11) while slices are loaded beside a compilation.
+        `np.load` parses it with `ast`, which occasionally fails in threads (SystemError, "AST constructor
+        recursion depth mismatch", CPython 3.11) while slices are loaded during a compilation.
         """
         who = self.patients[patient] if isinstance(patient, int) else patient
         path = self.array_path(who, kind)
@@ -149,10 +149,10 @@ def digest(array: np.ndarray) -> str:
 
 
 def with_test_patients(dataset: Dataset, test: Sequence[str], validation: Sequence[str] = ()) -> Dataset:
-    """Return `dataset` split anew: `test` and `validation` as named, everybody else trains.
+    """Return `dataset` with other splits: `test` and `validation` as named, all other patients train.
 
     Raises:
-      UserError: for an unknown patient, one named twice, or nobody left to train on.
+      UserError: for an unknown patient, one named twice, or no patient left to train on.
     """
     known = [patient.id for patient in dataset.patients]
     unknown = [identity for identity in [*test, *validation] if identity not in known]
@@ -181,9 +181,9 @@ def with_test_patients(dataset: Dataset, test: Sequence[str], validation: Sequen
 
 
 def check_leaks(dataset: Dataset) -> list[str]:
-    """Return what is in two splits, one finding a line: a patient, or a slice with the same image.
+    """Return what is in two splits, one line per finding: a patient, or slices with the same image.
 
-    Constant images are passed over: air is the same in everybody.
+    Constant images are skipped: air is the same in every patient.
     """
     findings = []
     splits_of: dict[str, set[str]] = {}

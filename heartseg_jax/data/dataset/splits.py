@@ -1,4 +1,4 @@
-"""Who is in which split: by patient, or by block where there is one patient alone. No files here."""
+"""Which patient is in which split; with only one patient, which block of slices. No files here."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def split_sizes(count: int, fractions: Sequence[float]) -> tuple[int, int, int]:
 
     `fractions` are three shares that add up to 1, or three whole numbers that add up to `count`. With
     three patients or more every split of a share above 0 gets at least one; with two, one trains and
-    one tests; one alone trains.
+    one tests; a single one trains.
 
     Raises:
       UserError: for anything else.
@@ -63,7 +63,7 @@ def assign_splits(
 def block_splits(
     num_slices: int, fractions: Sequence[float] = (0.7, 0.15, 0.15), gap: int | None = None
 ) -> tuple[str, ...]:
-    """Return the split of each slice of one patient alone: train | gap | validation | gap | test.
+    """Return the split of each slice of a single patient: train | gap | validation | gap | test.
 
     Neighbouring slices are nearly the same image, so `gap` slices (default 5 % of all, at least one)
     between two blocks are in none. Under five slices everything trains. Whatever is measured on such

@@ -1,7 +1,6 @@
-"""The dataset folder: one pair of arrays a patient and `dataset.json`. Written whole or not at all.
+"""Writing a dataset folder, whole or not at all: two arrays per patient, and `dataset.json`.
 
-Here it is written; `index` reads it. The records are in `dataset`, who is in which split in `splits`; what a user of
-datasets needs can be imported from here.
+What a user of datasets needs can be imported from here.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ __all__ = [
 
 
 class DatasetWriter:
-    """Writes a dataset beside its final place, a patient at a time, and moves it there when whole.
+    """Writes a dataset beside its final place, one patient at a time, and moves it there when it is complete.
 
         with DatasetWriter(path, intensity="uint8", height=512, width=512, label_set=HEART, source={...}) as writer:
             writer.add("1001", images, labels, names=names, split="train")
@@ -62,7 +61,7 @@ class DatasetWriter:
       height: rows of every slice.
       width: columns of every slice.
       label_set: what the labels mean.
-      source: kind of the source and what was said about it; kept in `dataset.json`.
+      source: kind of the source and the options it was read with; kept in `dataset.json`.
       split_kind: "patient" or "block".
       overwrite: replace an existing dataset.
 
