@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from heartseg_jax.errors import GuardStop, UserError, refused_by_machine, suggestion
+from heartseg_jax.errors import GuardStop, UserError, suggestion
 from heartseg_jax.interrupts import ending_soon
+from heartseg_jax.machine import refused_by_machine
 
 if TYPE_CHECKING:
     from absl.flags import FlagValues
@@ -28,8 +29,8 @@ EXAMPLES = """\
 examples:
   python main.py --config=configs/quickstart.py
   python main.py prepare --source=png_pairs --input=my_study --output=my_dataset
-  python main.py --config=configs/scratch.py --config.data.path=my_dataset --config.data.size=256
-  python main.py evaluate --workdir=runs/scratch
+  python main.py --config=configs/scratch.py:small --config.data.path=my_dataset
+  python main.py evaluate --workdir=runs/scratch-small
   python main.py check --config=configs/scratch.py"""
 HELP = ("--help", "-help", "-h")
 

@@ -1,4 +1,4 @@
-"""The run folder: its paths, its provenance, its metrics file and its completion mark. No JAX here."""
+"""The run folder: its paths, its config, its provenance and its metrics file. No JAX here."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import importlib.metadata
 import json
 import os
 import platform
+import shlex
 import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "nump
 
 @dataclass(frozen=True)
 class Workdir:
-    """Where everything of one run lies."""
+    """The paths of one run's files."""
 
     path: Path
 
@@ -42,22 +42,22 @@ class Workdir:
 
     @property
     def metrics(self) -> Path:
-        """One JSON object a line."""
+        """One JSON object per line."""
         return self.path / "metrics.jsonl"
 
     @property
     def transfer(self) -> Path:
-        """Where the first weights came from, and each phase's proof of what was frozen."""
+        """Where the initial weights came from, and the proof of what each phase froze."""
         return self.path / "transfer.json"
 
     @property
     def checkpoints(self) -> Path:
-        """One folder a step."""
+        """One folder per step."""
         return self.path / "checkpoints"
 
     @property
     def evaluation(self) -> Path:
-        """`summary.json` and `cases.csv` of the end of training."""
+        """`summary.json` and `cases.csv` of the last step."""
         return self.path / "evaluation"
 
     @property
@@ -67,15 +67,15 @@ class Workdir:
 
     @property
     def done(self) -> Path:
-        """Present only when the run has ended as planned."""
+        """Exists only when the run is complete."""
         return self.path / "DONE"
 
 
 def open_for_training(path: Path, config: FrozenConfigDict) -> tuple[Workdir, IO[str]]:
-    """Make the folder, or take up the run that lies there. The returned lock must live as long as the run.
+    """Make the folder, or open the run that it holds. The returned lock must be kept as long as the run.
 
     Raises:
-      UserError: the folder holds a run of another config, something that is no run, or a run in progress.
+      UserError: the folder holds a run of another config, a run in progress, or files of something else.
     """
     workdir = Workdir(path)
     if path.exists() and not path.is_dir():
@@ -83,7 +83,7 @@ def open_for_training(path: Path, config: FrozenConfigDict) -> tuple[Workdir, IO
     names = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
     strangers = {name for name in names if name != ".lock" and not name.startswith(PREFIX)}
     if strangers and not workdir.config.is_file():
-        raise UserError(f"{path} holds files but no run (no config.json); give another --workdir")
+        raise UserError(f"{path} holds files but no run (config.json is missing); give another --workdir")
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock = open(path / ".lock", "w")  # noqa: SIM115 -- held until the process ends
@@ -93,7 +93,7 @@ def open_for_training(path: Path, config: FrozenConfigDict) -> tuple[Workdir, IO
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         raise UserError(f"another process is training in {path}; wait for it or give another --workdir") from None
-    # What has no checkpoint yet holds nothing that another config could spoil: the corrected command may go on.
+    # Without a checkpoint there is nothing that another config could spoil: the corrected command may proceed.
     if workdir.config.is_file() and workdir.checkpoints.is_dir() and any(workdir.checkpoints.iterdir()):
         changed = load.differences(read_config(workdir), config)
         if changed:
@@ -103,8 +103,8 @@ def open_for_training(path: Path, config: FrozenConfigDict) -> tuple[Workdir, IO
     return workdir, lock
 
 
-def sign(workdir: Workdir, config: FrozenConfigDict, record: Mapping[str, Any]) -> None:
-    """Write config and provenance of a start that nothing can refuse any more; earlier starts stay in a list."""
+def write_provenance(workdir: Workdir, config: FrozenConfigDict, record: Mapping[str, Any]) -> None:
+    """Write `config.json` and `run.json` of a start that can no longer be refused; earlier starts are kept."""
     try:
         before = read_json(workdir.run)
     except UserError:
@@ -116,7 +116,11 @@ def sign(workdir: Workdir, config: FrozenConfigDict, record: Mapping[str, Any]) 
 
 
 def read_config(workdir: Workdir) -> FrozenConfigDict:
-    """Return the config of the run that lies in `workdir`, or raise a UserError."""
+    """Return the config of a run, with the defaults of fields that were added later.
+
+    Raises:
+      UserError: there is no run, or its config is damaged or of a later version.
+    """
     if not workdir.config.is_file():
         raise UserError(f"no run at {workdir.path} (config.json is missing); give the --workdir of a run")
     try:
@@ -129,7 +133,7 @@ def read_config(workdir: Workdir) -> FrozenConfigDict:
 
 
 def provenance(argv: list[str]) -> dict[str, Any]:
-    """Return date, command, commit, versions and machine of this process."""
+    """Return date, command (as it can be pasted into a shell), commit, versions and machine of this process."""
     versions: dict[str, str | None] = {}
     for package in PACKAGES:
         try:
@@ -138,7 +142,7 @@ def provenance(argv: list[str]) -> dict[str, Any]:
             versions[package] = None
     return {
         "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-        "command": [Path(sys.executable).name, *argv],
+        "command": shlex.join(["python", "main.py", *argv]),
         "commit": _commit(),
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -162,7 +166,7 @@ def _commit() -> str | None:
 
 
 def read_metrics(workdir: Workdir) -> list[dict[str, Any]]:
-    """Return the rows of metrics.jsonl; a last line cut short by a kill is left out."""
+    """Return the rows of metrics.jsonl, up to the first line that is not a row, such as one cut short by a kill."""
     if not workdir.metrics.is_file():
         return []
     rows = []
@@ -178,7 +182,7 @@ def read_metrics(workdir: Workdir) -> list[dict[str, Any]]:
 
 
 def rewind_metrics(workdir: Workdir, step: int) -> None:
-    """Drop the rows after `step`: the run goes on from there and will write them again."""
+    """Drop the rows after `step`, from which the run is resumed: it will write them again."""
     rows = [row for row in read_metrics(workdir) if row["step"] <= step]
     write_text(workdir.metrics, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
 

@@ -1,6 +1,7 @@
 """The run folder."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -29,16 +30,16 @@ def test_a_run_is_taken_up_only_with_its_own_config(tmp_path, config):
     assert workdir.read_config(folder) == config
 
 
-def test_a_start_is_signed_when_nothing_refuses_it_and_the_earlier_ones_stay(tmp_path, config):
+def test_earlier_starts_are_kept_in_the_provenance(tmp_path, config):
     _, longer = load.load(QUICKSTART, {"train.epochs": "9"})
     folder, lock = workdir.open_for_training(tmp_path / "run", config)
-    workdir.sign(folder, config, {"commit": "a"})
+    workdir.write_provenance(folder, config, {"commit": "a"})
     folder.checkpoints.joinpath("5").mkdir(parents=True)
     lock.close()
     workdir.open_for_training(tmp_path / "run", longer)[1].close()  # may go on, but the checkpoint may still refuse it
     assert workdir.read_config(folder) == config
-    workdir.sign(folder, longer, {"commit": "b"})
-    workdir.sign(folder, longer, {"commit": "c"})
+    workdir.write_provenance(folder, longer, {"commit": "b"})
+    workdir.write_provenance(folder, longer, {"commit": "c"})
     assert workdir.read_config(folder) == longer
     found = json.loads(folder.run.read_text())
     assert found == {"commit": "c", "earlier_starts": [{"commit": "a"}, {"commit": "b"}]}
@@ -85,7 +86,9 @@ def test_metrics_that_are_no_rows_end_the_file(tmp_path, line):
     assert workdir.read_metrics(folder) == [{"step": 2}]
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"data": 3}', b"\xff\xfe", b"[" * 100_000, b'{"seed": 0}'])
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"null", b'"x"', b"{}", b'{"data": 3}', b"\xff\xfe", b"[" * 100_000, b'{"seed": 0}']
+)
 def test_a_damaged_config_of_a_run_is_refused(tmp_path, content):
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(UserError, match="config.json is damaged"):
@@ -96,11 +99,20 @@ def test_a_damaged_config_of_a_run_is_refused(tmp_path, content):
 def test_a_provenance_of_another_shape_is_written_again(tmp_path, config, content):
     run = workdir.Workdir(tmp_path)
     run.run.write_text(content)
-    workdir.sign(run, config, {"started": "now"})
+    workdir.write_provenance(run, config, {"started": "now"})
     assert json.loads(run.run.read_text())["started"] == "now"
 
 
-def test_provenance_names_versions_and_command():
-    found = workdir.provenance(["--config=x"])
+def test_provenance_has_versions_and_a_command_that_can_be_pasted():
+    argv = ["train", "--config=x", "--workdir=my runs/it's"]
+    found = workdir.provenance(argv)
     assert found["versions"]["jax"]
-    assert found["command"][1:] == ["--config=x"]
+    assert shlex.split(found["command"]) == ["python", "main.py", *argv]
+
+
+@pytest.mark.parametrize("content", ["[]", "null", '"x"', "3", "{", '{"earlier_starts": 3}', '{"earlier_starts": {}}'])
+def test_a_damaged_provenance_is_replaced(tmp_path, config, content):
+    folder = workdir.Workdir(tmp_path)
+    folder.run.write_text(content)
+    workdir.write_provenance(folder, config, {"commit": "a"})
+    assert json.loads(folder.run.read_text()) == {"commit": "a", "earlier_starts": []}

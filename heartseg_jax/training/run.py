@@ -158,7 +158,7 @@ def _check_memory(config: Any) -> None:
 def write_provenance(run: Run, argv: list[str]) -> None:
     """Write `config.json` and `run.json` of this start, once it is known that the run can go on."""
     kinds = [device.device_kind for device in devices.found()]
-    runs.sign(run.folder, run.config, {**runs.provenance(argv), "dataset": run.contract, "devices": kinds})
+    runs.write_provenance(run.folder, run.config, {**runs.provenance(argv), "dataset": run.contract, "devices": kinds})
 
 
 def learning_rates(run: Run) -> dict[str, np.ndarray]:

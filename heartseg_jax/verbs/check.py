@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 from absl.flags import DEFINE_boolean, DEFINE_string, FlagValues
@@ -19,6 +20,13 @@ def define(values: FlagValues, argv: Sequence[str]) -> None:
     DEFINE_string("output", None, "of a dataset: its picture (default: DATASET/audit.png)", flag_values=values)
     DEFINE_string("series", None, "of a study: which series, by its number in the list or UID", flag_values=values)
     DEFINE_boolean("json", False, "print JSON", flag_values=values)
+
+
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+NIFTI = (".nii", ".nii.gz", ".nii.bz2")
+BESIDE = (".csv", ".json", ".txt", ".md", ".xlsx", ".db", ".ini", ".ds_store")
+"""Endings of files that say nothing about the kind of source."""
+MOST_FILES = 20_000
 
 
 def run(values: FlagValues, argv: list[str]) -> None:
@@ -40,6 +48,11 @@ def run(values: FlagValues, argv: list[str]) -> None:
 
         check_dataset(Path(values.input), Path(values.output) if values.output else None, as_json=values.json)
     elif "input" in flags:
+        if source := other_source(Path(values.input)):
+            raise UserError(
+                f"{values.input} holds no DICOM: check the dataset that `python main.py prepare --source={source} "
+                f"--input={values.input} --output=DATASET` makes of it"
+            )
         from heartseg_jax.verbs.check_study import check_study
 
         check_study(Path(values.input), values.series or "", as_json=values.json)
@@ -48,3 +61,17 @@ def run(values: FlagValues, argv: list[str]) -> None:
         from heartseg_jax.verbs.check_config import check_config
 
         check_config(name, config, as_json=values.json)
+
+
+def other_source(path: Path) -> str | None:
+    """Return the --source of NIfTI volumes or pictures that `prepare` reads, or None where there may be DICOM."""
+    files = (p for p in path.rglob("*") if p.is_file()) if path.is_dir() else iter([path])
+    names = [file.name.lower() for file in islice(files, MOST_FILES)]
+    names = [name for name in names if not name.endswith(BESIDE) and not name.startswith(".")]
+    if names and all(name.endswith(PICTURES) for name in names):
+        return "png_pairs"
+    if not names or not all(name.endswith((*NIFTI, *PICTURES)) for name in names):
+        return None
+    if any(name.startswith("ct.nii") for name in names):
+        return "totalsegmentator"
+    return "mmwhs" if any("_image.nii" in name for name in names) else "nifti_pairs"

@@ -1,4 +1,4 @@
-"""The verb `check --config`: what a config comes to, told before any data is read or anything compiled."""
+"""The verb `check --config`: a summary of a config, before anything is trained."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from heartseg_jax.anatomy import LABEL_SETS, LabelSet
 from heartseg_jax.config import load
 from heartseg_jax.models import cost, registry
 from heartseg_jax.models.tree import named_leaves
+from heartseg_jax.verbs.estimate import duration, estimate
 
 FIELD_OF_VIEW_MM = (200.0, 360.0)
 """Side of a slice from a dedicated cardiac to a whole-chest reconstruction, where the config fixes no spacing."""
@@ -37,10 +38,11 @@ edition). The left ventricle's length is a common clinical value, not read from 
 
 
 def check_config(name: str, config: Any, *, as_json: bool = False) -> dict[str, Any]:
-    """Print and return the resolved config, backend, parameters, receptive field, FLOPs and memory of a step.
+    """Print and return the resolved config, backend, parameters, receptive field, FLOPs, memory and estimated time.
 
     The keys `parameters` {total, trainable, statistics}, `flops_per_image`, `step_memory_bytes` and `config` are
-    fixed. `flops_per_image` is the forward pass; a training step costs about three times as much an image.
+    fixed. `flops_per_image` is the forward pass; a training step costs about three times as much per image.
+    `estimate` has `step_s`, `steps` and `run_s`, the last two null where the dataset is not there.
     """
     model, size, channels = config.model, config.data.size, 3
     labels = LABEL_SETS[config.data.task]
@@ -48,7 +50,7 @@ def check_config(name: str, config: Any, *, as_json: bool = False) -> dict[str, 
     tree = _shapes(model, labels, size)
     counts = {kind: _count(tree.get(kind, {})) for kind in ("params", "batch_stats")}
     field = cost.receptive_field(model.levels)
-    found = {
+    found: dict[str, Any] = {
         "name": name,
         "backend": {"platform": jax.default_backend(), "devices": [d.device_kind for d in jax.devices()]},
         "parameters": {
@@ -63,6 +65,7 @@ def check_config(name: str, config: Any, *, as_json: bool = False) -> dict[str, 
         ),
         "config": load.to_plain(config),
     }
+    found["estimate"] = estimate(config, found["flops_per_image"])._asdict()
     print(json.dumps(found) if as_json else _page(found, tree))
     return found
 
@@ -109,12 +112,15 @@ def _page(found: dict[str, Any], tree: Any) -> str:
             f"  WARNING: {len(wider)} of {len(TYPICAL_EXTENT_MM)} extents are wider than what one output pixel sees: "
             "more model.levels or a coarser data.mm_per_pixel widen it"
         )
-    size, batch = found["config"]["data"]["size"], found["config"]["data"]["batch_size"]
+    size, batch, time = found["config"]["data"]["size"], found["config"]["data"]["batch_size"], found["estimate"]
+    whole = f"about {duration(time['run_s'])} for {time['steps']:,} steps" if time["steps"] else "no dataset yet"
     lines += [
         "",
-        f"forward pass      {found['flops_per_image'] / 1e9:.2f} GFLOP an image of {size}x{size} "
-        "(a training step: about 3 times that)",
-        f"memory of a step  about {found['step_memory_bytes'] / 2**30:.2f} GiB with {batch} images "
-        "(weights, optimizer and activations; the compiler's scratch space comes on top)",
+        f"forward pass      {found['flops_per_image'] / 1e9:.2f} GFLOP per image of {size}x{size} "
+        "(a training step: about 3 times as much)",
+        f"memory of a step  about {found['step_memory_bytes'] / 2**30:.2f} GiB for {batch} images "
+        "(weights, optimizer and activations; the compiler's scratch space is extra)",
+        f"time on {backend['platform']:<10}about {duration(time['step_s'])} per step; {whole} (estimated from FLOPs "
+        "and the speed of a matrix product, within a factor of about 2; compilation and evaluation are extra)",
     ]
     return "\n".join(lines)

@@ -20,6 +20,8 @@ def test_the_scratch_unet_by_hand(capsys):
     # Two full-resolution 64 -> 64 convolutions alone are 2 * 2 * 9 * 64 * 64 * 512 * 512 FLOPs.
     assert found["flops_per_image"] > 2 * 2 * 9 * 64 * 64 * 512 * 512
     assert found["step_memory_bytes"] > 4 * 4 * total
+    assert found["estimate"]["steps"] == 10 * 64 // 4 * 75
+    assert found["estimate"]["run_s"] == found["estimate"]["steps"] * found["estimate"]["step_s"] > 0
 
 
 def test_the_page_shows_everything_and_warns_of_a_narrow_field(capsys):
@@ -33,8 +35,9 @@ def test_the_page_shows_everything_and_warns_of_a_narrow_field(capsys):
         "receptive field  44 pixels (17 to 31 mm",
         "left ventricle (length)            90 mm   wider than the field",
         "WARNING: 6 of 9 extents",
-        "GFLOP an image of 512x512",
-        "GiB with 4 images",
+        "GFLOP per image of 512x512",
+        "GiB for 4 images",
+        "steps (estimated",
     ):
         assert expected in shown
 

@@ -1,0 +1,38 @@
+"""Errors that say what this machine lacks: room on the disk, permission, memory, a device. They are no bugs."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from heartseg_jax.files import is_full_disk
+
+
+def refused_by_machine(error: BaseException) -> str | None:
+    """Return one line that names what is lacking and what to do, or None for any other error."""
+    text = " ".join(str(error).split())
+    of_jax = "RuntimeError" in type(error).__name__
+    if isinstance(error, MemoryError) or (of_jax and "RESOURCE_EXHAUSTED" in text):
+        return f"out of memory{f' ({text})' if text else ''}; lower data.batch_size, data.size or model.width"
+    if is_full_disk(error):
+        place = getattr(error, "filename", None)
+        return f"{f'{place}: ' if place else ''}the disk is full; free some space, or name another folder"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}; name another place, or change its permissions"
+    if isinstance(error, RuntimeError | AssertionError) and _has_no_device():
+        asked = os.environ.get("JAX_PLATFORMS")
+        if asked:
+            return f"JAX finds no device for JAX_PLATFORMS={asked}; unset it, or install JAX for that platform"
+        return f"JAX finds no device that it can use ({text}); JAX_PLATFORMS=cpu computes without it"
+    return None
+
+
+def _has_no_device() -> bool:
+    """Return whether JAX was imported and cannot initialise any backend."""
+    jax = sys.modules.get("jax")
+    if jax is None:
+        return False
+    try:
+        return not jax.devices()
+    except (RuntimeError, AssertionError):
+        return True
