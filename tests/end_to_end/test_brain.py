@@ -80,7 +80,7 @@ def test_everything_a_user_reads_calls_the_structure_by_its_name(run):
     assert list(summary["structures"]) == ["tumour"]
     assert summary["structures_scored"] == 1
     assert summary["baselines"]["all_background"]["mean_dice"] == 0
-    assert any("stand in for patients" in warning for warning in summary["warnings"])
+    assert any("replace patients" in warning for warning in summary["warnings"])
     rows = list(csv.DictReader((run.evaluation / "cases.csv").open()))
     assert [(row["patient"], row["structure"]) for row in rows] == [("slices_0022-0024", "tumour")]
     dice = {key for row in read_metrics(run) for key in row if "/dice/" in key}

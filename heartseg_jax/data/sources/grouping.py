@@ -28,23 +28,23 @@ ONE_PATIENT, CLEARLY = 0.85, 0.1
 
 def by_prefix(names: Sequence[str]) -> dict[str, str]:
     """Return {name: patient}, the part before the first `_`. Raises UserError for a name without."""
-    owners = {}
+    patients = {}
     for name in names:
-        owner, separator, _ = name.partition("_")
-        if not separator or not owner:
+        patient, separator, _ = name.partition("_")
+        if not separator or not patient:
             raise UserError(
                 f"{name} does not state its patient (the part before `_`): rename the files, or {TABLE_FIXES}, which "
                 "has the columns file,patient"
             )
-        owners[name] = owner
-    return owners
+        patients[name] = patient
+    return patients
 
 
-def grouped(owners: Mapping[str, str]) -> dict[str, list[str]]:
+def grouped(patients: Mapping[str, str]) -> dict[str, list[str]]:
     """Return {patient: names}, both in natural order; composed and decomposed letters count as the same."""
     groups: dict[str, list[str]] = {}
-    for name in sorted(owners, key=natural_key):
-        groups.setdefault(unicodedata.normalize("NFC", owners[name]), []).append(name)
+    for name in sorted(patients, key=natural_key):
+        groups.setdefault(unicodedata.normalize("NFC", patients[name]), []).append(name)
     return {patient: groups[patient] for patient in sorted(groups, key=natural_key)}
 
 
@@ -75,18 +75,18 @@ def doubts(groups: Mapping[str, Sequence[str]], thumbnail: Callable[[str], np.nd
     """
     single = sum(len(names) == 1 for names in groups.values())
     if len(groups) >= FEWEST and single >= ONE_SLICE_SHARE * len(groups):
-        return [f"{single} of {len(groups)} patients have a single slice: if several are of one patient, {TABLE_FIXES}"]
-    owners = {name: patient for patient, names in groups.items() for name in names}
-    tokens = {name: _tokens(name) for name in owners}
-    numbers = [[part for part in tokens[name] if part.isdecimal()][-1:] for name in owners]
+        return [f"{single} of {len(groups)} patients have a single slice: if several are one patient, {TABLE_FIXES}"]
+    patients = {name: patient for patient, names in groups.items() for name in names}
+    tokens = {name: _tokens(name) for name in patients}
+    numbers = [[part for part in tokens[name] if part.isdecimal()][-1:] for name in patients]
     if sum(SLICE_WORD.fullmatch(patient) is not None for patient in groups) >= ONE_SLICE_SHARE * len(groups):
         return [f"patients are called like slices: if another part of the names is the patient, {TABLE_FIXES}"]
     if len(groups) == 1 and len({*map(tuple, numbers)}) <= len(numbers) / 2:
         return [f"slices of the only patient have the same numbers: if several patients are in it, {TABLE_FIXES}"]
     lengths = {len(parts) for parts in tokens.values()}
     for place in range(max(lengths) if len(lengths) == 1 else 0):
-        together = _neighbours({name: (tokens[name][place],) for name in owners})
-        others = {name: (owners[name], *tokens[name][:place], *tokens[name][place + 1 :]) for name in owners}
+        together = _neighbours({name: (tokens[name][place],) for name in patients})
+        others = {name: (patients[name], *tokens[name][:place], *tokens[name][place + 1 :]) for name in patients}
         apart = [(a, b) for a, b in _neighbours(others) if tokens[a][place] != tokens[b][place]]
         if min(len(together), len(apart)) < FEWEST:
             continue

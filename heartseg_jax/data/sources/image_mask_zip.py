@@ -18,6 +18,7 @@ from heartseg_jax.data.dataset.splits import GAP, block_splits
 from heartseg_jax.data.sources.case import Case, Labelled, Options, Source
 from heartseg_jax.data.sources.listing import is_system, list_files, not_read
 from heartseg_jax.errors import UserError
+from heartseg_jax.findings import counted
 from heartseg_jax.imaging.pictures import open_picture
 
 FEWEST_BLOCKS = 5
@@ -83,7 +84,7 @@ def image_mask_zip(options: Options) -> Source:
         "caveats": [caveat],
         "warnings": [
             caveat,
-            f"{len(left_out)} blocks at the borders between splits were left out, so that no patient of up to "
+            f"{counted(len(left_out), 'block')} at the borders between splits left out, so that no patient of up to "
             f"{block} consecutive slices is in two splits: {', '.join(left_out) or '-'}",
             *warnings,
         ],
@@ -217,7 +218,7 @@ def _files(source: Path) -> tuple[dict[str, Read], list[str]]:
         raise UserError(f"{source} cannot be read as a zip ({_short(error)}): get it again") from error
     files = _members(archive, source)
     others = sum(name.split("/")[0] not in SUFFIXES and not any(map(is_system, name.split("/"))) for name in files)
-    return files, [f"{others} files outside of images/ and masks/ were not read"] if others else []
+    return files, [f"{counted(others, 'file')} outside of images/ and masks/ not read"] if others else []
 
 
 def _members(archive: zipfile.ZipFile, source: Path) -> dict[str, Read]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from heartseg_jax.errors import UserError
+from heartseg_jax.findings import counted
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 VOLUMES = (".nii.gz", ".nii.bz2", ".nii")
@@ -24,10 +25,11 @@ class Listing(NamedTuple):
     others: Counter[str]
 
 
-def list_files(folder: Path, endings: Sequence[str], *, deep: bool = False) -> Listing:
+def list_files(folder: Path, endings: Sequence[str], *, deep: bool = False, beside: Sequence[str] = ()) -> Listing:
     """Return the files in `folder` with one of the endings, upper or lower case; with `deep`, in its subfolders too.
 
-    What the operating system put there is neither read nor counted; links to folders are not followed.
+    Neither the operating system's files nor those with an ending in `beside` are read or counted; links to folders are
+    not followed.
     """
     files: list[Path] = []
     others: Counter[str] = Counter()
@@ -37,7 +39,8 @@ def list_files(folder: Path, endings: Sequence[str], *, deep: bool = False) -> L
     while waiting:
         place = waiting.pop()
         try:
-            entries = sorted(path for path in place.iterdir() if not is_system(path.name))
+            found = (path for path in place.iterdir() if not is_system(path.name))
+            entries = sorted(path for path in found if path.suffix.lower() not in beside)
         except OSError as error:
             raise UserError(f"{place} cannot be read ({error.strerror})") from error
         for path in entries:
@@ -62,7 +65,7 @@ def not_read(*listings: Listing) -> list[str]:
     if not others:
         return []
     kinds = ", ".join(f"{count} {what}" for what, count in others.most_common())
-    return [f"{others.total()} files in the input were not read: {kinds}"]
+    return [f"{counted(others.total(), 'file')} in the input not read: {kinds}"]
 
 
 def by_stem(listing: Listing) -> dict[str, Path]:

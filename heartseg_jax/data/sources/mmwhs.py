@@ -12,6 +12,7 @@ from heartseg_jax.data.sources.grouping import alike_names
 from heartseg_jax.data.sources.listing import VOLUMES, list_files, natural_key, not_read
 from heartseg_jax.data.sources.volumes import VolumePair, read_pair
 from heartseg_jax.errors import UserError
+from heartseg_jax.findings import counted
 from heartseg_jax.imaging.masks.label_maps import AORTA, DESCENDING, LEFT_VENTRICLE, merge_for, resolve_parts
 
 VALUES = {0: 0, 205: 0, 420: 2, 421: 2, 500: 3, 550: 4, 600: 5, 820: AORTA, 850: 7}
@@ -48,8 +49,8 @@ def mmwhs(options: Options) -> Source:
         raise UserError(f"none of the {len(images)} images of {folder} is CT with a NAME_label.nii.gz beside it")
     called = options.naming.called([pair.name for pair in pairs])
     left_out = len(images) - len(mr) - len(pairs)
-    warnings = [f"{len(mr)} images of magnetic resonance were left out"] if mr else []
-    warnings += [f"{left_out} images without labels were left out"] if left_out else []
+    warnings = [f"{counted(len(mr), 'image')} of magnetic resonance left out"] if mr else []
+    warnings += [f"{counted(left_out, 'image')} without labels left out"] if left_out else []
     warnings += not_read(listed) + alike_names(called)
     names = [called[pair.name] for pair in pairs]
     cases = [pair.case(name, name, partial(_read, pair)) for name, pair in zip(names, pairs, strict=True)]

@@ -8,7 +8,7 @@ from heartseg_jax.anatomy import HEART
 from heartseg_jax.data.sources.case import Options, Source
 from heartseg_jax.data.sources.grouping import alike_names, volume_doubts
 from heartseg_jax.data.sources.listing import VOLUMES, by_stem, list_files, natural_key, not_read
-from heartseg_jax.data.sources.patient_table import read_owners
+from heartseg_jax.data.sources.patient_table import patients_of
 from heartseg_jax.data.sources.volumes import VolumePair, read_pair
 from heartseg_jax.errors import UserError
 from heartseg_jax.imaging.masks.label_maps import OWN, by_number, merge_for, read_label_map
@@ -33,9 +33,9 @@ def nifti_pairs(options: Options) -> Source:
     called = naming.called([pair.name for pair in pairs])
     persons = called
     if options.patients is not None:
-        owners = read_owners(options.patients, [pair.name for pair in pairs])
-        keys = naming.called(list(dict.fromkeys(owners.values())))
-        persons = {name: keys[person] for name, person in owners.items()}
+        table = patients_of([pair.name for pair in pairs], options.patients)
+        keys = naming.called(list(dict.fromkeys(table.values())))
+        persons = {name: keys[person] for name, person in table.items()}
         warnings += alike_names(keys)
     else:
         warnings += alike_names(called) + volume_doubts(called)

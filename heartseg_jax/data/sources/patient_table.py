@@ -46,30 +46,30 @@ def read_table(path: Path) -> dict[str, str]:
     rows = read_rows(path)
     if not rows or [cell.lower() for cell in rows[0]] != ["file", "patient"]:
         raise UserError(f"the patients' table {path} must begin with the line file,patient")
-    owners: dict[str, str] = {}
+    patients: dict[str, str] = {}
     for number, row in enumerate(rows[1:], 2):
         if len(row) != 2 or not all(row):
             raise UserError(f"row {number} of {path} must hold a file and a patient, not {','.join(row)!r}")
         # Names may be composed or not, as the systems have it that wrote the table and the files.
         name = unicodedata.normalize("NFC", stem(Path(row[0].replace("\\", "/"))))
-        if owners.setdefault(name, row[1]) != row[1]:
-            raise UserError(f"{path} gives {row[0]} to two patients, {owners[name]} and {row[1]}")
-    return owners
+        if patients.setdefault(name, row[1]) != row[1]:
+            raise UserError(f"{path} gives {row[0]} to two patients, {patients[name]} and {row[1]}")
+    return patients
 
 
-def read_owners(table: Path, names: Sequence[str], *, every_row: bool = False) -> dict[str, str]:
-    """Return `{name: patient}` for each of `names`.
+def patients_of(names: Sequence[str], table: Path, *, every_row: bool = False) -> dict[str, str]:
+    """Return `{name: patient}` for each of `names`, as a table of patients says.
 
     Raises:
       UserError: the table cannot be read or lacks a name; with `every_row`, it has a row for none of them.
     """
-    owners = read_table(table)
+    patients = read_table(table)
     wanted = {name: unicodedata.normalize("NFC", name) for name in names}
     for lacking, wrong in (
-        (set(wanted.values()) - set(owners), "misses"),
-        (set(owners) - set(wanted.values()) if every_row else set(), "names without an image"),
+        (set(wanted.values()) - set(patients), "misses"),
+        (set(patients) - set(wanted.values()) if every_row else set(), "names without an image"),
     ):
         if lacking:
             shown = ", ".join(sorted(lacking, key=natural_key)[:5])
             raise UserError(f"the table {table} {wrong} {len(lacking)} of the files: {shown}")
-    return {name: owners[plain] for name, plain in wanted.items()}
+    return {name: patients[plain] for name, plain in wanted.items()}

@@ -15,9 +15,9 @@ from heartseg_jax.data.audit.near_duplicates import brightness, prints_of
 from heartseg_jax.data.sources.case import Case, Labelled, Options, Source
 from heartseg_jax.data.sources.grouping import alike_names, by_prefix, doubts, grouped
 from heartseg_jax.data.sources.listing import PICTURES, by_stem, list_files, natural_key, not_read
-from heartseg_jax.data.sources.patient_table import read_owners
+from heartseg_jax.data.sources.patient_table import patients_of
 from heartseg_jax.errors import UserError
-from heartseg_jax.findings import WARN, Finding
+from heartseg_jax.findings import WARN, Finding, counted
 from heartseg_jax.imaging.masks import palette as colour_masks
 from heartseg_jax.imaging.masks.label_maps import merge_for
 from heartseg_jax.imaging.pictures import picture_size, read_grey
@@ -71,11 +71,11 @@ def png_pairs(options: Options) -> Source:
         patients = grouped(by_prefix(list(pairs)))
         warnings += doubts(patients, cache(lambda name: _thumbnail(pairs[name].image)))
     else:
-        patients = grouped(read_owners(options.patients, list(pairs), every_row=True))
+        patients = grouped(patients_of(list(pairs), options.patients, every_row=True))
     sizes = _check_sizes(pairs)
     if not options.repair:
         off = _off_palette(list(pairs.values()), palette, options.max_off_palette)
-        warnings += [f"{off} pixels of colours without a meaning are ignored (255)"] if off else []
+        warnings += [f"{counted(off, 'pixel')} of colours without a meaning ignored (255)"] if off else []
     oriented = {orient(np.empty(size, np.bool_)).shape for size in sizes.values()}
     height, width = max(h for h, _ in oriented), max(w for _, w in oriented)
     if len(oriented) > 1:
@@ -144,10 +144,13 @@ def _read(pairs: Sequence[Pair], names: Sequence[str], how: Reading) -> Labelled
     found = []
     if coloured:
         some = ", ".join(coloured[:3]) + (" ..." if len(coloured) > 3 else "")
-        text = f"{len(coloured)} coloured images, of which the brightness was taken: {some}"
+        text = f"{counted(len(coloured), 'coloured image')}, of which the brightness was taken: {some}"
         found.append(Finding(WARN, "coloured_images", text))
     if how.repair and off:
-        text = f"{off} mask pixels in {files} files were repaired; {undecided} stay undecided and are ignored (255)"
+        text = (
+            f"{counted(off, 'mask pixel')} in {counted(files, 'file')} repaired; {undecided} stay undecided and are "
+            "ignored (255)"
+        )
         found.append(Finding(WARN, "repaired_masks", text))
     return Labelled(images, labels, how.merge, names=names, found=tuple(found))
 

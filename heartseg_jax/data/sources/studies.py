@@ -1,4 +1,4 @@
-"""A folder of DICOM studies: which lie there with which masks, which series of each is meant, and whose it is."""
+"""A folder of DICOM studies: which there are with which masks, which series of each to read, and whose it is."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 from heartseg_jax import findings, progress
 from heartseg_jax.data.sources.case import Options
-from heartseg_jax.data.sources.grouping import TABLE_FIXES
+from heartseg_jax.data.sources.grouping import TABLE_FIXES, alike_names
 from heartseg_jax.data.sources.listing import PICTURES, VOLUMES, is_system, natural_key, stem
-from heartseg_jax.data.sources.patient_table import read_owners
-from heartseg_jax.data.sources.study_masks import names_of
+from heartseg_jax.data.sources.patient_table import patients_of
+from heartseg_jax.data.sources.study_masks import BESIDE, names_of
 from heartseg_jax.errors import UserError
 from heartseg_jax.findings import WARN, Finding
 from heartseg_jax.imaging.dicom.elements import Unreadable
@@ -23,16 +23,14 @@ from heartseg_jax.imaging.dicom.study import Look, choose, look
 from heartseg_jax.privacy import read_salt
 
 BEST = "best"
-"""What to give for --series to take the fittest one wherever several are fit."""
-BESIDE = (".csv", ".json", ".txt", ".md", ".pdf")
-"""Files that may lie beside studies and masks, and are neither."""
+"""Value of --series that takes the best series of each study."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a case lies: its name in the source, the study, and its masks (None: inside the study).
+    """The paths of a case: its name in the source, the study, and its masks (None: inside the study).
 
-    `shared` tells that the masks' folder is that of all studies.
+    `shared`: all studies have one folder of masks.
     """
 
     name: str
@@ -46,12 +44,12 @@ class Chosen:
     """A case whose headers were read.
 
     Attributes:
-      place: where it lies.
-      series: the series that is to be used.
+      place: its paths.
+      series: the series to read.
       segmentations: those that were drawn on it.
-      elsewhere: what slices of the study's other series are called.
+      elsewhere: names of slices of the study's other series.
       key: the patient's.
-      found: what was found so far.
+      found: findings so far.
     """
 
     place: Place
@@ -65,10 +63,10 @@ class Chosen:
 def find_places(folder: Path, masks: str | Path | None = None) -> list[Place]:
     """Return the cases of a source in natural order of their names; a folder without `images` is one study.
 
-    `masks` are those of one study alone, or a folder of pictures of all of them.
+    `masks` are those of a single study, or a folder of pictures of all studies.
 
     Raises:
-      UserError: there is nothing, or masks have no study.
+      UserError: there is no study, or masks have no study.
     """
     images = folder / "images"
     shared = None if masks is None else Path(masks)
@@ -94,7 +92,7 @@ def find_places(folder: Path, masks: str | Path | None = None) -> list[Place]:
 
 
 def _entries(folder: Path) -> dict[str, Path]:
-    """Return {name: path} of what lies in a folder, but for tables and notes."""
+    """Return {name: path} of a folder's entries other than tables and notes."""
     named: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if is_system(path.name) or (path.is_file() and path.suffix.lower() in BESIDE):
@@ -106,12 +104,13 @@ def _entries(folder: Path) -> dict[str, Path]:
 
 
 def choose_all(places: Sequence[Place], options: Options) -> tuple[list[Chosen], list[str]]:
-    """Read the headers of all cases: which series each gives, and whose it is; and doubts about that.
+    """Read the headers of all cases; return the series and patient of each, and doubts about which patient it is.
 
     Raises:
-      UserError: a study has no series that is fit, or several and none is named.
+      UserError: a study has no series that is fit for use, or several and none is chosen.
     """
-    owners = None if options.patients is None else read_owners(options.patients, [place.name for place in places])
+    names = [place.name for place in places]
+    table = None if options.patients is None else patients_of(names, options.patients)
     salt = read_salt()
     chosen: list[Chosen] = []
     persons: list[Person] = []
@@ -119,8 +118,8 @@ def choose_all(places: Sequence[Place], options: Options) -> tuple[list[Chosen],
         one, person = _choose(place, options.series)
         persons.append(person)
         found = [*one.found]
-        if owners is not None:
-            key = options.naming.keyed(f"name\n{owners[place.name]}", owners[place.name], place.name, salt)
+        if table is not None:
+            key = options.naming.keyed(f"name\n{table[place.name]}", table[place.name], place.name, salt)
         else:
             key = options.naming.keyed(person.secret, person.secret.split("\n")[1], place.name, salt)
             if not person.told:
@@ -128,7 +127,8 @@ def choose_all(places: Sequence[Place], options: Options) -> tuple[list[Chosen],
                 found.append(Finding(WARN, "unknown_patient", text, fix=TABLE_FIXES))
         chosen.append(replace(one, key=key, found=tuple(found)))
     _check_shared(chosen)
-    return chosen, _doubts(chosen, persons) if owners is None else []
+    doubts = alike_names({shown: key for key, shown, _ in options.naming.table})
+    return chosen, doubts + (_doubts(chosen, persons) if table is None else [])
 
 
 def _choose(place: Place, series: str) -> tuple[Chosen, Person]:
@@ -137,7 +137,7 @@ def _choose(place: Place, series: str) -> tuple[Chosen, Person]:
     drawn = [(header, references(header)) for header in _segmentations(place, seen)]
     one = _series(place, seen, series, drawn)
     findings.raise_refused(str(place.study), one.findings)
-    own = tuple(header for header, said in drawn if said.are(one))
+    own = tuple(header for header, drawn_on in drawn if drawn_on.are(one))
     if drawn and not own:
         raise UserError(
             f"the segmentation of {place.name} was drawn on another series, or another phase, than the one that is "
@@ -154,10 +154,10 @@ def _choose(place: Place, series: str) -> tuple[Chosen, Person]:
 
 
 def _segmentations(place: Place, seen: Look) -> list[Header]:
-    """Return the segmentations of a case: those beside its study, where masks lie there, else those inside.
+    """Return the segmentations of a case: those beside its study if it has masks there, else those inside.
 
     Raises:
-      UserError: masks lie there of two kinds, or of none.
+      UserError: there are masks of two kinds, or of none.
     """
     if place.masks is None:
         return seen.segmentations
@@ -168,7 +168,7 @@ def _segmentations(place: Place, seen: Look) -> list[Header]:
         return []
     found = look(place.masks).segmentations
     if pictures and found:
-        raise UserError(f"{place.masks} holds pictures and a segmentation: leave the one that counts")
+        raise UserError(f"{place.masks} holds pictures and a segmentation: remove one of them")
     if not pictures and not found:
         raise UserError(f"{place.masks} is neither a folder of PNGs, a NIfTI nor a DICOM segmentation")
     return found
@@ -179,14 +179,14 @@ def _series(place: Place, seen: Look, series: str, drawn: Sequence[tuple[Header,
     where = str(place.study)
     if series and series != BEST:
         return choose(seen, series, where)
-    own = [one for one in seen.candidates if any(said.are(one) for _, said in drawn)]
+    own = [one for one in seen.candidates if any(drawn_on.are(one) for _, drawn_on in drawn)]
     if series == BEST and seen.candidates:
         return (own or seen.candidates)[0]
     return choose(seen, "", where, own or None)
 
 
 def _doubts(chosen: Sequence[Chosen], persons: Sequence[Person]) -> list[str]:
-    """Return what speaks for one person under several keys, or for several under one."""
+    """Return signs of one person under several keys, or of several persons under one."""
     by_key: dict[str, set[str]] = {}
     by_name: dict[str, set[str]] = {}
     for one, person in zip(chosen, persons, strict=True):
@@ -208,12 +208,12 @@ def _doubts(chosen: Sequence[Chosen], persons: Sequence[Person]) -> list[str]:
 
 
 def _check_shared(chosen: Sequence[Chosen]) -> None:
-    """Refuse a shared folder of pictures where its table cannot tell two studies apart."""
+    """Refuse a shared folder of pictures where its table does not distinguish two studies."""
     seen: dict[str, str] = {}
     for one in chosen:
         first = seen.setdefault(one.series.members[0].header.series_uid, one.place.name)
         if one.place.shared and first != one.place.name:
             raise UserError(
-                f"{first} and {one.place.name} have one SeriesInstanceUID, so that the table cannot tell whose a "
-                "picture is: put each study's masks into a folder of its own"
+                f"{first} and {one.place.name} have one SeriesInstanceUID, so that the table does not state "
+                "which a picture is of: put each study's masks into a folder of its own"
             )

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from heartseg_jax.anatomy import HEART
-from heartseg_jax.data.sources.listing import PICTURES, list_files, natural_key
+from heartseg_jax.data.sources.listing import PICTURES, list_files, natural_key, not_read
 from heartseg_jax.data.sources.patient_table import read_rows
 from heartseg_jax.data.sources.volumes import check_same_grid, overlapping
 from heartseg_jax.errors import UserError
@@ -20,17 +20,19 @@ from heartseg_jax.imaging.dicom.segmentation import read_segmentation
 from heartseg_jax.imaging.dicom.series import Candidate
 from heartseg_jax.imaging.masks import label_maps as words
 from heartseg_jax.imaging.masks import palette as colour_masks
-from heartseg_jax.imaging.nifti import read_labels
+from heartseg_jax.imaging.nifti import check_geometry, read_labels
 from heartseg_jax.imaging.orientation import Turn, patient_axial
 from heartseg_jax.imaging.volume import Volume
 
 TABLE = "instances.csv"
 COLUMNS = ("file", "series_uid", "instance_uid", "frame", "position_mm")
-"""What the table of an export of PNGs begins with: it leads from each picture back to its instance."""
+"""First row of an exported table, which leads from each picture back to its instance."""
+BESIDE = (".csv", ".json", ".txt", ".md", ".pdf")
+"""Tables and notes, which may lie beside studies and masks."""
 
 
 class Reading(NamedTuple):
-    """How masks are to be understood: another palette, names of values, and what to do about damaged colours."""
+    """How masks are read: another palette, names of values, and what to do about damaged colours."""
 
     colours: dict[colour_masks.Colour, int] | None = None
     label_map: dict[str, int] | None = None
@@ -39,7 +41,7 @@ class Reading(NamedTuple):
 
 
 class Masks(NamedTuple):
-    """Labels patient-axial (`meanings.AORTA` among them), what they know, and which slices they are known of."""
+    """Labels, patient-axial (`label_maps.AORTA` among them), their `merge`, and the annotated slices (None: all)."""
 
     labels: np.ndarray
     merge: tuple[int, ...]
@@ -61,17 +63,18 @@ def from_nifti(path: Path, volume: Volume, how: Reading) -> Masks:
     """Return the labels of a NIfTI on the grid of `volume`, which is patient-axial.
 
     Raises:
-      UserError: it cannot be read, lies on another grid, or has values without a meaning.
+      UserError: it cannot be read, is on another grid, or has values without a meaning.
     """
     labels, _ = patient_axial(read_labels(path))
     check_same_grid(labels, volume, path)
     meanings = words.OWN if how.label_map is None else words.by_number(how.label_map, "--labels")
     own = words.translated(labels.voxels, meanings, str(path))
-    return Masks(own, HEART.all_known if how.label_map is None else words.merge_for(set(meanings.values())))
+    merge = HEART.all_known if how.label_map is None else words.merge_for(set(meanings.values()))
+    return Masks(own, merge, found=tuple(check_geometry(path)))
 
 
 class Row(NamedTuple):
-    """What the table of an export says of a picture."""
+    """A picture's row in an exported table."""
 
     series_uid: str
     instance_uid: str
@@ -80,14 +83,15 @@ class Row(NamedTuple):
 
 
 class Pictures(NamedTuple):
-    """A folder of colour PNGs: the pictures, and the rows of an export's table by their stems."""
+    """A folder of colour PNGs: the pictures, their rows in an exported table by stem, and what was not read."""
 
     folder: Path
     paths: tuple[Path, ...]
     table: dict[str, Row]
+    not_read: tuple[str, ...] = ()
 
     def of_series(self, uid: str) -> Pictures:
-        """Return those that the table gives to one series: each study's, of an export of many."""
+        """Return the pictures of one series, by the table: an export may hold many studies."""
         own = tuple(path for path in self.paths if path.stem in self.table and self.table[path.stem].series_uid == uid)
         return self._replace(paths=own)
 
@@ -98,41 +102,42 @@ def pictures_in(folder: Path) -> Pictures:
     Raises:
       UserError: it holds none, or the table is damaged.
     """
-    paths = list_files(folder, PICTURES).files
-    if not paths:
-        raise UserError(f"{folder} holds no mask")
-    return Pictures(folder, tuple(sorted(paths, key=lambda path: natural_key(path.name))), _table(folder))
+    listed = list_files(folder, PICTURES, beside=BESIDE)
+    if not listed.files:
+        raise UserError("; ".join([f"{folder} holds no mask", *not_read(listed)]))
+    paths = sorted(listed.files, key=lambda path: natural_key(path.name))
+    return Pictures(folder, tuple(paths), _table(folder), tuple(not_read(listed)))
 
 
 def from_pictures(pictures: Pictures, series: Candidate, elsewhere: Collection[str], turn: Turn, how: Reading) -> Masks:
     """Return the labels of colour PNGs, each named by its slice of `series`.
 
-    A picture is called like its slice's file, or by the SOPInstanceUID, or as the table of an export says; those that
-    the table gives to another series are passed over. Slices without a picture are not annotated. Numbers alone are
-    refused: nobody knows from which end they count. So are names in `elsewhere`: files of the study's other series.
+    A picture is named like its slice's file, by the SOPInstanceUID, or as an exported table says; those that the table
+    assigns to another series are not read. Slices without a picture are not annotated. Bare numbers are refused: it is
+    not known from which end they count. So are names in `elsewhere`: files of the study's other series.
 
     Raises:
-      UserError: a picture is of no slice or another size, two are of one slice, or colours stand for nothing.
+      UserError: a picture is of no slice or another size, two are of one slice, or colours have no meaning.
     """
     assert series.block is not None
     members = series.block.members
     slices = _slices_of(pictures, members, elsewhere)
     size = (members[0].header.rows, members[0].header.columns)
     labels = np.zeros((len(members), *size), np.uint8)
-    audits, mended = [], 0
+    audits, off = [], 0
     for path, z in slices.items():
         mask = colour_masks.read_mask(path, how.colours)
         if (got := mask.labels.shape) != size:
             raise UserError(f"{path} is {got[0]} x {got[1]} pixels, its slice {size[0]} x {size[1]}")
         audits.append(colour_masks.audit(path.name, mask))
         labels[z] = colour_masks.repair_mask(path.name, mask, how.colours) if how.repair else mask.labels
-        mended += int(mask.off.sum())
+        off += int(mask.off.sum())
     if not how.repair:
         colour_masks.check_audits(audits, how.max_off_palette)
-    found = []
-    if mended:
+    found = [Finding(WARN, "not_read", text) for text in pictures.not_read]
+    if off:
         done = "were repaired" if how.repair else "have no meaning and are ignored (255)"
-        text = f"{mended} mask pixels off the palette {done}"
+        text = f"{off} mask pixels off the palette {done}"
         found.append(Finding(WARN, "off_palette", text, fix="export exact colours"))
     annotated = np.zeros(len(labels), bool)
     annotated[list(slices.values())] = True
@@ -144,15 +149,15 @@ def from_pictures(pictures: Pictures, series: Candidate, elsewhere: Collection[s
         return Masks(turn.forth(labels), merge, None, tuple(found))
     if turn.axes[0] != 0:
         raise UserError(
-            f"{pictures.folder} has masks of some slices alone, and these are not axial: give one for every slice"
+            f"{pictures.folder} has masks of only some slices, and these are not axial: give one for every slice"
         )
     return Masks(turn.forth(labels), merge, annotated[:: -1 if turn.flipped[0] else 1], tuple(found))
 
 
 def _slices_of(pictures: Pictures, members: Sequence[Member], elsewhere: Collection[str]) -> dict[Path, int]:
-    """Return which slice each picture shows; None stands for names of two slices."""
+    """Return the number of the slice that each picture shows."""
     series_uid = members[0].header.series_uid
-    by_instance: dict[tuple[str, int], int | None] = {}
+    by_instance: dict[tuple[str, int], int | None] = {}  # None where two slices have the key
     by_position = {position_of(member): number for number, member in enumerate(members)}
     by_name: dict[str, int | None] = {}
     for number, member in enumerate(members):
@@ -172,30 +177,30 @@ def _slices_of(pictures: Pictures, members: Sequence[Member], elsewhere: Collect
         if z is None:
             what = "may be of several slices" if path.stem in by_name or row else "is of no slice that is read"
             raise UserError(
-                f"{path} {what}: call masks like the slices' files, by SOPInstanceUID, or as "
-                f"--export_png called the pictures, with its {TABLE} beside"
+                f"{path} {what}: name masks like the slices' files, by SOPInstanceUID, or as "
+                f"--export_png named the pictures, with its {TABLE} beside them"
             )
         if z in found.values():
             raise UserError(f"{path} is the second mask of one slice: remove one")
         found[path] = z
     if not found:
-        raise UserError(f"no mask in {pictures.folder} is of a slice of this study: paint some, or leave the study out")
+        raise UserError(f"no mask in {pictures.folder} is of a slice of this study: annotate some, or remove the study")
     return found
 
 
 def position_of(member: Member) -> str:
-    """Return where a frame lies, as the table of an export tells it: x, y, z in mm."""
+    """Return where a frame lies, as an exported table states it: x, y, z in mm."""
     return " ".join(f"{mm:.4f}" for mm in member.place.position_mm or ())
 
 
 def names_of(member: Member) -> set[str]:
-    """Return what a picture of a slice may be called, without its suffix."""
+    """Return the names that a picture of a slice may have, without suffix."""
     file = Path(member.header.source.name).name
     return {file, Path(file).stem, member.header.instance_uid} - {""}
 
 
 def _table(folder: Path) -> dict[str, Row]:
-    """Return {stem of a picture: its row} of the export's table, which lies in the folder or above it."""
+    """Return {stem of a picture: its row} of the exported table, in the folder or above it."""
     above = (folder, *list(folder.absolute().parents)[:2])
     place = next((at / TABLE for at in above if (at / TABLE).is_file()), None)
     if place is None:
@@ -210,5 +215,5 @@ def _table(folder: Path) -> dict[str, Row]:
             if table.setdefault(name, own) != own:
                 raise UserError(f"{place} has two rows for {name}; export the pictures again")
     except (ValueError, KeyError) as error:
-        raise UserError(f"{place} is no table of an export, or a damaged one; export the pictures again") from error
+        raise UserError(f"{place} is not an exported table, or is damaged; export the pictures again") from error
     return table

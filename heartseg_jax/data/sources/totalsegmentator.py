@@ -11,10 +11,10 @@ import numpy as np
 
 from heartseg_jax.anatomy import IGNORED
 from heartseg_jax.data.sources.case import Case, Labelled, Options, Source
-from heartseg_jax.data.sources.listing import VOLUMES, list_files, natural_key, stem
+from heartseg_jax.data.sources.listing import VOLUMES, is_system, list_files, natural_key, stem
 from heartseg_jax.data.sources.volumes import axial_size, check_same_grid, oblique, overlapping
 from heartseg_jax.errors import UserError
-from heartseg_jax.findings import WARN, Finding
+from heartseg_jax.findings import WARN, Finding, counted
 from heartseg_jax.imaging.hu_checks import in_hu
 from heartseg_jax.imaging.masks.label_maps import (
     AORTA,
@@ -93,7 +93,8 @@ def find_subjects(folder: Path, join: Sequence[Path]) -> tuple[list[Subject], li
     """
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}")
-    folders = sorted((path for path in folder.iterdir() if path.is_dir()), key=lambda path: natural_key(path.name))
+    entries = sorted(folder.iterdir(), key=lambda path: natural_key(path.name))
+    folders = [path for path in entries if path.is_dir() and not is_system(path.name)]
     images = {place.name: ct for place in folders for ct in list_files(place, VOLUMES).files if stem(ct) == "ct"}
     if not images:
         raise UserError(f"{folder} holds no SUBJECT/ct.nii.gz: give the folder of TotalSegmentator's subjects")
@@ -115,9 +116,9 @@ def find_subjects(folder: Path, join: Sequence[Path]) -> tuple[list[Subject], li
             f"no file in {folder} is a structure of the heart, such as heart_ventricle_left.nii.gz or aorta.nii.gz; "
             "results in one file (--ml) are not read: run it without"
         )
-    warnings = [f"{twice} files are in two folders: the first counts"] if twice else []
+    warnings = [f"{counted(twice, 'file')} in two folders: the first counts"] if twice else []
     if without := len(folders) - len(images):
-        warnings.append(f"{without} folders without a ct.nii.gz were not read")
+        warnings.append(f"{counted(without, 'folder')} without a ct.nii.gz not read")
     return subjects, warnings
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from heartseg_jax.data.sources.case import Case, Labelled
 from heartseg_jax.errors import UserError
-from heartseg_jax.findings import WARN, Finding
+from heartseg_jax.findings import WARN, Finding, counted
 from heartseg_jax.imaging.hu_checks import in_hu
 from heartseg_jax.imaging.masks.label_maps import translated
 from heartseg_jax.imaging.nifti import check_geometry, read_grid, read_labels, read_nifti
@@ -68,7 +68,7 @@ def overlapping(voxels: int) -> list[Finding]:
     """Return the finding of voxels that two structures claim, if there are any."""
     if not voxels:
         return []
-    text = f"{voxels} voxels belong to two structures: they are ignored (255)"
+    text = f"{counted(voxels, 'voxel')} in two structures: ignored (255)"
     return [Finding(WARN, "overlapping_structures", text, fix="look at where the structures meet")]
 
 

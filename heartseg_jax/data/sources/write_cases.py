@@ -17,7 +17,7 @@ from heartseg_jax.data.dataset.splits import assign_splits, block_splits
 from heartseg_jax.data.dataset.write import Dataset, DatasetWriter, check_output, read_dataset, verify
 from heartseg_jax.data.sources.case import Case, Labelled, Source
 from heartseg_jax.errors import UserError
-from heartseg_jax.findings import WARN
+from heartseg_jax.findings import WARN, counted
 from heartseg_jax.imaging.masks.label_maps import resolve_parts
 from heartseg_jax.imaging.volume import AIR_HU, put_in_middle
 
@@ -179,7 +179,7 @@ def _check(dataset: Dataset, warnings: list[str]) -> None:
     """Refuse a dataset without any label, and one that has the same image in two splits."""
     if not any(sum(row[1:-1]) for patient in dataset.patients for row in patient.class_counts):
         number = sum(patient.num_slices for patient in dataset.patients)
-        raise UserError(f"all {number} masks are empty: no pixel is labelled as a structure; export them again")
+        raise UserError(f"all masks ({number}) are empty: no pixel is labelled as a structure; export them again")
     leaks = check_leaks(dataset) if dataset.split_kind == "patient" else []
     if leaks:
         more = f" (and {len(leaks) - 1} more)" if len(leaks) > 1 else ""
@@ -194,8 +194,8 @@ def _several_volumes(persons: Sequence[str]) -> list[str]:
     if not twice:
         return []
     together = ", and all of a person's are in one split" if len(set(persons)) > 1 else ""
-    who = "1 person has" if len(twice) == 1 else f"{len(twice)} persons have"
-    return [f"{who} several volumes ({_some(twice)}): each counts as a patient{together}"]
+    who = f"{counted(len(twice), 'person')} with several volumes ({_some(twice)})"
+    return [f"{who}: each counts as a patient{together}"]
 
 
 def _summary(check: str, who: Sequence[tuple[str, str]]) -> str:

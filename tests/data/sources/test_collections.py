@@ -74,8 +74,8 @@ def test_mmwhs(tmp_path, phantoms):
         assert (labels == phantom.labels)[aorta].mean() > 0.95
         assert patient.merge == (0, 1, 2, 3, 4, 5, 6, 7, 4)
         assert dataset.source["cases"][patient.id] == {"aorta": "divided at the middle of the arch"}
-    assert "1 images of magnetic resonance were left out" in dataset.source["warnings"]
-    assert "1 images without labels were left out" in dataset.source["warnings"]
+    assert "1 image of magnetic resonance left out" in dataset.source["warnings"]
+    assert "1 image without labels left out" in dataset.source["warnings"]
 
 
 def test_mmwhs_with_the_ascending_aorta_alone_says_nothing_of_the_descending_one(tmp_path, phantoms):
@@ -169,7 +169,7 @@ def test_version_2_knows_vessels_alone_and_a_joined_task_adds_the_chambers(tmp_p
     assert {p.merge for p in alone.patients} == {(0, 1, 0, 0, 0, 0, 6, 0, 8)}
     assert prepare("totalsegmentator", tmp_path / "in", tmp_path / "data", f"--join={tmp_path / 'chambers'}") == 0
     joined = read_dataset(tmp_path / "data")
-    assert "3 files are in two folders: the first counts" in joined.source["warnings"]
+    assert "3 files in two folders: the first counts" in joined.source["warnings"]
     for patient, phantom in zip(joined.patients, phantoms, strict=True):
         assert patient.merge == tuple(range(9))
         labels = np.asarray(joined.labels(patient))
@@ -195,7 +195,7 @@ def test_a_border_that_two_tasks_claim_is_nobodys(tmp_path, phantoms):
     assert prepare("totalsegmentator", tmp_path / "in", tmp_path / "data") == 0
     dataset = read_dataset(tmp_path / "data")
     np.testing.assert_array_equal(dataset.labels(0) == 255, phantom.labels == 3)
-    assert any("belong to two structures" in text for text in dataset.source["warnings"])
+    assert any("in two structures" in text for text in dataset.source["warnings"])
 
 
 def test_subjects_without_a_heart_and_without_hu_are_left_out(tmp_path, phantoms):

@@ -168,7 +168,7 @@ def test_two_studies_of_one_patient_are_never_parted(source):
     assert second.id == f"{first.id}.2"
     assert second.who == first.who == first.id
     assert first.splits[0] == second.splits[0]
-    assert any("1 person has several volumes" in text for text in dataset.source["warnings"])
+    assert any("1 person with several volumes" in text for text in dataset.source["warnings"])
 
 
 def test_ids_that_an_archive_has_blanked_are_told_and_a_table_mends_it(source, tmp_path):
@@ -488,7 +488,7 @@ def two_of_a_name(source):
     ("damage", "told"),
     [
         (no_masks, "two has no masks: put colour PNGs"),
-        (numbers_alone, "000.png is of no slice that is read: call masks like the slices' files, by SOPInstanceUID"),
+        (numbers_alone, "000.png is of no slice that is read: name masks like the slices' files, by SOPInstanceUID"),
         (masks_of_nobody, "no study beside the masks four"),
         (wrong_size, "is 40 x 40 pixels, its slice 64 x 48"),
         (off_palette, "masks hold 1 colours that stand for nothing"),
@@ -497,7 +497,7 @@ def two_of_a_name(source):
         (empty_study, "two holds no file"),
         (two_of_a_name, "masks holds two twice: remove one"),
         (two_patients_in_one, "two: the slices are of several patients"),
-        (pictures_and_a_segmentation, "holds pictures and a segmentation: leave the one that counts"),
+        (pictures_and_a_segmentation, "holds pictures and a segmentation"),
         (odd_trigger_time, "two: 1 slices seem to be missing"),
     ],
 )

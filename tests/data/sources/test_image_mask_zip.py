@@ -231,7 +231,7 @@ def test_what_is_wrong_is_named_in_one_line_and_nothing_is_left(tmp_path, case):
         (members(12), "12 slices make 3 blocks of 4, too few to part training from test (5 at least): give --block=1"),
         (
             {n: encoded(np.zeros((SIZE, SIZE), np.uint8)) if n[0] == "m" else c for n, c in members().items()},
-            "all 32 masks are empty",
+            "all masks (32) are empty",
         ),
         (
             {n: encoded(np.full((SIZE, SIZE), 1, np.uint8)) if n[0] == "m" else c for n, c in members().items()},
@@ -326,4 +326,4 @@ def test_exif_orientation_backslashes_and_what_windows_leaves(tmp_path):
     dataset = made(tmp_path, files)
     np.testing.assert_array_equal(dataset.images(0)[1], picture(2))
     assert len(dataset.patients) == 8
-    assert "1 files outside of images/ and masks/ were not read" in dataset.source["warnings"]
+    assert "1 file outside of images/ and masks/ not read" in dataset.source["warnings"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from heartseg_jax.data.sources.patient_table import read_owners, read_rows, read_table
+from heartseg_jax.data.sources.patient_table import patients_of, read_rows, read_table
 from heartseg_jax.errors import UserError
 
 ROWS = [["file", "patient"], ["1_a.png", "M\u00fcller; A, B"], ["2.nii.gz", "x"]]
@@ -48,8 +48,8 @@ def test_a_file_twice_and_rows_without_a_file(tmp_path):
 def test_composed_letters_and_missing_names(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("file,patient\nM\u00fc_1,x\nb,y\n", encoding="utf-8")
-    assert read_owners(path, ["Mu\u0308_1"]) == {"Mu\u0308_1": "x"}
+    assert patients_of(["Mu\u0308_1"], path) == {"Mu\u0308_1": "x"}
     with pytest.raises(UserError, match="without an image 1 of the files: b"):
-        read_owners(path, ["Mu\u0308_1"], every_row=True)
+        patients_of(["Mu\u0308_1"], path, every_row=True)
     with pytest.raises(UserError, match="misses 1 of the files: c"):
-        read_owners(path, ["b", "c"])
+        patients_of(["b", "c"], path)
