@@ -11,10 +11,21 @@ import numpy as np
 from heartseg_jax.errors import UserError
 from heartseg_jax.files import read_json, write_json, writing
 from heartseg_jax.interop import graph, keras_file
+from heartseg_jax.interop.keras_names import class_and_number, snake_case
+from heartseg_jax.interop.layer import IDLE
 from heartseg_jax.models.tree import named_leaves, nested
 
 SHIPPED = {"brain16": Path(__file__).resolve().parents[1] / "weights" / "brain_encoder16.keras"}
 """Encoders that come with the project, by name."""
+
+PLAIN = {
+    snake_case(kind)
+    for kind in (
+        *("InputLayer", "Conv2D", "BatchNormalization", "Activation", "ReLU", "Relu", "MaxPooling2D", "Softmax"),
+        *("Conv2DTranspose", "UpSampling2D", "Concatenate", *IDLE),
+    )
+}
+"""Layers of a plain U-Net, as Keras 3 names them in a file of weights."""
 
 NORM_NAMES = {"gamma": "scale", "beta": "bias", "moving_mean": "mean", "moving_variance": "var"}
 CHANNEL_RULE = (
@@ -63,10 +74,9 @@ def load_encoder(path: Path, *, channels: int = 3) -> Pretrained:
 
 def from_file(file: keras_file.KerasFile, channels: int = 3) -> Pretrained:
     """Return the encoder of a Keras file that has been read."""
-    if file.config is None:
-        blocks, notes, left = _by_order(file)
-    else:
-        blocks, notes, left = _by_graph(file)
+    blocks, notes, left = _by_order(file) if file.config is None else _by_graph(file)
+    if file.added:
+        notes = [*notes, f"exact values for what the model leaves out (bias 0, scale 1): {', '.join(file.added)}"]
     params: dict[str, Any] = {}
     batch_stats: dict[str, Any] = {}
     rows: list[dict[str, Any]] = []
@@ -78,11 +88,6 @@ def from_file(file: keras_file.KerasFile, channels: int = 3) -> Pretrained:
         if number == 0:
             _check_rank(conv, kernel)
             width, given = kernel.shape[3], kernel.shape[2]
-            if given not in (1, 3, channels):
-                raise UserError(
-                    f"'{conv}' takes {given} input channels; an encoder of grey slices has 1 or 3 "
-                    f"(its kernel is {shape(kernel)})"
-                )
         level = number // 2
         before = given if number == 0 else width * 2 ** (level - (place == 1))
         after = width * 2**level
@@ -90,7 +95,7 @@ def from_file(file: keras_file.KerasFile, channels: int = 3) -> Pretrained:
         check_shape(conv, "bias", arrays["bias"], (after,))
         if number == 0 and channels != given:
             arrays["kernel"] = regrey(kernel, channels)
-            notes = [*notes, f"{given} input channels became {channels}; {CHANNEL_RULE}"]
+            notes = [*notes, regrey_note(given, channels)]
         params.setdefault(stage, {})[f"conv{place}"] = arrays
         rows += [row(conv, name, f"encoder/{stage}/conv{place}/{name}", a) for name, a in arrays.items()]
         for theirs, ours in NORM_NAMES.items():
@@ -116,67 +121,114 @@ def from_file(file: keras_file.KerasFile, channels: int = 3) -> Pretrained:
     return Pretrained(params, batch_stats, width, levels, channels, report)
 
 
+def regrey_note(given: int, channels: int) -> str:
+    """Return what the report says where the channel rule was at work."""
+    return f"{given} input channel{'s' if given > 1 else ''} became {channels}; {CHANNEL_RULE}"
+
+
 def regrey(kernel: np.ndarray, channels: int) -> np.ndarray:
     """Return a first kernel [3, 3, n, out] for `channels` input channels, by `CHANNEL_RULE`."""
     grey = kernel.sum(axis=2, keepdims=True, dtype=np.float64) / channels
     return np.repeat(grey, channels, axis=2).astype(np.float32)
 
 
-def _by_graph(file: keras_file.KerasFile) -> tuple[list[tuple[str, str]], list[str], list[dict[str, str]]]:
-    """Return the (convolution, norm) names of the way down, notes, and what was left with the reason."""
+class _Found(NamedTuple):
+    """The (convolution, norm) names of the way down, notes, and what was left out with the reason."""
+
+    blocks: list[tuple[str, str]]
+    notes: list[str]
+    left: list[dict[str, str]]
+
+
+def _by_graph(file: keras_file.KerasFile) -> _Found:
     assert file.config is not None
-    layers = graph.layers(file.config)
-    path = graph.follow(layers)
+    path = graph.follow(graph.layers(file.config))
     blocks = [(block.conv.name, block.norm.name) for stage in path.stages for block in stage if block.norm is not None]
     taken = {name for pair in blocks for name in pair}
-    why = "behind the deepest block: the decoder is trained anew"
+    why = "behind the deepest block: the decoder is trained from scratch"
     if path.stopped_at is not None:
         why += f" (the way up begins at '{path.stopped_at.name}')"
     left = [{"layer": name, "reason": why} for name in file.weights if name not in taken]
-    return blocks, list(path.notes), left
+    return _Found(blocks, list(path.notes), left)
 
 
-def _by_order(file: keras_file.KerasFile) -> tuple[list[tuple[str, str]], list[str], list[dict[str, str]]]:
-    """The same for a file without a config: layers in their order, told apart by shape."""
-    convs, norms, foreign = [], [], []
+def _by_order(file: keras_file.KerasFile) -> _Found:
+    """The same for a file without a config: layers in their order, told apart by names and shapes."""
+    _check_names(file)
+    convs, norms, ups = [], [], []
     for name, arrays in file.weights.items():
         ranks = {key: array.ndim for key, array in arrays.items()}
         if "transpose" in name or (ranks.get("kernel") == 4 and arrays["kernel"].shape[:2] == (2, 2)):
-            foreign.append(name)
+            ups.append(name)
         elif ranks.get("kernel") == 4:
             convs.append(name)
         elif "gamma" in ranks:
             norms.append(name)
-        else:
-            foreign.append(name)
+        elif ranks:
+            raise UserError(
+                f"the file has a layer '{name}' with {', '.join(ranks)}, which a plain U-Net has not, and no graph to "
+                "show where it stands; save the whole model (model.save('model.keras'))"
+            )
     if not convs:
         raise UserError("the file has no encoder: no convolution's kernel lies in it")
     _check_rank(convs[0], file.weights[convs[0]]["kernel"])
+    filters = {name: file.weights[name]["kernel"].shape[-1] for name in convs}
     down: list[str] = []
-    for first, second in zip(convs[::2], convs[1::2], strict=False):
-        filters = [file.weights[name]["kernel"].shape[3] for name in (first, second)]
-        if down and filters[0] <= file.weights[down[-1]]["kernel"].shape[3]:
+    for place in range(0, len(convs), 2):
+        if down and filters[convs[place]] <= filters[down[-1]]:
             break
-        down += [first, second]
+        down += convs[place : place + 2]
     if len(down) < 4:
         raise UserError("the file has no encoder: its kernels do not widen from stage to stage, two and two")
-    if len(norms) < len(down):
+    if len(down) % 2 or len(norms) < len(down):
         raise UserError(
-            f"the file has {len(norms)} BatchNormalizations for the {len(down)} convolutions of its encoder; "
-            "the brain model's encoder has one at each"
+            f"the file has {len(norms)} BatchNormalizations for the {len(down)} convolutions of its encoder; the brain "
+            "model's encoder has one at each of two per stage; a part of a sharded file has fewer: give its index"
+        )
+    pools = sum(class_and_number(name)[0] == "max_pooling2d" for name in file.weights)
+    if _is_numbered(file) and pools not in (1, len(down) // 2 - 1):
+        raise UserError(
+            f"the file has {pools} max poolings and kernels of {len(down) // 2} stages; this project's encoder has one "
+            "between each two (is it one shard of several, or another network?); save the whole model"
         )
     blocks = list(zip(down, norms, strict=False))
     taken = {name for pair in blocks for name in pair}
     left = [
-        {"layer": name, "reason": "behind the widest kernels: the decoder is trained anew"}
-        for name in (*convs, *norms, *foreign)
+        {"layer": name, "reason": "behind the widest kernels: the decoder is trained from scratch"}
+        for name in (*convs, *norms, *ups)
         if name not in taken
     ]
     note = (
-        "the file has weights alone, no graph: its layers were put in their places by their order and their shapes; "
-        "activations, epsilon and strides were taken for the brain model's and cannot be checked"
+        "the file has only weights, no graph: its layers were put in their places by their order and their shapes; "
+        "kinds of activations, epsilon and strides were taken for the brain model's and cannot be checked"
     )
-    return blocks, [note], left
+    return _Found(blocks, [note], left)
+
+
+def _is_numbered(file: keras_file.KerasFile) -> bool:
+    """Whether layers are named by their class, as Keras 3 does: it lists those without weights too."""
+    return any(not arrays for arrays in file.weights.values())
+
+
+def _check_names(file: keras_file.KerasFile) -> None:
+    """Raise a UserError where a name gives away a layer that a plain U-Net has not, or where layers are missing."""
+    if not _is_numbered(file):
+        return
+    numbers: dict[str, list[int]] = {}
+    for name in file.weights:
+        stem, number = class_and_number(name)
+        numbers.setdefault(stem, []).append(number)
+    for stem, found in numbers.items():
+        if stem not in PLAIN:
+            raise UserError(
+                f"the file has a layer '{stem}', which a plain U-Net encoder has not, and no graph that shows where it "
+                "stands; save the whole model (model.save('model.keras'))"
+            )
+        if sorted(found) != list(range(len(found))):
+            raise UserError(
+                f"the file has {stem} number {max(found)} but not all before it: it is one shard of several, or a part "
+                "of a model; give the index of the shards (.weights.json), or save the model as one file"
+            )
 
 
 def array_of(file: keras_file.KerasFile, layer: str, name: str) -> np.ndarray:
@@ -248,6 +300,6 @@ def _read_folder(folder: Path, channels: int) -> Pretrained:
         trees["params"]["stage1"]["conv1"]["kernel"] = kernel
         first = "encoder/stage1/conv1/kernel"
         rows = [r | {"shape": list(kernel.shape)} if r["flax"] == first else r for r in report["layers"]]
-        note = f"{given} input channels became {channels}; {CHANNEL_RULE}"
+        note = regrey_note(given, channels)
         report |= {"channels": channels, "layers": rows, "notes": [*report["notes"], note]}
     return Pretrained(trees["params"], trees["batch_stats"], width, levels, channels, report)

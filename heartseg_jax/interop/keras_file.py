@@ -1,7 +1,8 @@
-"""Keras files as named arrays and plain JSON, by h5py alone: no code from a file is ever run. The graph is `graph`'s.
+"""Keras files as named arrays and plain JSON, read with h5py: no code from a file is ever run.
 
-Layouts: a whole model as HDF5 (`.h5`, Keras 2 and 3), as a zip (`.keras`, Keras 3), and weights alone (`.weights.h5` of
-Keras 3, or `save_weights` of Keras 2). Which one a file has is told by its content, not by its name.
+Layouts: a whole model as HDF5 (`.h5`, Keras 2 and 3), as a zip (`.keras`, Keras 3), and weights only (`.weights.h5` of
+Keras 3, also in shards with a `.weights.json` index, or `save_weights` of Keras 2). The content decides which, not the
+name.
 """
 
 from __future__ import annotations
@@ -19,18 +20,13 @@ import h5py
 import numpy as np
 
 from heartseg_jax.errors import UserError
+from heartseg_jax.files import read_json
+from heartseg_jax.interop.keras_names import NAMED, complete, in_order, named, own_name, snake_case
 
 HDF5_MAGIC, ZIP_MAGIC = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04"
 MOST_NUMBERS = 2**30
 """Of one array: far more than any layer here has. A damaged or hostile header must not fill the memory."""
 MOST_JSON_BYTES = 64 * 2**20
-
-NAMED = {
-    "Conv2D": ("kernel", "bias"),
-    "Conv2DTranspose": ("kernel", "bias"),
-    "BatchNormalization": ("gamma", "beta", "moving_mean", "moving_variance"),
-}
-"""What `vars/0`, `vars/1` ... are, where a file only numbers them."""
 
 
 class KerasFile(NamedTuple):
@@ -42,7 +38,8 @@ class KerasFile(NamedTuple):
       sha256: of its bytes.
       config: the serialised model, or None where the file has weights alone.
       weights: layer's name -> variable's name -> array. With a config the layers have its names; without, the file's,
-        in the file's order.
+        in the file's order, those without variables too.
+      added: 'layer/variable' of those that the model does not have, filled with `NEUTRAL` values.
     """
 
     path: Path
@@ -50,6 +47,7 @@ class KerasFile(NamedTuple):
     sha256: str
     config: dict[str, Any] | None
     weights: dict[str, dict[str, np.ndarray]]
+    added: tuple[str, ...] = ()
 
 
 def read(path: Path) -> KerasFile:
@@ -70,7 +68,9 @@ def read(path: Path) -> KerasFile:
         raise UserError(f"the weights file {path} is empty (0 bytes); fetch it again")
     digest = hashlib.sha256(content).hexdigest()
     if content.startswith(ZIP_MAGIC):
-        return KerasFile(path, "keras", digest, *_read_zip(path, content))
+        return _file(path, "keras", digest, *_read_zip(path, content))
+    if content.lstrip().startswith(b"{") and b'"weight_map"' in content:
+        return _read_shards(path, content)
     if not content.startswith(HDF5_MAGIC):
         hint = ""
         if content.startswith(b"version https://git-lfs"):
@@ -79,10 +79,20 @@ def read(path: Path) -> KerasFile:
     with _open(path, content) as file:
         try:
             if "model_config" in file.attrs:
-                return KerasFile(path, "h5", digest, _json(path, file.attrs["model_config"]), _by_layer(path, file))
-            return KerasFile(path, "weights", digest, None, _weights_alone(path, file))
+                config = _json(path, file.attrs["model_config"])
+                return _file(path, "h5", digest, config, _by_layer(path, file))
+            if "layer_names" in file.attrs:
+                return _file(path, "weights", digest, None, _by_layer(path, file))
+            _refuse_shard(path)
+            return _file(path, "weights", digest, None, in_order(_numbered(path, file)))
         except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
             raise UserError(f"{path} is damaged: {_first_line(error)}; fetch or save it again") from error
+
+
+def _file(
+    path: Path, form: str, digest: str, config: dict[str, Any] | None, weights: Mapping[str, dict[str, np.ndarray]]
+) -> KerasFile:
+    return KerasFile(path, form, digest, config, *complete(weights, _layers(config) if config else []))
 
 
 def write_hdf5(
@@ -106,6 +116,40 @@ def _about_folder(path: Path) -> str:
             f'pip install tensorflow tf_keras && python -c "{code}"'
         )
     return f"{path} is a folder, not a weights file; give a .h5, .weights.h5 or .keras file"
+
+
+def _read_shards(path: Path, content: bytes) -> KerasFile:
+    """Read all shards that an index names; they lie beside it."""
+    fix = "copy the index and all its shards into one folder, or save the model again"
+    try:
+        mapped = read_json(path, fix=fix)["weight_map"].values()
+        names = sorted({name for shards in mapped for name in ([shards] if isinstance(shards, str) else shards)})
+        if not names or any(Path(name).name != name for name in names):
+            raise ValueError
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is no index of a sharded Keras file; {fix}") from error
+    numbered: dict[str, list[np.ndarray]] = {}
+    digest = hashlib.sha256(content)
+    for name in names:
+        shard = path.with_name(name)
+        if not shard.is_file():
+            raise UserError(f"{path} names the shard {name}, which is not beside it; {fix}")
+        stored = shard.read_bytes()
+        digest.update(stored)
+        with _open(shard, stored) as file:
+            for layer, arrays in _numbered(shard, file).items():
+                numbered[layer] = numbered.get(layer) or arrays
+    return _file(path, "weights", digest.hexdigest(), None, in_order(numbered))
+
+
+def _refuse_shard(path: Path) -> None:
+    found = re.fullmatch(r"(.+)_\d{5}\.weights\.h5", path.name)
+    if found:
+        index = path.with_name(f"{found[1]}.weights.json")
+        raise UserError(
+            f"{path} is one shard of a sharded file, a part of the model; give its index {index.name}"
+            + ("" if index.is_file() else ", which is missing here, or save the model as one file")
+        )
 
 
 def _read_zip(path: Path, content: bytes) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray]]]:
@@ -143,16 +187,8 @@ def _read_zip(path: Path, content: bytes) -> tuple[dict[str, Any], dict[str, dic
         counts[kind] = number + 1
         arrays = numbered.get(f"{stem}_{number}" if number else stem)
         if arrays and kind in NAMED:
-            weights[str(layer.get("config", {}).get("name", layer.get("name")))] = _named(kind, layer, arrays)
+            weights[own_name(layer)] = named(kind, layer, arrays)
     return config, weights
-
-
-def _named(kind: str, layer: Mapping[str, Any], arrays: list[np.ndarray]) -> dict[str, np.ndarray]:
-    """Give numbered variables their names; a layer without bias, centre or scale has fewer."""
-    config = layer.get("config", {})
-    switches = {"bias": "use_bias", "gamma": "scale", "beta": "center"}
-    names = [name for name in NAMED[kind] if config.get(switches.get(name, ""), True)]
-    return dict(zip(names, arrays, strict=False))
 
 
 def _open(path: Path, content: bytes) -> h5py.File:
@@ -195,7 +231,7 @@ def _by_layer(path: Path, file: h5py.File) -> dict[str, dict[str, np.ndarray]]:
 
 
 def _numbered(path: Path, file: h5py.File) -> dict[str, list[np.ndarray]]:
-    """Read `layers/<name>/vars/<n>`, sorted by n."""
+    """Read `layers/<name>/vars/<n>`, sorted by n; layers without variables have an empty list."""
     if "layers" not in file:
         raise UserError(f"{path} holds no layers: its top level has {', '.join(list(file)[:5]) or 'nothing'}")
     found: dict[str, list[np.ndarray]] = {}
@@ -206,27 +242,8 @@ def _numbered(path: Path, file: h5py.File) -> dict[str, list[np.ndarray]]:
             arrays = sorted(
                 _arrays(path, _child(path, group, "vars")), key=lambda pair: int(re.sub(r"\D", "", pair[0]) or 0)
             )
-            if arrays:
-                found[name] = [array for _, array in arrays]
+            found[name] = [array for _, array in arrays]
     return found
-
-
-def _weights_alone(path: Path, file: h5py.File) -> dict[str, dict[str, np.ndarray]]:
-    """Read weights that come without a config, in the order in which Keras numbered their layers."""
-    if "layer_names" in file.attrs:
-        return _by_layer(path, file)
-    numbered = _numbered(path, file)
-    weights = {}
-    for name in sorted(numbered, key=_place):
-        arrays = numbered[name]
-        kind = "BatchNormalization" if arrays[0].ndim == 1 else "Conv2DTranspose" if "transpose" in name else "Conv2D"
-        weights[name] = dict(zip(NAMED[kind], arrays, strict=False))
-    return weights
-
-
-def _place(name: str) -> tuple[str, int]:
-    stem, number = re.fullmatch(r"(.*?)(?:_(\d+))?", name).groups()  # type: ignore[union-attr]
-    return stem, int(number or 0)
 
 
 def _child(path: Path, group: h5py.Group, name: str) -> Any:
@@ -248,15 +265,12 @@ def _arrays(path: Path, group: h5py.Group, prefix: str = "") -> Iterator[tuple[s
         if node.external or node.is_virtual:
             raise UserError(f"{path} keeps {node.name} in another file, which is not read; save the model again")
         array = node[()]
+        if isinstance(array, np.ndarray) and array.dtype.kind == "V" and array.dtype.itemsize == 2:
+            # HDF5 has no bfloat16: Keras writes its two raw bytes, the upper half of a float32.
+            array = (array.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
         if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
             continue  # scalars and text: counters and the like
         yield prefix + name, array
-
-
-def snake_case(name: str) -> str:
-    """Return a class's name as Keras 3 writes it in files: Conv2DTranspose -> conv2d_transpose."""
-    name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", name))
-    return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
 def _text(value: Any) -> str:

@@ -70,7 +70,7 @@ def verify(path: Path, *, channels: int = 3, seed: int = 0) -> Parity:
             "give the whole model (.keras or .h5), or leave --verify out"
         )
     try:
-        model, variables, activation, taps, output, why = _flax(file, channels)
+        model, variables, activation, scale, taps, output, why = _flax(file, channels)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     theirs = _load(file)
@@ -78,7 +78,7 @@ def verify(path: Path, *, channels: int = 3, seed: int = 0) -> Parity:
     given = theirs.input_shape[-1]
     with jax.default_matmul_precision("highest"):
         names = [*taps.values(), *([output] if output else [])]
-        expected = _run_keras(theirs, names, _as_channels(image, given))
+        expected = _run_keras(theirs, names, np.float32(scale) * _as_channels(image, given))
         found = _run_flax(model, variables, _as_channels(image, channels))
     if output:
         found["output"] = np.asarray(_ACTIVATE[activation](found["output"]))
@@ -126,19 +126,23 @@ def summary(parity: Parity) -> dict[str, Any]:
 _ACTIVATE = {"linear": lambda x: x, "sigmoid": jax.nn.sigmoid, "softmax": jax.nn.softmax}
 
 
-def _flax(file: keras_file.KerasFile, channels: int) -> tuple[nn.Module, dict[str, Any], str, dict[str, str], str, str]:
-    """Return the network, its variables, the last activation, taps, the output's layer, and why it is no whole one."""
+def _flax(
+    file: keras_file.KerasFile, channels: int
+) -> tuple[nn.Module, dict[str, Any], str, float, dict[str, str], str, str]:
+    """Return the network, its variables, the last activation, the scale of Keras's images, taps, the output's layer,
+    and why it is no whole network.
+    """
     try:
         unet = unet_from_file(file, channels)
     except UserError as error:
         encoder = from_file(file, channels)
-        taps = encoder_taps(graph.follow(graph.layers(file.config or {})))
+        down = graph.follow(graph.layers(file.config or {}))
         network: nn.Module = _Bottom(encoder.width, encoder.levels)
         variables = {"params": {"encoder": encoder.params}, "batch_stats": {"encoder": encoder.batch_stats}}
-        return network, variables, "", taps, "", str(error)
+        return network, variables, "", down.scale, encoder_taps(down), "", str(error)
     model = UNet(unet.width, unet.levels, unet.num_classes, norm=unet.norm)
     variables = {"params": unet.params, "batch_stats": unet.batch_stats}
-    return model, variables, unet.activation, unet.taps, unet.output, ""
+    return model, variables, unet.activation, unet.scale, unet.taps, unet.output, ""
 
 
 class _Bottom(nn.Module):
@@ -200,7 +204,14 @@ def _run_keras(model: Any, names: list[str], image: np.ndarray) -> list[np.ndarr
     """Return the outputs of the layers named, in inference mode."""
     import keras as library
 
-    outputs = [model.get_layer(name).output for name in names]
+    # Also what is no layer, such as keras.ops.relu; a Sequential model has layers only.
+    operations = {one.name: one for one in getattr(model, "operations", model.layers)}
+
+    def output(node: str) -> Any:
+        name, _, call = node.partition("#")  # as `graph` names the calls of a shared layer
+        return operations[name]._inbound_nodes[int(call or 0)].outputs[0]
+
+    outputs = [output(name) for name in names]
     found = library.Model(model.inputs[0], outputs)(image, training=False)
     return [np.asarray(library.ops.convert_to_numpy(array), np.float32) for array in found]
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from heartseg_jax.errors import UserError
 from heartseg_jax.files import writing
-from heartseg_jax.interop.keras_file import NAMED, snake_case, write_hdf5
+from heartseg_jax.interop.keras_file import write_hdf5
+from heartseg_jax.interop.keras_names import NAMED, snake_case
 
 KERAS_VERSION = "3.8.0"
 """The oldest whose layout this is; newer ones read it."""

@@ -9,6 +9,15 @@ from typing import Any, NamedTuple
 from heartseg_jax.errors import UserError
 from heartseg_jax.interop import graph, keras_file
 from heartseg_jax.interop.encoder import NORM_NAMES, array_of, check_shape, from_file, row
+from heartseg_jax.interop.layer import (
+    IDLE,
+    Layer,
+    activation_of,
+    check_convolution,
+    check_settings,
+    check_single_call,
+    is_head,
+)
 
 ACTIVATIONS = ("linear", "sigmoid", "softmax")
 """What may follow the head; the Flax network stops at the logits before it."""
@@ -26,6 +35,7 @@ class KerasUNet(NamedTuple):
       norm: 'batch' where the decoder has BatchNorm too, else 'encoder'.
       channels: input channels, after the channel rule.
       activation: what the Keras model applies to the logits: one of `ACTIVATIONS`.
+      scale: by how much the images that Keras takes are larger than those that this network takes.
       taps: Flax path of a convolution -> the Keras layer with that block's output, in the order in which data passes.
       output: the Keras layer with the model's output.
       rows: one a decoder's or head's array, as in `conversion.json`.
@@ -39,6 +49,7 @@ class KerasUNet(NamedTuple):
     norm: str
     channels: int
     activation: str
+    scale: float
     taps: dict[str, str]
     output: str
     rows: list[dict[str, Any]]
@@ -47,9 +58,9 @@ class KerasUNet(NamedTuple):
 class WayUp(NamedTuple):
     """The layers from the bottom to the output; `stages` and `ups` by level, the deepest first."""
 
-    ups: tuple[graph.Layer, ...]
+    ups: tuple[Layer, ...]
     stages: tuple[tuple[graph.Block, graph.Block], ...]
-    head: graph.Layer
+    head: Layer
     activation: str
     output: str
 
@@ -100,7 +111,7 @@ def unet_from_file(file: keras_file.KerasFile, channels: int = 3) -> KerasUNet:
     params["head"] = _convolution(file, up.head.name, shape, classes, "head", rows)
     norm = "batch" if "decoder" in batch_stats else "encoder"
     found = (params, batch_stats, encoder.width, encoder.levels, classes, norm, channels)
-    return KerasUNet(*found, up.activation, encoder_taps(down) | _decoder_taps(up), up.output, rows)
+    return KerasUNet(*found, up.activation, down.scale, encoder_taps(down) | _decoder_taps(up), up.output, rows)
 
 
 def encoder_taps(path: graph.Path) -> dict[str, str]:
@@ -116,12 +127,12 @@ def _decoder_taps(up: WayUp) -> dict[str, str]:
     taps = {}
     for number, (layer, blocks) in enumerate(zip(up.ups, up.stages, strict=True)):
         place = f"decoder/stage{len(up.ups) - number}"
-        taps[f"{place}/up"] = layer.name
+        taps[f"{place}/up"] = layer.node
         taps |= {f"{place}/block/conv{index}": block.last for index, block in enumerate(blocks, 1)}
     return taps
 
 
-def climb(layers: Mapping[str, graph.Layer], down: graph.Path) -> WayUp:
+def climb(layers: Mapping[str, Layer], down: graph.Path) -> WayUp:
     """Walk from the bottom to the output.
 
     Raises:
@@ -130,25 +141,26 @@ def climb(layers: Mapping[str, graph.Layer], down: graph.Path) -> WayUp:
     ups, stages = [], []
     layer = down.stopped_at
     for level in reversed(range(len(down.stages) - 1)):
-        layer = _pass(layers, layer)
+        layer = graph.skip_idle(layers, layer)
         if layer is None or layer.kind != "Conv2DTranspose":
             raise UserError(
                 f"{_met(layer)} stands where the transposed convolution to stage {level + 1} belongs; "
                 "this is no whole U-Net of this project's kind"
             )
-        expected = {"kernel_size": 2, "strides": 2, "dilation_rate": 1, "use_bias": True, "output_padding": None}
-        graph.check_settings(layer, expected | {"activation": "linear"})
+        expected = {"kernel_size": 2, "strides": 2, "dilation_rate": 1, "output_padding": None}
+        check_single_call(layer)
+        check_settings(layer, expected | {"activation": "linear"})
         ups.append(layer)
         layer = _merge(layers, layer, down.stages[level][1].last)
         pair = []
         for _ in range(2):
-            layer = _pass(layers, layer)
-            if layer is None or layer.kind != "Conv2D" or graph.is_head(layer):
+            layer = graph.skip_idle(layers, layer)
+            if layer is None or layer.kind != "Conv2D" or is_head(layer):
                 raise UserError(
                     f"{_met(layer)} stands where a 3x3 convolution of the decoder's stage {level + 1} belongs; "
                     "this project's has 2 in each"
                 )
-            block, layer = graph.read_block(layers, layer, need_norm=False)
+            block, layer = graph.read_block(layers, layer, [], need_norm=False)
             pair.append(block)
         stages.append((pair[0], pair[1]))
     bare = [block.conv.name for stage in stages for block in stage if block.norm is None]
@@ -157,63 +169,57 @@ def climb(layers: Mapping[str, graph.Layer], down: graph.Path) -> WayUp:
             f"only some of the decoder's convolutions have a BatchNormalization ({bare[0]} has none); "
             "this project's decoder has one at each or at none"
         )
-    head = _pass(layers, layer)
-    if head is None or head.kind != "Conv2D" or not graph.is_head(head):
+    head = graph.skip_idle(layers, layer)
+    if head is None or head.kind != "Conv2D" or not is_head(head):
         raise UserError(f"{_met(head)} stands where the head's 1x1 convolution belongs")
-    graph.check_convolution(head, size=1)
+    check_convolution(head, size=1)
     return WayUp(tuple(ups), tuple(stages), head, *_ending(layers, head))
 
 
-def _merge(layers: Mapping[str, graph.Layer], up: graph.Layer, skip: str) -> graph.Layer | None:
+def _merge(layers: Mapping[str, Layer], up: Layer, skip: str) -> Layer | None:
     """Check that the upsampled image and the skip are joined in this project's order; return the layer behind."""
-    joined = graph.next_layer(layers, up.name)
+    joined = graph.next_layer(layers, up.node)
     if joined is None or joined.kind != "Concatenate":
         raise UserError(f"{_met(joined)} follows '{up.name}', where a Concatenate with the skip belongs")
     if joined.config.get("axis", -1) not in (-1, 3):
         raise UserError(f"'{joined.name}' joins along axis {joined.config['axis']}, not along the channels")
     sources = [_source(layers, name) for name in joined.inputs]
-    if sources == [skip, up.name]:
+    if sources == [skip, up.node]:
         raise UserError(
             f"'{joined.name}' joins [skip, upsampled], this project's decoder [upsampled, skip]: "
             "the kernels behind it would meet the wrong channels"
         )
-    if sources != [up.name, skip]:
+    if sources != [up.node, skip]:
         raise UserError(
             f"'{joined.name}' joins {' and '.join(joined.inputs)}, this project's decoder {up.name} and {skip}"
         )
-    return graph.next_layer(layers, joined.name)
+    return graph.next_layer(layers, joined.node)
 
 
-def _source(layers: Mapping[str, graph.Layer], name: str) -> str:
+def _source(layers: Mapping[str, Layer], node: str) -> str:
     """Return the layer behind a skip, past those that do nothing at inference."""
-    while name in layers and layers[name].kind in graph.IDLE:
-        name = layers[name].inputs[0]
-    return name
+    while node in layers and layers[node].kind in IDLE:
+        node = layers[node].inputs[0]
+    return node
 
 
-def _pass(layers: Mapping[str, graph.Layer], layer: graph.Layer | None) -> graph.Layer | None:
-    while layer is not None and layer.kind in graph.IDLE:
-        layer = graph.next_layer(layers, layer.name)
-    return layer
-
-
-def _ending(layers: Mapping[str, graph.Layer], head: graph.Layer) -> tuple[str, str]:
+def _ending(layers: Mapping[str, Layer], head: Layer) -> tuple[str, str]:
     """Return the activation behind the head and the layer that has the model's output."""
-    activation, last = str(graph.name_of(head.config.get("activation", "linear"))), head
-    behind = graph.next_layer(layers, head.name)
+    activation, last = activation_of("Activation", head.config), head
+    behind = graph.next_layer(layers, head.node)
     if activation == "linear" and behind is not None and behind.kind in ("Activation", "Softmax"):
         if behind.kind == "Softmax" and behind.config.get("axis", -1) not in (-1, 3):
             raise UserError(f"'{behind.name}' is a softmax along axis {behind.config['axis']}, not over the classes")
-        activation = "softmax" if behind.kind == "Softmax" else str(graph.name_of(behind.config.get("activation")))
-        last, behind = behind, graph.next_layer(layers, behind.name)
+        activation = "softmax" if behind.kind == "Softmax" else activation_of(behind.kind, behind.config)
+        last, behind = behind, graph.next_layer(layers, behind.node)
     if behind is not None:
         raise UserError(f"{_met(behind)} follows the head '{head.name}', where this project's network ends")
     if activation not in ACTIVATIONS:
         raise UserError(f"the head '{head.name}' ends in {activation}; known are {', '.join(ACTIVATIONS)}")
-    return activation, last.name
+    return activation, last.node
 
 
-def _met(layer: graph.Layer | None) -> str:
+def _met(layer: Layer | None) -> str:
     return "the model's end" if layer is None else f"layer '{layer.name}' ({layer.kind})"
 
 

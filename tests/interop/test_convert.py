@@ -133,12 +133,6 @@ def no_encoder(saved, path):
     return "the model has no encoder"
 
 
-def wrong_channels(saved, path):
-    build_unet(4, 2, channels=4).save(path.with_suffix(".keras"))
-    path.with_suffix(".keras").rename(path)
-    return "takes 4 input channels"
-
-
 def extra_block(saved, path):
     build_unet(4, 2, first_stage=3).save(path.with_suffix(".keras"))
     path.with_suffix(".keras").rename(path)
@@ -267,7 +261,7 @@ def git_lfs_pointer(saved, path):
 
 
 BROKEN = (
-    truncated_h5, truncated_zip, not_hdf5, no_encoder, wrong_channels, extra_block, no_statistics, nan_inside,
+    truncated_h5, truncated_zip, not_hdf5, no_encoder, extra_block, no_statistics, nan_inside,
     zip_without_weights, empty, folder, saved_model, with_lambda, channels_first_config, channels_first_kernels,
     channels_first_weights_alone, link_elsewhere, layer_linked_elsewhere, everything_linked_elsewhere,
     stored_elsewhere, git_lfs_pointer,
@@ -301,6 +295,9 @@ def test_export_gets_the_checkpoints_arrays(tmp_path, monkeypatch, capsys):
 
         def choose(self, step):
             return step
+
+        def read(self, step):
+            return checkpoints.Saved(step, {}, {})
 
         def restore_arrays(self, step):
             return {"params": params, "batch_stats": {}} if step == 7 else None

@@ -8,7 +8,7 @@ from keras import layers
 
 from heartseg_jax.errors import UserError
 from heartseg_jax.interop import graph
-from tests.interop.keras_models import as_keras_2, build_unet, of_kind
+from tests.interop.keras_models import as_keras_2, of_kind
 
 
 def config_of(model):
@@ -75,34 +75,19 @@ def fork():
     return keras.Model(inputs, [layers.ReLU(name="one")(x), layers.ReLU(name="two")(x)])
 
 
-def inner():
-    return chain(build_unet(2, 2, size=16))
-
-
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (two_inputs, "the model has 2 inputs"),
-        (fork, "into one and two; a U-Net does not"),
-        (inner, "is a whole model inside the model"),
-        (lambda: chain(*pair(strides=2)), "strides="),
-        (lambda: chain(*pair(dilation_rate=2)), "dilation_rate="),
+        (two_inputs, "2 inputs"),
+        (fork, "into one and two"),
         (lambda: chain(*pair(padding="valid")), "padding=valid"),
-        (lambda: chain(*pair(use_bias=False)), "use_bias=False"),
         (lambda: chain(layers.Conv2D(2, 5, padding="same")), "kernel_size="),
-        (lambda: chain(conv(), layers.ReLU()), "has no BatchNormalization behind it"),
+        (lambda: chain(conv(), layers.ReLU()), "BatchNormalization"),
         (lambda: chain(conv(activation="relu"), layers.BatchNormalization()), "applies relu before its"),
-        (lambda: chain(conv(), layers.BatchNormalization(epsilon=1e-5)), "has epsilon 1e-05"),
         (lambda: chain(conv(), layers.BatchNormalization(axis=1)), "normalises axis 1: a channels-first model"),
-        (lambda: chain(conv(), layers.BatchNormalization(scale=False)), "scale=False"),
-        (lambda: chain(conv(), layers.BatchNormalization(), layers.Activation("tanh")), "is tanh, this project's"),
-        (lambda: chain(conv(), layers.BatchNormalization(), layers.ReLU(max_value=6.0)), "a ceiling, slope or"),
-        (lambda: chain(*pair(), layers.MaxPooling2D(3), *pair()), "pool_size="),
-        (
-            lambda: chain(*pair(), layers.AveragePooling2D(2), *pair()),
-            "(AveragePooling2D) on the way down has no place",
-        ),
+        (lambda: chain(conv(), layers.BatchNormalization(), layers.Activation("tanh")), "tanh"),
         (lambda: chain(*pair(), *pair()), "no convolutions with max pooling between them"),
+        (lambda: chain(layers.Dropout(0.1)), "no convolution"),
     ],
 )
 def test_what_would_compute_something_else_is_refused(make, message):

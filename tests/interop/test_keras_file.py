@@ -115,7 +115,7 @@ def test_a_config_that_is_no_model(config, saved, tmp_path):
         files.read(path)
 
 
-def test_a_layer_without_bias_has_a_kernel_alone(saved, tmp_path):
+def test_a_variable_that_the_config_leaves_out_is_added_with_the_value_that_changes_nothing(saved, tmp_path):
     """The numbered form tells variables by their place: the config says which are there."""
 
     def change(config):
@@ -124,4 +124,6 @@ def test_a_layer_without_bias_has_a_kernel_alone(saved, tmp_path):
 
     read = files.read(edit_zip(saved[4].files["keras"], tmp_path / "net.keras", change))
     name = of_kind(saved[4].model, "BatchNormalization")[0].name
-    assert list(read.weights[name]) == ["gamma", "moving_mean", "moving_variance"]
+    assert set(read.weights[name]) == {"gamma", "moving_mean", "moving_variance", "beta"}
+    assert read.added == (f"{name}/beta",)
+    assert not read.weights[name]["beta"].any()
