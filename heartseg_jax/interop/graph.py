@@ -168,13 +168,12 @@ def _entrance(graph: Mapping[str, Layer], notes: list[str]) -> tuple[float, Laye
         scale *= input_scale(layer)
         notes.append(f"{layer.name} (Rescaling) was left out: images come as 0 to 1 here")
         layer = next_layer(graph, layer.node)
-    if layer is None or not any("Conv" in entry.kind for entry in graph.values()):
-        met = ", ".join(sorted({entry.kind for entry in graph.values()})[:6])
-        raise UserError(f"the model has no encoder: no convolution lies behind its input (it has {met})")
+    if layer is None:
+        raise UserError("the model has no encoder: no convolution lies behind its input")
     if layer.kind != "Conv2D":
         raise UserError(
-            f"layer {layer} stands before the first convolution and has no place in this project's encoder; "
-            "save the model from the layer behind it on"
+            f"the model has no encoder of this project's kind: layer {layer} stands where the first convolution "
+            "belongs; save the model from the layer behind it on"
         )
     return scale, layer
 
