@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any
 
 import jax
@@ -17,7 +18,7 @@ from heartseg_jax.figures.drawing import Palette
 from heartseg_jax.inference.predictor import make_probabilities
 from heartseg_jax.preprocess.augment import PRESETS
 from heartseg_jax.training import steps
-from heartseg_jax.training.checkpoints import BEST
+from heartseg_jax.training.checkpoints import BEST, DICE, Checkpoints
 from heartseg_jax.training.run import Run
 
 
@@ -61,12 +62,12 @@ def score(run: Run, state: steps.TrainState) -> dict[str, Any]:
 
 
 def best_checkpoint(run: Run) -> dict[str, Any] | None:
-    """Return step and validation Dice of what is kept in `checkpoints/best`, or None where there is none."""
-    scored = [row for row in runs.read_metrics(run.folder) if row.get("val/dice/mean") is not None]
-    if not scored or not (run.folder.checkpoints / BEST).is_dir():
+    """Return step and validation Dice of what is kept in `checkpoints/best`, or None where nothing is."""
+    if not (run.folder.checkpoints / BEST).is_dir():
         return None
-    best = max(scored, key=lambda row: row["val/dice/mean"])  # of equal ones the first, as it is kept
-    return {"step": best["step"], "validation_dice": best["val/dice/mean"]}
+    with closing(Checkpoints(run.folder.checkpoints)) as checkpoints:
+        best = checkpoints.read(checkpoints.choose(BEST))
+    return {"step": best.step, DICE: best.data[DICE]}
 
 
 def _palette(run: Run) -> Palette:
