@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,27 +12,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from heartseg_jax.errors import UserError
 
 
-def found() -> list[jax.Device]:
-    """Return the devices of JAX's default backend.
-
-    Raises:
-      UserError: the platform that JAX_PLATFORMS names has no device here.
-    """
-    try:
-        return jax.devices()
-    except (RuntimeError, AssertionError) as error:
-        asked = os.environ.get("JAX_PLATFORMS")
-        reason = f"JAX_PLATFORMS={asked} has no device here" if asked else "JAX finds no device"
-        detail = (str(error).splitlines() or [""])[0]
-        raise UserError(
-            f"{reason}{f' ({detail})' if detail else ''}; unset JAX_PLATFORMS or set it to cpu, or install JAX for "
-            "that device"
-        ) from error
-
-
 def describe() -> str:
     """Return platform, number and kind of the devices, such as 'gpu: 2 x NVIDIA H100'."""
-    devices = found()
+    devices = jax.devices()
     kinds = Counter(device.device_kind for device in devices)
     return f"{devices[0].platform}: {', '.join(f'{count} x {kind}' for kind, count in kinds.items())}"
 
@@ -44,7 +25,7 @@ def data_mesh(batch_size: int) -> Mesh:
     Raises:
       UserError: the batch cannot be split evenly.
     """
-    devices = found()
+    devices = jax.devices()
     if batch_size % len(devices):
         raise UserError(f"data.batch_size={batch_size} must be a multiple of the {len(devices)} devices")
     return jax.make_mesh((len(devices),), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
@@ -85,7 +66,7 @@ def check_memory(needed_bytes: float) -> None:
 
 def available_bytes() -> int | None:
     """Return the free memory of the device with least, of the machine where it computes; None where unknown."""
-    devices = found()
+    devices = jax.devices()
     if devices[0].platform == "cpu":
         return host_available_bytes()
     known = [stats for device in devices if (stats := device.memory_stats()) and "bytes_limit" in stats]

@@ -143,7 +143,7 @@ def _check_memory(config: Any) -> None:
     model, size = config.model, config.data.size
     devices.check_memory(
         cost.step_memory_bytes(
-            -(-config.data.batch_size // len(devices.found())),
+            -(-config.data.batch_size // len(jax.devices())),
             size,
             size,
             width=model.width,
@@ -157,7 +157,7 @@ def _check_memory(config: Any) -> None:
 
 def write_provenance(run: Run, argv: list[str]) -> None:
     """Write `config.json` and `run.json` of this start, once it is known that the run can go on."""
-    kinds = [device.device_kind for device in devices.found()]
+    kinds = [device.device_kind for device in jax.devices()]
     runs.write_provenance(run.folder, run.config, {**runs.provenance(argv), "dataset": run.contract, "devices": kinds})
 
 
