@@ -29,13 +29,14 @@ import optax
 import main as command
 from heartseg_jax.anatomy import HEART, IGNORED
 from heartseg_jax.config import load
-from heartseg_jax.data import pipeline
 from heartseg_jax.data.dataset.records import digest
 from heartseg_jax.data.dataset.write import Dataset, DatasetWriter, read_dataset
+from heartseg_jax.data.examples import SliceStore
 from heartseg_jax.evaluation import metrics
 from heartseg_jax.figures import drawing
 from heartseg_jax.interop.encoder import load_encoder
 from heartseg_jax.models.unet import Encoder, UNet
+from heartseg_jax.preprocess.contract import input_spec
 
 SIZE = 64  # pixels; four times 16, so that the encoder's bottom, 4 x 4 x 256, is an image of 64 x 64 again
 WIDTH = 16
@@ -120,13 +121,13 @@ FAULTS = (
 def slices_of(dataset: Dataset) -> dict[str, Slices]:
     """Return the dataset's slices on the network's grid, images from 0 to 1 by division alone."""
     _, config = load.load("configs/scratch.py", {"data.size": str(SIZE), "data.mm_per_pixel": "0"})
-    view = pipeline.view_of(config.data, dataset.intensity)
+    spec = input_spec(config.data, dataset.intensity)
     found = {}
     for split in SPLITS:
-        examples = pipeline.Examples(dataset, split, view)
-        rows = [examples.load(number) for number in range(len(examples))]
-        images = np.stack([row["image"][..., 0] for row in rows]).astype(np.float32) / 255
-        labels = np.stack([np.where(row["label"] == IGNORED, 0, row["label"]) for row in rows])
+        store = SliceStore(dataset, split, spec)
+        stored = store.gather(np.arange(len(store)), np.ones(len(store), np.float32))
+        images = stored.image[..., 0].astype(np.float32) / 255
+        labels = np.where(stored.label == IGNORED, 0, stored.label)
         found[split] = Slices(np.repeat(images[..., None], 3, axis=-1), labels)
     return found
 

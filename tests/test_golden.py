@@ -13,6 +13,7 @@ from heartseg_jax.config import load
 from heartseg_jax.imaging.phantom.generator import PhantomSpec, generate
 from heartseg_jax.models import registry
 from heartseg_jax.preprocess.augment import PRESETS
+from heartseg_jax.preprocess.host import Batch
 from heartseg_jax.training import steps
 from heartseg_jax.training.phases import plan
 
@@ -23,13 +24,13 @@ FIRST_LOSSES = {"none": (3.409435, 3.234188, 3.171630), "batch": (3.644057, 3.52
 def batch():
     """Four slices of phantom patient 0 at 10 mm, through the quickstart's window."""
     phantom = generate(0, 0, PhantomSpec((8, 24, 24), (17.0, 10.0, 10.0)))
-    return {
-        "image": phantom.volume.voxels[2:6, ..., None],
-        "window": np.tile(np.array([-200, 600], np.float32), (4, 1)),
-        "label": phantom.labels[2:6],
-        "merge": np.tile(np.arange(9, dtype=np.int32), (4, 1)),
-        "mask": np.ones(4, np.float32),
-    }
+    return Batch(
+        image=phantom.volume.voxels[2:6, ..., None],
+        window=np.tile(np.array([-200, 600], np.float32), (4, 3, 1)),
+        label=phantom.labels[2:6],
+        merge=np.tile(np.arange(9, dtype=np.int32), (4, 1)),
+        mask=np.ones(4, np.float32),
+    )
 
 
 @pytest.mark.parametrize("norm", ["none", "batch"])

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from heartseg_jax.anatomy import LABEL_SETS
+from heartseg_jax.config import channels
 from heartseg_jax.errors import UserError
 
 LARGE = 2**31 - 1
@@ -94,8 +95,8 @@ TABLE: tuple[Field, ...] = (
     Field(
         "data.channels",
         "repeat",
-        "'repeat': one slice three times; 'adjacent': slices z-1, z, z+1",
-        choices=("repeat", "adjacent"),
+        "'repeat': one slice three times; 'adjacent': slices z-1, z, z+1; or a list of OFFSET or OFFSET:LOW..HIGH "
+        "(a window in HU), such as '0:-200..600,0:-100..300,1'",
     ),
     Field(
         "data.normalise",
@@ -266,6 +267,7 @@ def check_together(values: Mapping[str, Any]) -> None:
         raise UserError("pretrained.load=all needs --config.pretrained.path=RUN")
     if values["train.dice_weight"] + values["train.cross_entropy_weight"] <= 0:
         raise UserError("train.dice_weight and train.cross_entropy_weight are both 0: nothing would be learned")
+    channels.parse(values["data.channels"], None)
     for field in ("data.window_hu", "data.percentiles"):
         low, high = values[field]
         if not low < high:

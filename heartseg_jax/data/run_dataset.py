@@ -10,13 +10,14 @@ from typing import Any
 
 from heartseg_jax.anatomy import HEART, LABEL_SETS
 from heartseg_jax.config import load
-from heartseg_jax.data.dataset.write import Dataset, read_dataset, with_test_patients
+from heartseg_jax.data.dataset.read import read_dataset
+from heartseg_jax.data.dataset.records import Dataset, with_test_patients
 from heartseg_jax.errors import UserError
 from heartseg_jax.progress import say
 
 
 def dataset_for(config: Any, workdir: Path) -> Dataset:
-    """Return the dataset of a config, split as `data.test_patients` says where it says anything.
+    """Return the dataset of a config, split by `data.test_patients` where that is given.
 
     Without `data.path`, phantom patients are made once in `datasets/` beside the run folder, under a name that
     holds the digest of everything they depend on: runs of the same phantoms share them.
@@ -27,7 +28,7 @@ def dataset_for(config: Any, workdir: Path) -> Dataset:
     asked = LABEL_SETS[config.data.task]
     if not config.data.path and asked != HEART:
         raise UserError(
-            f"data.task is '{asked.name}' and phantoms are hearts: make a dataset by `python main.py prepare "
+            f"data.task is '{asked.name}' and phantoms are hearts: make a dataset with `python main.py prepare "
             "--source=image_mask_zip --input=FILE.zip --output=DATASET` and give --config.data.path=DATASET"
         )
     path = Path(config.data.path) if config.data.path else phantom_dataset(config.data.phantom, workdir.parent)
@@ -41,14 +42,14 @@ def dataset_for(config: Any, workdir: Path) -> Dataset:
 
 
 def resplit(dataset: Dataset, config: Any) -> Dataset:
-    """Return the dataset with the config's own test and validation patients, or as it is."""
+    """Return the dataset with the config's own test and validation patients, or unchanged."""
     if not config.data.test_patients:
         return dataset
     return with_test_patients(dataset, config.data.test_patients, config.data.validation_patients)
 
 
 def phantom_dataset(group: Any, parent: Path) -> Path:
-    """Return the folder of the phantom patients that `group` (a config's `data.phantom`) asks for, made if need be."""
+    """Return the folder of the phantom patients that `group` (`config.data.phantom`) asks for; make a missing one."""
     from heartseg_jax.imaging.phantom import generator  # a run on a dataset needs no phantoms
 
     asked = {"version": generator.VERSION, **load.to_plain(group)}
@@ -61,16 +62,16 @@ def phantom_dataset(group: Any, parent: Path) -> Path:
         try:
             make_phantoms(group, path)
         except UserError:
-            # Another run may have made the very same patients meanwhile; they appear whole or not at all.
+            # Another run may have made the same patients meanwhile; they appear whole or not at all.
             if not path.is_dir():
                 raise
     return path
 
 
 def dataset_identity(dataset: Dataset) -> str:
-    """Return a digest of what a run learns from: every array, merge and split, wherever the folder lies."""
+    """Return a digest of what a run learns from: every array, merge and split, but not the folder's path."""
     record = [dataclasses.asdict(patient) for patient in dataset.patients]
     for patient in record:
         if not patient["person"]:
-            del patient["person"]  # so that runs from before there was such a field know their datasets
+            del patient["person"]  # runs from before this field must recognise their datasets
     return hashlib.sha256(json.dumps([dataset.intensity, record], sort_keys=True).encode()).hexdigest()

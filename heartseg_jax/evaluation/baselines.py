@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from heartseg_jax.data.dataset.write import Dataset
+from heartseg_jax.data.dataset.records import Dataset
 from heartseg_jax.evaluation.metrics import score_patient, summarise
 
 THUMBNAIL = 32

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 from heartseg_jax.anatomy import IGNORED, merge_labels
-from heartseg_jax.data.dataset.records import check_unchanged
-from heartseg_jax.data.dataset.write import Dataset
-from heartseg_jax.data.pipeline import Examples, View, intensity_window
+from heartseg_jax.data.dataset.records import Dataset, check_unchanged
 from heartseg_jax.evaluation import baselines, metrics, report
 from heartseg_jax.figures import slices
 from heartseg_jax.figures.drawing import Palette
-from heartseg_jax.inference.predictor import PatientLabels, Probabilities, predict_split
+from heartseg_jax.inference.dataset import PatientLabels, predict_split
+from heartseg_jax.inference.predictor import Predictor
+from heartseg_jax.preprocess.contract import InputSpec
+from heartseg_jax.preprocess.host import windows_of
 from heartseg_jax.progress import counted
 
 MAX_PANELS = 6
@@ -23,13 +24,12 @@ SLIVER = 0.002
 
 
 def score_split(
-    probabilities: Probabilities,
+    predictor: Predictor,
     dataset: Dataset,
     split: str,
-    view: View,
+    spec: InputSpec,
     *,
     output: Path,
-    batch_size: int,
     step: int | None,
     checkpoint: str | None,
     scored: str,
@@ -44,7 +44,7 @@ def score_split(
     report's name of the split where it is not `split` itself.
     """
     scores, panels = {}, []
-    for found in predict_split(probabilities, Examples(dataset, split, view), batch_size):
+    for found in predict_split(predictor, dataset, split, spec):
         patient = dataset.patients[found.patient]
         truth = np.asarray(dataset.labels(patient)[found.slices])
         check_unchanged(dataset, patient, truth, found.slices)
@@ -52,7 +52,7 @@ def score_split(
         scores[patient.id] = metrics.score_patient(
             truth, found.labels, dataset.label_set, patient.merge, patient.spacing_mm, whole
         )
-        panels.append(_panel(dataset, view, found, truth))
+        panels.append(_panel(dataset, spec, found, truth))
     summary = report.build_summary(
         scores,
         dataset.label_set,
@@ -78,10 +78,10 @@ def score_split(
     return summary
 
 
-def _panel(dataset: Dataset, view: View, found: PatientLabels, truth: np.ndarray) -> slices.Panel:
-    """Return the patient's slice with most structures (of equals the one with most of them) as a picture's row.
+def _panel(dataset: Dataset, spec: InputSpec, found: PatientLabels, truth: np.ndarray) -> slices.Panel:
+    """Return the patient's slice with most structures (at a tie, with the largest area) as a row of the picture.
 
-    Slivers do not count: a slice of which they are the point would show a structure at its very end.
+    Slivers do not count: they are the ends of structures.
     """
 
     def richness(labels: np.ndarray) -> tuple[int, int]:
@@ -91,7 +91,7 @@ def _panel(dataset: Dataset, view: View, found: PatientLabels, truth: np.ndarray
     best = max(range(len(truth)), key=lambda z: richness(truth[z]))
     patient = dataset.patients[found.patient]
     image = np.asarray(dataset.images(patient)[found.slices[best]], np.float32)
-    low, high = intensity_window(view, image[None])[0]
+    low, high = windows_of(spec, image[None])[0, 0]
     name = f"{patient.id}, slice {patient.names[found.slices[best]].removeprefix(patient.id).lstrip('_/')}"
     own, guess = (merge_labels(labels[best], patient.merge) for labels in (truth, found.labels))
     dice = metrics.dice_from_counts(metrics.confusion(own, guess, dataset.label_set, patient.merge))

@@ -58,30 +58,30 @@ def put_in_middle(canvas: np.ndarray, plane: np.ndarray) -> None:
     canvas[top : top + plane.shape[0], left : left + plane.shape[1]] = plane
 
 
-def step_for(
+def scale_for(
     height: int,
     width: int,
     spacing_mm: tuple[float, float, float] | None,
     size: int,
     mm_per_pixel: float,
 ) -> tuple[float, float]:
-    """Return `(step_y, step_x)`: how many pixels of the source lie between two of the network's.
+    """Return `(scale_y, scale_x)`: how many pixels of the source lie between two of the network's.
 
     With `mm_per_pixel` above 0 and a known `spacing_mm (z, y, x)` the network's pixel has that size in
     the patient; otherwise the longer side of the slice fills `size`, and the aspect is kept.
     """
     if mm_per_pixel > 0 and spacing_mm is not None:
         return mm_per_pixel / spacing_mm[1], mm_per_pixel / spacing_mm[2]
-    step = max(height, width) / size
-    return step, step
+    scale = max(height, width) / size
+    return scale, scale
 
 
-def sample_positions(n_in: int, n_out: int, step: float) -> np.ndarray:
+def sample_positions(n_in: int, n_out: int, scale: float) -> np.ndarray:
     """Return where the `n_out` samples lie on an axis of `n_in` pixels: float64 `[n_out]`, in pixels.
 
     The middles of the two grids coincide, and pixel k covers k - 0.5 to k + 0.5.
     """
-    return (n_in - 1) / 2 + (np.arange(n_out) - (n_out - 1) / 2) * step
+    return (n_in - 1) / 2 + (np.arange(n_out) - (n_out - 1) / 2) * scale
 
 
 def _is_inside(positions: np.ndarray, n_in: int) -> np.ndarray:
@@ -89,35 +89,35 @@ def _is_inside(positions: np.ndarray, n_in: int) -> np.ndarray:
     return (positions >= -0.5 - tolerance) & (positions <= n_in - 0.5 + tolerance)
 
 
-def resampling_matrix(n_in: int, n_out: int, step: float) -> np.ndarray:
+def resampling_matrix(n_in: int, n_out: int, scale: float) -> np.ndarray:
     """Return the float32 matrix `[n_out, n_in]` that resamples an axis, centre-aligned (`sample_positions`).
 
-    The kernel is a triangle, as wide as `step` where that is above 1: linear interpolation on the way up,
+    The kernel is a triangle, as wide as `scale` where that is above 1: linear interpolation on the way up,
     antialiased on the way down (Pillow's BILINEAR). Rows add up to 1; the row of a sample outside the
     source is zero, for the caller to fill.
     """
-    positions = sample_positions(n_in, n_out, step)
+    positions = sample_positions(n_in, n_out, scale)
     distance = np.abs(np.arange(n_in)[None, :] - positions[:, None])
-    weights = np.maximum(0.0, 1.0 - distance / max(step, 1.0))
+    weights = np.maximum(0.0, 1.0 - distance / max(scale, 1.0))
     total = weights.sum(axis=1, keepdims=True)
     weights = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
     weights[~_is_inside(positions, n_in)] = 0.0
     return weights.astype(np.float32)
 
 
-def _is_same_grid(height: int, width: int, size: int, step: tuple[float, float]) -> bool:
-    return height == width == size and tuple(step) == (1.0, 1.0)
+def _is_same_grid(height: int, width: int, size: int, scale: tuple[float, float]) -> bool:
+    return height == width == size and tuple(scale) == (1.0, 1.0)
 
 
-def resample_slices(image: np.ndarray, size: int, step: tuple[float, float], fill: float) -> np.ndarray:
+def resample_slices(image: np.ndarray, size: int, scale: tuple[float, float], fill: float) -> np.ndarray:
     """Resample `image [N, H, W]` to `[N, size, size]` of the same dtype; `fill` (air) where it has nothing.
 
-    `step` is (y, x), of `step_for`. On the same grid the input itself is returned.
+    `scale` is (y, x), of `scale_for`. On the same grid the input itself is returned.
     """
     count, height, width = image.shape
-    if _is_same_grid(height, width, size, step):
+    if _is_same_grid(height, width, size, scale):
         return image
-    rows, columns = resampling_matrix(height, size, step[0]), resampling_matrix(width, size, step[1])
+    rows, columns = resampling_matrix(height, size, scale[0]), resampling_matrix(width, size, scale[1])
     outside = ~np.logical_and.outer(rows.any(axis=1), columns.any(axis=1))
     result = np.empty((count, size, size), image.dtype)
     for index in range(count):  # Slice by slice: a whole volume in float32 would be four times its int16.
@@ -127,22 +127,22 @@ def resample_slices(image: np.ndarray, size: int, step: tuple[float, float], fil
     return result
 
 
-def resample_labels(labels: np.ndarray, size: int, step: tuple[float, float]) -> np.ndarray:
-    """Resample `labels [N, H, W]` to `[N, size, size]`; 0 outside the source. `step` is (y, x), of `step_for`.
+def resample_labels(labels: np.ndarray, size: int, scale: tuple[float, float]) -> np.ndarray:
+    """Resample `labels [N, H, W]` to `[N, size, size]`; 0 outside the source. `scale` is (y, x), of `scale_for`.
 
     On a coarser grid each pixel takes the label with the largest share of what the image's own kernel
     averages there (background only where it alone has the largest): picking the nearest pixel would, for even
-    steps, lie half a source pixel beside the image. On a finer grid it is the nearest pixel. On the same grid
+    scales, lie half a source pixel beside the image. On a finer grid it is the nearest pixel. On the same grid
     the input itself is returned.
     """
     height, width = labels.shape[1:]
-    if _is_same_grid(height, width, size, step):
+    if _is_same_grid(height, width, size, scale):
         return labels
-    y, x = sample_positions(height, size, step[0]), sample_positions(width, size, step[1])
+    y, x = sample_positions(height, size, scale[0]), sample_positions(width, size, scale[1])
     outside = ~np.logical_and.outer(_is_inside(y, height), _is_inside(x, width))
-    if max(step) > 1:
+    if max(scale) > 1:
         result = _largest_share(
-            labels, resampling_matrix(height, size, step[0]), resampling_matrix(width, size, step[1])
+            labels, resampling_matrix(height, size, scale[0]), resampling_matrix(width, size, scale[1])
         )
     else:
         # The tolerance makes ties fall the same way in spite of rounding.
@@ -165,17 +165,17 @@ def _largest_share(labels: np.ndarray, rows: np.ndarray, columns: np.ndarray) ->
     return result
 
 
-def resample_back(probabilities: np.ndarray, height: int, width: int, step: tuple[float, float]) -> np.ndarray:
+def resample_back(probabilities: np.ndarray, height: int, width: int, scale: tuple[float, float]) -> np.ndarray:
     """Bring `probabilities [N, size, size, C]` back to the source's slices: `[N, height, width, C]`.
 
-    Linear; outside what the network saw, background (channel 0) has probability 1. `step` is the one
+    Linear; outside what the network saw, background (channel 0) has probability 1. `scale` is the one
     that led to the network's grid. On the same grid the input itself is returned.
     """
     count, size_y, size_x, channels = probabilities.shape
-    if size_y == size_x and _is_same_grid(height, width, size_y, step):
+    if size_y == size_x and _is_same_grid(height, width, size_y, scale):
         return probabilities
-    rows = resampling_matrix(size_y, height, 1.0 / step[0])
-    columns = resampling_matrix(size_x, width, 1.0 / step[1])
+    rows = resampling_matrix(size_y, height, 1.0 / scale[0])
+    columns = resampling_matrix(size_x, width, 1.0 / scale[1])
     outside = ~np.logical_and.outer(rows.any(axis=1), columns.any(axis=1))
     result = np.empty((count, height, width, channels), probabilities.dtype)
     for index in range(count):

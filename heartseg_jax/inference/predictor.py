@@ -1,68 +1,108 @@
-"""From images to labels on the grid they came from: the network's view there, its probabilities back."""
+"""From batches to probabilities by one model or several, and from slices to probabilities on their own grid."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from heartseg_jax.data.pipeline import Examples, in_order
-from heartseg_jax.imaging import volume
-from heartseg_jax.models.registry import apply_model, network_input
+from heartseg_jax.data.examples import padded
+from heartseg_jax.models.registry import apply_model
 from heartseg_jax.models.unet import UNet
-
-Probabilities = Callable[[dict[str, np.ndarray]], jax.Array]
-
-
-class PatientLabels(NamedTuple):
-    """The labels of some slices of one patient, on the dataset's grid."""
-
-    patient: int
-    slices: list[int]
-    labels: np.ndarray
+from heartseg_jax.preprocess import host
+from heartseg_jax.preprocess.contract import InputSpec
+from heartseg_jax.preprocess.device import network_input
+from heartseg_jax.preprocess.host import Batch
 
 
-def make_probabilities(model: UNet, params: Any, batch_stats: Any) -> Probabilities:
-    """Return the jitted map from a batch to probabilities `[B, S, S, 9]` float32."""
-    probabilities = _probabilities(model)
-    return lambda batch: probabilities(params, batch_stats, {name: jnp.asarray(x) for name, x in batch.items()})
+class ModelIdentity(NamedTuple):
+    """Which model made a prediction: its run's folder and the step of its checkpoint."""
+
+    run: str
+    step: int
+
+
+class Predictor(NamedTuple):
+    """One model or several.
+
+    Attributes:
+      probabilities: from a batch (whose label and merge may be None) to `[B, S, S, K]` float32.
+      batch_size: B; every batch has it, so that one program is compiled.
+      models: the models whose mean this is.
+    """
+
+    probabilities: Callable[[Batch], jax.Array]
+    batch_size: int
+    models: tuple[ModelIdentity, ...] = ()
+
+
+def make_predictor(
+    model: UNet, members: Sequence[tuple[Any, Any]], batch_size: int, models: tuple[ModelIdentity, ...] = ()
+) -> Predictor:
+    """Return the predictor of networks of one architecture, `members` being their (params, batch_stats).
+
+    The probabilities of several are averaged; they run in one program, their weights stacked on a leading axis.
+    """
+    if len(members) == 1:
+        weights, program = members[0], _one(model)
+    else:
+        weights, program = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members), _mean(model)
+    weights = jax.device_put(weights)
+    return Predictor(
+        lambda batch: program(*weights, jax.device_put(batch._replace(label=None, merge=None))), batch_size, models
+    )
+
+
+def _softmax(model: UNet, params: Any, batch_stats: Any, image: jax.Array) -> jax.Array:
+    return jax.nn.softmax(apply_model(model, params, batch_stats, image), axis=-1)
 
 
 @functools.lru_cache(maxsize=16)
-def _probabilities(model: UNet) -> Any:
-    """One program a model, however many sets of weights it is asked for."""
+def _one(model: UNet) -> Any:
+    """One program per model, for any number of weights."""
+    return jax.jit(lambda params, batch_stats, batch: _softmax(model, params, batch_stats, network_input(batch)))
 
-    @jax.jit
-    def probabilities(params: Any, batch_stats: Any, batch: dict[str, jax.Array]) -> jax.Array:
-        return jax.nn.softmax(apply_model(model, params, batch_stats, network_input(batch)), axis=-1)
 
-    return probabilities
+@functools.lru_cache(maxsize=16)
+def _mean(model: UNet) -> Any:
+    every = jax.vmap(functools.partial(_softmax, model), in_axes=(0, 0, None))
+    return jax.jit(lambda params, batch_stats, batch: every(params, batch_stats, network_input(batch)).mean(axis=0))
+
+
+def predict_slices(
+    predictor: Predictor,
+    spec: InputSpec,
+    images: np.ndarray,
+    wanted: Sequence[int] | np.ndarray,
+    spacing_mm: tuple[float, float, float] | None,
+    contiguous: bool,
+) -> Iterator[np.ndarray]:
+    """Yield the probabilities `[n, H, W, K]` float32 of the slices `wanted` in order, at most `batch_size` at a time.
+
+    Args:
+      predictor: the model.
+      spec: what it sees of a slice.
+      images: `[Z, H, W]`, patient-axial, int16 HU or uint8.
+      wanted: indices into `images`.
+      spacing_mm: (z, y, x), or None where it is unknown.
+      contiguous: whether the slices are a whole volume in order, so that they have neighbours.
+    """
+    for real, filled, mask in padded(np.asarray(wanted), predictor.batch_size):
+        planes = np.array([host.neighbours(spec, int(z), len(images), contiguous) for z in filled])
+        rows = np.unique(np.concatenate([filled, planes.ravel()]))
+        seen = host.to_network(spec, images[rows], spacing_mm)
+        windows = host.windows_of(spec, seen[np.searchsorted(rows, filled)])
+        batch = Batch(seen[np.searchsorted(rows, planes)].transpose(0, 2, 3, 1), windows, None, None, mask)
+        found = np.asarray(predictor.probabilities(batch))[: len(real)]
+        yield host.to_source(spec, found, images.shape[1], images.shape[2], spacing_mm)
 
 
 def merged(probabilities: np.ndarray, merge: tuple[int, ...]) -> np.ndarray:
-    """Return `[..., 9]` with the probabilities of channels that count as one summed into the label they count as."""
+    """Return `[..., K]` with the probabilities of channels that count as one summed into the label they count as."""
     if merge == tuple(range(len(merge))):
         return probabilities
     return probabilities @ np.eye(len(merge), dtype=probabilities.dtype)[list(merge)]
-
-
-def predict_split(probabilities: Probabilities, examples: Examples, batch_size: int) -> Iterator[PatientLabels]:
-    """Yield each patient's labels `[n, H, W]` uint8, structures the source does not tell apart merged.
-
-    One patient is held in memory at a time.
-    """
-    dataset, size, view = examples.dataset, examples.view.size, examples.view
-    for position in np.unique(examples.patient):
-        patient = dataset.patients[position]
-        numbers = np.flatnonzero(examples.patient == position)
-        step = volume.step_for(dataset.height, dataset.width, patient.spacing_mm, size, view.mm_per_pixel)
-        labels = []
-        for real, batch in in_order(examples, numbers, batch_size):
-            found = np.asarray(probabilities(batch))[: len(real)]
-            back = volume.resample_back(found, dataset.height, dataset.width, step)
-            labels.append(merged(back, patient.merge).argmax(axis=-1).astype(np.uint8))
-        yield PatientLabels(int(position), [examples.index[n][1] for n in numbers], np.concatenate(labels))

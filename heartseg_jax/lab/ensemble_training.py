@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from heartseg_jax.data.pipeline import Examples, in_order, indices, steps_per_epoch
+from heartseg_jax.data.examples import SliceStore, batch_at, in_order
 from heartseg_jax.evaluation import metrics
 from heartseg_jax.models.unet import UNet
 from heartseg_jax.training import fingerprints, steps
@@ -36,8 +36,8 @@ class Program(NamedTuple):
 class Replica(NamedTuple):
     """One training: its slices, its seed, and the weights that it starts from."""
 
-    examples: Examples
-    unseen: Examples
+    examples: SliceStore
+    unseen: SliceStore
     seed: int
     params: Any
     batch_stats: Any
@@ -81,7 +81,7 @@ def _train(program: Program, replicas: list[Replica], looks: int) -> list[Outcom
     def fetch(step: int) -> Any:
         if step == program.total_steps:
             return None
-        return _stack([batch_of(replica, step, program.batch_size) for replica in replicas])
+        return _stack([batch_at(r.examples, r.seed, step, program.batch_size) for r in replicas])
 
     def start_phase(number: int, _: PhaseProgram, state: Any, __: Any) -> None:
         for i, track in enumerate(tracks):
@@ -164,13 +164,6 @@ def _stack(trees: Sequence[Any]) -> Any:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees) if len(trees) > 1 else trees[0]
 
 
-def batch_of(replica: Replica, step: int, batch_size: int) -> dict[str, np.ndarray]:
-    """Return the batch of a replica's step (0-based), in the order of its own seed."""
-    examples = replica.examples
-    epoch, place = divmod(step, steps_per_epoch(len(examples), batch_size))
-    return examples.gather(*indices(replica.seed, epoch, place, len(examples), batch_size))
-
-
 def measure(program: Program, replicas: Sequence[Replica], count: int = 4) -> float:
     """Return the seconds that one step of one replica takes in the first phase, compilation left out.
 
@@ -178,7 +171,7 @@ def measure(program: Program, replicas: Sequence[Replica], count: int = 4) -> fl
     """
     step = _program(program, 0, len(replicas) > 1).step
     state, keys = _start(program, replicas)
-    batch = _stack([batch_of(r, 0, program.batch_size) for r in replicas])
+    batch = _stack([batch_at(r.examples, r.seed, 0, program.batch_size) for r in replicas])
     state, found = step(state, batch, keys)
     jax.block_until_ready(found)
     began = time.perf_counter()
@@ -196,11 +189,11 @@ def _program(program: Program, number: int, several: bool) -> PhaseProgram:
     return PhaseProgram(jax.vmap(tx.init) if several else tx.init, step)
 
 
-def pooled_dice(eval_step: Callable[..., Any], state: Any, examples: Examples, batch_size: int) -> float:
+def pooled_dice(eval_step: Callable[..., Any], state: Any, examples: SliceStore, batch_size: int) -> float:
     """Return the mean Dice over structures of all slices of `examples` pooled, at the network's resolution."""
     total = sum(
         np.asarray(eval_step(state, batch)["confusion"], np.int64).sum(axis=0)
-        for _, batch in in_order(examples, range(len(examples)), batch_size)
+        for _, batch in in_order(examples, batch_size)
     )
     dice = metrics.mean_dice([total], examples.dataset.label_set)
     return math.nan if dice is None else dice

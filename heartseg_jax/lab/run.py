@@ -12,16 +12,19 @@ import numpy as np
 from ml_collections import FrozenConfigDict
 
 from heartseg_jax.anatomy import LABEL_SETS, LabelSet
-from heartseg_jax.data import pipeline
 from heartseg_jax.data.dataset.write import Dataset
+from heartseg_jax.data.examples import SliceStore, batch_at
 from heartseg_jax.evaluation import metrics
 from heartseg_jax.files import write_json
-from heartseg_jax.inference.predictor import make_probabilities, predict_split
+from heartseg_jax.inference.dataset import predict_split
+from heartseg_jax.inference.predictor import make_predictor
 from heartseg_jax.lab.arms import Fold, Job, arm_config, inner_fold
-from heartseg_jax.lab.ensemble_training import Outcome, Program, Replica, batch_of, train_replicas
+from heartseg_jax.lab.ensemble_training import Outcome, Program, Replica, train_replicas
 from heartseg_jax.lab.results import missing_folds, path_of
 from heartseg_jax.models.registry import build_model
 from heartseg_jax.preprocess.augment import PRESETS
+from heartseg_jax.preprocess.contract import input_spec
+from heartseg_jax.preprocess.host import Batch
 from heartseg_jax.progress import say
 from heartseg_jax.training import initial_weights, phases, steps
 
@@ -45,13 +48,13 @@ def program_of(config: FrozenConfigDict, rate: float | None = None) -> Program:
 
 def replica_of(config: FrozenConfigDict, program: Program, fold: Fold, seed: int) -> Replica:
     """Return one training: its slices, and its weights before step 1."""
-    view = pipeline.view_of(config.data, fold.dataset.intensity)
-    seen, unseen = (pipeline.Examples(fold.dataset, split, view, config.data.cache_gb) for split in ("train", "test"))
-    params, batch_stats = steps.init_params(program.model, jax.random.key(seed), config.data.size)
+    spec = input_spec(config.data, fold.dataset.intensity)
+    seen, unseen = (SliceStore(fold.dataset, split, spec, config.data.cache_gb) for split in ("train", "test"))
+    params, batch_stats = steps.init_params(program.model, jax.random.key(seed), config.data.size, len(spec.channels))
     replica = Replica(seen, unseen, seed, params, batch_stats)
 
-    def first_batches(count: int) -> Iterator[dict[str, np.ndarray]]:
-        return (batch_of(replica, step, program.batch_size) for step in range(count))
+    def first_batches(count: int) -> Iterator[Batch]:
+        return (batch_at(seen, seed, step, program.batch_size) for step in range(count))
 
     params, batch_stats, _ = initial_weights.start(config, program.model, params, batch_stats, first_batches)
     return replica._replace(params=params, batch_stats=batch_stats)
@@ -96,8 +99,8 @@ def result_of(job: Job, fold: Fold, program: Program, replica: Replica, outcome:
     """Return a fold's result: counts of every unseen slice on its own grid, the learning curve, the proofs."""
     dataset, patients, predicted, true, total = fold.dataset, {}, 0, 0, 0
     if outcome.stopped is None:
-        probabilities = make_probabilities(program.model, outcome.params, outcome.batch_stats)
-        for found in predict_split(probabilities, replica.unseen, program.batch_size):
+        predictor = make_predictor(program.model, [(outcome.params, outcome.batch_stats)], program.batch_size)
+        for found in predict_split(predictor, dataset, "test", replica.unseen.spec):
             patient = dataset.patients[found.patient]
             truth = np.asarray(dataset.labels(patient)[found.slices])
             counts = metrics.confusion(truth, found.labels, dataset.label_set, patient.merge)

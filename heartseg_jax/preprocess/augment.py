@@ -1,8 +1,7 @@
 """Augmentation on the device: `(key, image, label) -> (image, label)`, inside the jitted step.
 
-One example is written down; `vmap` makes the batch. Geometry is one coordinate map an example, so image and label
-move together and are interpolated once. Nothing here draws a flip but the preset `as_original`: a flip swaps the
-heart's sides.
+Written for one example; `vmap` makes the batch. Geometry is one coordinate map per example, so image and label
+move together and are interpolated once. Only the preset `as_original` flips: a flip swaps the heart's sides.
 """
 
 from dataclasses import dataclass
@@ -17,14 +16,14 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class AugmentSettings:
-    """How often (`*_probability`, an example) and how strongly each change is made; 0 leaves it out altogether.
+    """How often (`*_probability`, per example) and how strongly each change is made; at 0 it is not compiled.
 
     Attributes:
         rotation_degrees: largest angle to either side.
         scale: smallest and largest magnification, drawn evenly in its logarithm.
         shift: largest shift along each axis, as a share of the image's side.
         elastic: standard deviation of the displacement at the nodes, as a share of the image's side.
-        elastic_nodes: nodes a side of the grid of displacements, between which they are interpolated smoothly.
+        elastic_nodes: nodes per side of the grid of displacements, between which they are interpolated smoothly.
         blur_px: smallest and largest standard deviation of a Gaussian, in pixels.
         low_resolution: smallest and largest size of the coarse pixels that a scan is averaged over, in pixels.
         remap_knots: pieces of the random monotone curve that intensity is sent through.
@@ -63,7 +62,7 @@ class AugmentSettings:
 
     @property
     def moves(self) -> bool:
-        """Whether any change of geometry but a flip can happen."""
+        """Whether any change of geometry other than a flip can happen."""
         chances = (self.rotation_probability, self.scale_probability, self.shift_probability)
         return any(chance > 0 for chance in (*chances, self.elastic_probability))
 
@@ -80,11 +79,11 @@ PRESETS: dict[str, AugmentSettings] = {
         contrast_probability=0.3,
         noise_probability=0.3,
     ),
-    # What the original did: each of the three with a chance of 25 %, whatever the others do.
+    # What the original did: each of the three with a chance of 25 %, independently.
     "as_original": AugmentSettings(
         flip_left_right_probability=0.25, flip_up_down_probability=0.25, blur_probability=0.25
     ),
-    # For training on phantoms alone: intensities as unlike each other as scanners, windows and phases are.
+    # For training on phantoms only: intensities vary as much as scanners, windows and phases do.
     "randomised": AugmentSettings(
         rotation_probability=0.7,
         rotation_degrees=20.0,
@@ -155,13 +154,13 @@ def _augment_one(
     dtype = image.dtype
     image = image.astype(jnp.float32)
     chances, bend, curve, noise = jax.random.split(key, 4)
-    # One draw for all: XLA compiles each call of the generator anew, which took ten seconds here.
+    # One draw for all: XLA compiles each call of the generator separately, which took ten seconds here.
     draws = dict(zip(CHANGES, jax.random.uniform(chances, (2 * len(CHANGES),)).reshape(-1, 2), strict=True))
     if settings.moves:
         rows, columns = _coordinates(bend, draws, label.shape[0], label.shape[1], settings)
         image, label = _sample_linear(image, rows, columns), _sample_nearest(label, rows, columns)
     image, label = _flip(draws, image, label, settings)
-    # The order of nature: optics soften, the display maps intensities, and what is drawn last is noise.
+    # The physical order: optics blur, the display maps intensities, noise comes last.
     image = _soften(draws, image, settings)
     image = _map_intensity(curve, draws, image, settings)
     if settings.noise_probability > 0:

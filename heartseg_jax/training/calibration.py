@@ -1,4 +1,4 @@
-"""BatchNorm's running statistics, measured anew on given images. No files here."""
+"""Recalibrates BatchNorm's running statistics on given images. No files here."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from heartseg_jax.models.registry import Batch, network_input
 from heartseg_jax.models.unet import UNet
+from heartseg_jax.preprocess.device import network_input
+from heartseg_jax.preprocess.host import Batch
 
 
-def recalibrate(model: UNet, params: Any, batch_stats: Any, batches: Iterable[Any]) -> Any:
+def recalibrate(model: UNet, params: Any, batch_stats: Any, batches: Iterable[Batch]) -> Any:
     """Return `batch_stats` replaced by the mean and variance of every BatchNorm's input over `batches`.
 
     Each batch goes through the network normalised by its own statistics, as in training, so that a deep layer is
     measured behind layers that already work. The variance is that of all pixels of all batches: the mean of the
     batches' variances plus the variance of their means.
 
-    `batches`, at least one, are of equal shape, as the pipeline makes them; no augmentation is applied.
+    `batches`, at least one, are stored batches of equal shape; no augmentation is applied.
     """
     measure = _measurer(model)
     measured = [measure(params, batch_stats, batch) for batch in batches]
@@ -38,7 +39,7 @@ def recalibrate(model: UNet, params: Any, batch_stats: Any, batches: Iterable[An
 
 @functools.lru_cache(maxsize=16)
 def _measurer(model: UNet) -> Any:
-    # Without memory, the statistics after one pass are that batch's own.
+    # With a momentum of 0, the statistics after one pass are those of that batch.
     measuring = model.clone(batch_norm_momentum=0.0, dropout=0.0)
 
     @jax.jit

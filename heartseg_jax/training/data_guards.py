@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from heartseg_jax.anatomy import IGNORED
-from heartseg_jax.data.dataset.write import Dataset
+from heartseg_jax.data.dataset.records import Dataset
 from heartseg_jax.findings import apply_policy
 from heartseg_jax.training import guards
 

@@ -13,11 +13,12 @@ import numpy as np
 from heartseg_jax.errors import UserError
 from heartseg_jax.models.tree import named_leaves
 from heartseg_jax.models.unet import UNet
+from heartseg_jax.preprocess.host import Batch
 from heartseg_jax.training.calibration import recalibrate
 from heartseg_jax.training.checkpoints import Checkpoints
 from heartseg_jax.workdir import Workdir, read_config
 
-Batches = Callable[[int], Iterator[dict[str, np.ndarray]]]
+Batches = Callable[[int], Iterator[Batch]]
 
 
 def start(

@@ -11,17 +11,18 @@ import jax
 import jax.numpy as jnp
 
 from heartseg_jax.anatomy import IGNORED
+from heartseg_jax.preprocess.host import Batch
 
 
-def loss_of(train: Any) -> Callable[..., tuple[jax.Array, dict[str, jax.Array]]]:
-    """Return the loss of a config's `train` group: `(logits, label, batch) -> (loss, its unweighted parts)`."""
+def loss_of(train: Any) -> Callable[[jax.Array, Batch], tuple[jax.Array, dict[str, jax.Array]]]:
+    """Return the loss of a config's `train` group: `(logits, batch) -> (loss, its unweighted parts)`."""
 
-    def loss(logits: jax.Array, label: jax.Array, batch: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def loss(logits: jax.Array, batch: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
         return segmentation_loss(
             logits,
-            label,
-            batch["merge"],
-            batch["mask"],
+            batch.label,
+            batch.merge,
+            batch.mask,
             dice_weight=train.dice_weight,
             cross_entropy_weight=train.cross_entropy_weight,
         )

@@ -9,14 +9,15 @@ import jax
 import numpy as np
 
 from heartseg_jax import workdir as runs
-from heartseg_jax.data import pipeline
+from heartseg_jax.data.examples import indices
 from heartseg_jax.evaluation import report
 from heartseg_jax.evaluation.score_split import score_split
 from heartseg_jax.figures import slices
 from heartseg_jax.figures.curves import curves
 from heartseg_jax.figures.drawing import Palette
-from heartseg_jax.inference.predictor import make_probabilities
+from heartseg_jax.inference.predictor import make_predictor
 from heartseg_jax.preprocess.augment import PRESETS
+from heartseg_jax.preprocess.device import augmented
 from heartseg_jax.training import steps
 from heartseg_jax.training.checkpoints import BEST, DICE, Checkpoints
 from heartseg_jax.training.run import Run
@@ -27,12 +28,11 @@ def score(run: Run, state: steps.TrainState) -> dict[str, Any]:
     split = next(s for s in ("test", "validation", "train") if run.dataset.examples(s))
     draw = run.config.log.figures
     summary = score_split(
-        make_probabilities(run.model, state.params, state.batch_stats),
+        make_predictor(run.model, [(state.params, state.batch_stats)], run.config.data.batch_size),
         run.dataset,
         split,
-        run.view,
+        run.contract.input,
         output=run.folder.evaluation,
-        batch_size=run.config.data.batch_size,
         step=int(state.step),
         checkpoint=str(run.folder.checkpoints / str(int(state.step))),
         scored="last",
@@ -76,16 +76,16 @@ def _palette(run: Run) -> Palette:
 
 def draw_inputs(run: Run) -> None:
     """Draw the first batch as the network receives it: after windowing and augmentation."""
-    numbers, mask = pipeline.indices(run.config.seed, 0, 0, len(run.examples), run.config.data.batch_size)
+    numbers, mask = indices(run.config.seed, 0, 0, len(run.examples), run.config.data.batch_size)
     batch = run.examples.gather(numbers, mask)
     key = steps.named_key(run.key, "augment", 0)
     settings = PRESETS[run.config.data.augment]
-    image, label = jax.jit(lambda batch: steps.prepare_inputs(batch, key, settings))(batch)
+    seen = jax.jit(lambda batch: augmented(batch, key, settings))(batch)
     places = [run.examples.index[n] for n in numbers[:8]]
     names = [run.dataset.patients[p].names[z] for p, z in places]
     slices.inputs(
-        np.asarray(image)[:8],
-        np.asarray(label)[:8],
+        np.asarray(seen.image)[:8],
+        np.asarray(seen.label)[:8],
         run.folder.figures / "inputs.png",
         _palette(run),
         names=names,

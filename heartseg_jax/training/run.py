@@ -11,14 +11,17 @@ from jax.sharding import Mesh
 
 from heartseg_jax import workdir as runs
 from heartseg_jax.anatomy import LABEL_SETS
-from heartseg_jax.data import pipeline
+from heartseg_jax.data import examples as slices
+from heartseg_jax.data.dataset.records import Dataset
 from heartseg_jax.data.dataset.verify import check_arrays
-from heartseg_jax.data.dataset.write import Dataset
+from heartseg_jax.data.examples import SliceStore
 from heartseg_jax.data.run_dataset import dataset_for, dataset_identity
 from heartseg_jax.errors import UserError
 from heartseg_jax.models import cost, registry
 from heartseg_jax.models.unet import UNet
 from heartseg_jax.preprocess.augment import PRESETS
+from heartseg_jax.preprocess.contract import Contract, input_spec
+from heartseg_jax.preprocess.host import Batch
 from heartseg_jax.progress import bar, say
 from heartseg_jax.training import devices, phases, steps
 from heartseg_jax.training.cadence import Cadence, cadence
@@ -33,21 +36,20 @@ class Run(NamedTuple):
     Attributes:
       key: the root key that all randomness is derived from, on every device.
       watched: the validation slices, or the training slices where there are none.
-      contract: what every checkpoint says of its data, its preprocessing and its phases.
+      contract: what every checkpoint states of its input, its data and its phases.
     """
 
     config: Any
     folder: runs.Workdir
     dataset: Dataset
-    view: pipeline.View
-    examples: pipeline.Examples
-    watched: pipeline.Examples
+    examples: SliceStore
+    watched: SliceStore
     model: UNet
     mesh: Mesh
     key: jax.Array
     cadence: Cadence
     phases: tuple[Phase, ...]
-    contract: dict[str, Any]
+    contract: Contract
 
     @property
     def total_steps(self) -> int:
@@ -65,12 +67,11 @@ class Run(NamedTuple):
         """'val' where there are validation patients; 'fit' where the training slices are watched for want of them."""
         return "fit" if self.watched is self.examples else "val"
 
-    def first_batches(self, count: int) -> Iterator[dict[str, np.ndarray]]:
+    def first_batches(self, count: int) -> Iterator[Batch]:
         """Yield the first `count` batches of the training slices, in the order of training."""
         size = self.config.data.batch_size
         for step in range(count):
-            epoch, place = divmod(step, self.cadence.per_epoch)
-            yield self.examples.gather(*pipeline.indices(self.config.seed, epoch, place, len(self.examples), size))
+            yield slices.batch_at(self.examples, self.config.seed, step, size)
 
     def program(self, number: int) -> PhaseProgram:
         """Return the program of phase `number` (from 0)."""
@@ -104,21 +105,20 @@ def open_run(config: Any, folder: runs.Workdir) -> Run:
         for s in ("train", "validation", "test")
     )
     say(f"data: {dataset.path}; patients: {names}; computing on {devices.describe()}")
-    view = pipeline.view_of(config.data, dataset.intensity)
+    spec = input_spec(config.data, dataset.intensity)
     check_arrays(dataset, bar("patients compared with their digests"))
-    for warning in (*inspect_data(dataset, config.guards), *pipeline.misfits(view, dataset.patients)):
+    for warning in (*inspect_data(dataset, config.guards), *slices.misfits(spec, dataset.patients)):
         say(f"WARNING {warning}")
-    examples = pipeline.Examples(dataset, "train", view, config.data.cache_gb)
+    examples = SliceStore(dataset, "train", spec, config.data.cache_gb)
     validates = bool(dataset.examples("validation"))
-    watched = pipeline.Examples(dataset, "validation", view, config.data.cache_gb) if validates else examples
-    per_epoch = pipeline.steps_per_epoch(len(examples), config.data.batch_size)
+    watched = SliceStore(dataset, "validation", spec, config.data.cache_gb) if validates else examples
+    per_epoch = slices.steps_per_epoch(len(examples), config.data.batch_size)
     total_steps = config.train.steps or per_epoch * config.train.epochs
     planned = phases.plan(config.transfer, config.model.levels, total_steps)
     return Run(
         config,
         folder,
         dataset,
-        view,
         examples,
         watched,
         registry.build_model(config.model, dataset.label_set),
@@ -126,15 +126,15 @@ def open_run(config: Any, folder: runs.Workdir) -> Run:
         devices.replicate(mesh, jax.random.key(config.seed)),
         cadence(config, per_epoch, total_steps, len(watched)),
         planned,
-        {
+        Contract(
+            spec,
+            dataset.label_set.name,
+            str(dataset.path.absolute()),
+            dataset_identity(dataset),
+            per_epoch,
             # Where the last phase ends may change: a run can go on. Where the others begin may not.
-            "phases": [{"first_step": phase.first, "multipliers": dict(phase.multipliers)} for phase in planned],
-            "view": dict(pipeline.as_contract(view)),
-            "dataset": str(dataset.path.absolute()),
-            "dataset_identity": dataset_identity(dataset),
-            "task": dataset.label_set.name,
-            "per_epoch": per_epoch,
-        },
+            tuple({"first_step": phase.first, "multipliers": dict(phase.multipliers)} for phase in planned),
+        ),
     )
 
 
@@ -158,7 +158,8 @@ def _check_memory(config: Any) -> None:
 def write_provenance(run: Run, argv: list[str]) -> None:
     """Write `config.json` and `run.json` of this start, once it is known that the run can go on."""
     kinds = [device.device_kind for device in jax.devices()]
-    runs.write_provenance(run.folder, run.config, {**runs.provenance(argv), "dataset": run.contract, "devices": kinds})
+    record = {**runs.provenance(argv), "dataset": run.contract.to_json(), "devices": kinds}
+    runs.write_provenance(run.folder, run.config, record)
 
 
 def learning_rates(run: Run) -> dict[str, np.ndarray]:

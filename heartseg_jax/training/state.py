@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from heartseg_jax.anatomy import HEART
 from heartseg_jax.errors import UserError
 from heartseg_jax.files import write_json
+from heartseg_jax.preprocess.contract import Contract
 from heartseg_jax.progress import say
 from heartseg_jax.training import devices, phases, steps
 from heartseg_jax.training.checkpoints import Checkpoints, Saved
@@ -22,7 +22,7 @@ def first_state(run: Run, checkpoints: Checkpoints, batches: Any) -> TrainState:
         weights that `pretrained.path` names do not fit.
     """
     saved = _own_checkpoint(run, checkpoints)
-    params, batch_stats = steps.init_params(run.model, run.key, run.config.data.size)
+    params, batch_stats = steps.init_params(run.model, run.key, run.config.data.size, len(run.contract.input.channels))
     program = run.program(phases.phase_at(run.phases, saved.step - 1 if saved else 0))
     if saved is None and run.transfers:
         from heartseg_jax.training import initial_weights  # with it come the readers of Keras files
@@ -47,13 +47,11 @@ def _own_checkpoint(run: Run, checkpoints: Checkpoints) -> Saved | None:
     if not checkpoints.steps():
         return None
     saved = checkpoints.read(checkpoints.steps()[-1])
-    # Where the dataset lies is noted, not compared: its identity says whether it is the same. Runs from before
-    # there were phases had a single one, those from before there were tasks are of the heart.
-    old = {"phases": run.contract["phases"] if len(run.phases) == 1 else None, "task": HEART.name, **saved.contract}
-    changed = [key for key in run.contract if key != "dataset" and old.get(key) != run.contract[key]]
+    where = f"the checkpoint of step {saved.step} in {run.folder.path}"
+    changed = Contract.from_json(saved.contract, where).differences(run.contract)
     if changed:
         raise UserError(
-            f"{run.folder.path} was trained on other data, another view of them or in other phases "
+            f"{run.folder.path} was trained on other data, with another input or in other phases "
             f"({', '.join(changed)} changed); give another --workdir"
         )
     if saved.step > run.total_steps:

@@ -11,17 +11,18 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from heartseg_jax.models.registry import apply_model, network_input
+from heartseg_jax.models.registry import apply_model
 from heartseg_jax.models.tree import map_within
 from heartseg_jax.models.unet import UNet
-from heartseg_jax.preprocess.augment import AugmentSettings, augment
+from heartseg_jax.preprocess.augment import AugmentSettings
+from heartseg_jax.preprocess.device import augmented, prepared
+from heartseg_jax.preprocess.host import Batch
 from heartseg_jax.training import counts, losses
 from heartseg_jax.training.phases import Phase, build_optimizer, learning_rates
 
-Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
-LossFn = Callable[[jax.Array, jax.Array, Batch], tuple[jax.Array, Metrics]]
-"""`(logits, label, batch) -> (loss, its parts)`; `label` is the augmented one, `batch` has the merge and the mask."""
+LossFn = Callable[[jax.Array, Batch], tuple[jax.Array, Metrics]]
+"""`(logits, batch) -> (loss, its parts)`; the batch is what the network received, its labels augmented."""
 TrainStep = Any
 """`(state, batch, root_key) -> (state, metrics)`."""
 EvalStep = Any
@@ -49,15 +50,15 @@ def learning_rate_schedule(train: Any, total_steps: int) -> optax.Schedule:
     return optax.join_schedules([optax.linear_schedule(0.0, train.learning_rate, warmup), tail], [warmup])
 
 
-def init_params(model: UNet, key: jax.Array, size: int) -> tuple[Any, Any]:
-    """Return (params, batch_stats), the weights drawn from `key`."""
-    return _initialiser(model, size)(key)
+def init_params(model: UNet, key: jax.Array, size: int, channels: int = 3) -> tuple[Any, Any]:
+    """Return (params, batch_stats) for images `[B, size, size, channels]`, the weights drawn from `key`."""
+    return _initialiser(model, size, channels)(key)
 
 
 @functools.lru_cache(maxsize=16)
-def _initialiser(model: UNet, size: int) -> Any:
+def _initialiser(model: UNet, size: int, channels: int) -> Any:
     def init(key: jax.Array) -> tuple[Any, Any]:
-        variables = model.init({"params": named_key(key, "params")}, jnp.zeros((1, size, size, 3)), train=False)
+        variables = model.init({"params": named_key(key, "params")}, jnp.zeros((1, size, size, channels)), train=False)
         return variables["params"], variables.get("batch_stats", {})
 
     # It runs once, and a CPU needs about twice as long to optimise its many small random draws as to compile them
@@ -74,11 +75,6 @@ def begin(tx: Any, params: Any, batch_stats: Any) -> TrainState:
 def named_key(key: jax.Array, name: str, step: jax.Array | int = 0) -> jax.Array:
     """Return the key of one use of randomness at one step; nothing random is ever stored."""
     return jax.random.fold_in(jax.random.fold_in(key, zlib.crc32(name.encode())), step)
-
-
-def prepare_inputs(batch: Batch, key: jax.Array, settings: AugmentSettings) -> tuple[jax.Array, jax.Array]:
-    """Return (image, label) of a training batch: windowed, cast and augmented, all on the device."""
-    return augment(key, network_input(batch), batch["label"].astype(jnp.int32), settings)
 
 
 def make_train_step(
@@ -99,24 +95,24 @@ def make_train_step(
         # Without it the clip's and the log's global norm would bring the frozen groups' backward pass back.
         return map_within(frozen, jax.lax.stop_gradient, params)
 
-    def objective(params: Any, batch_stats: Any, image: jax.Array, label: jax.Array, batch: Batch, key: Any) -> Any:
+    def objective(params: Any, batch_stats: Any, seen: Batch, key: jax.Array) -> Any:
         logits, updates = model.apply(
             {"params": stopped(params), "batch_stats": batch_stats},
-            image,
+            seen.image,
             train=True,
             frozen=frozen,
             mutable=["batch_stats"],
             rngs={"dropout": key},
         )
-        loss, parts = loss_fn(logits, label, batch)
-        metrics = {"loss": loss, **parts, **counts.pixel_shares(logits, label, batch["merge"], batch["mask"])}
+        loss, parts = loss_fn(logits, seen)
+        metrics = {"loss": loss, **parts, **counts.pixel_shares(logits, seen.label, seen.merge, seen.mask)}
         return loss, (updates.get("batch_stats", {}), metrics)
 
     def step(state: TrainState, batch: Batch, root: jax.Array) -> tuple[TrainState, Metrics]:
-        image, label = prepare_inputs(batch, named_key(root, "augment", state.step), augmentation)
+        seen = augmented(batch, named_key(root, "augment", state.step), augmentation)
         dropout = named_key(root, "dropout", state.step)
         gradients, (batch_stats, metrics) = jax.grad(objective, has_aux=True)(
-            state.params, state.batch_stats, image, label, batch, dropout
+            state.params, state.batch_stats, seen, dropout
         )
         updates, opt_state = tx.update(gradients, state.opt_state, state.params)
         # Not even zero is added to what is frozen: -0.0 would become 0.0.
@@ -153,11 +149,11 @@ def make_eval_step(model: UNet, loss_fn: LossFn) -> EvalStep:
     """Return the pure evaluation of a batch without augmentation: `loss` and `confusion [B, C, C]`, by example."""
 
     def step(state: TrainState, batch: Batch) -> Metrics:
-        label = batch["label"].astype(jnp.int32)
-        logits = apply_model(model, state.params, state.batch_stats, network_input(batch))
-        loss, _ = loss_fn(logits, label, batch)
+        seen = prepared(batch)
+        logits = apply_model(model, state.params, state.batch_stats, seen.image)
+        loss, _ = loss_fn(logits, seen)
         one = lambda *example: counts.confusion_counts(*(part[None] for part in example))  # noqa: E731
-        confusion = jax.vmap(one)(logits, label, batch["merge"], batch["mask"])
+        confusion = jax.vmap(one)(logits, seen.label, seen.merge, seen.mask)
         return {"loss": loss, "confusion": confusion}
 
     return step

@@ -146,10 +146,10 @@ def _take_steps(run: Run, state: steps.TrainState, batches: Any, checkpoints: Ch
                 runs.append_metrics(folder, row)
             if cadence.evaluates(step) and run.tag == "val" and log.finite:
                 with clock.paused():
-                    checkpoints.save_best(state, feed.position, run.contract, row["val/dice/mean"])
+                    checkpoints.save_best(state, feed.position, run.contract.to_json(), row["val/dice/mean"])
             if cadence.saves(step) and log.finite:
                 with clock.paused():
-                    checkpoints.save(state, feed.position, run.contract)
+                    checkpoints.save(state, feed.position, run.contract.to_json())
             left = clock.seconds_left(run.total_steps - step)
             shown.update(step, brief(row, run.tag), left, notable=cadence.evaluates(step))
     return state

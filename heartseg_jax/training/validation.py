@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import numpy as np
 
-from heartseg_jax.data import pipeline
+from heartseg_jax.data.examples import in_order
 from heartseg_jax.training import devices, steps
 from heartseg_jax.training.run import Run
 
@@ -16,7 +16,7 @@ def evaluate(run: Run, state: steps.TrainState) -> tuple[float, dict[int, np.nda
     eval_step = steps.compiled_eval(run.model, run.config.train)
     results = [
         (real, eval_step(state, devices.to_devices(run.mesh, batch)))
-        for real, batch in pipeline.in_order(examples, range(len(examples)), run.config.data.batch_size)
+        for real, batch in in_order(examples, run.config.data.batch_size)
     ]
     loss = 0.0
     confusions: dict[int, np.ndarray] = {}

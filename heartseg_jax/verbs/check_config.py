@@ -10,6 +10,7 @@ import numpy as np
 
 from heartseg_jax.anatomy import LABEL_SETS, LabelSet
 from heartseg_jax.config import load
+from heartseg_jax.config.channels import parse
 from heartseg_jax.models import cost, registry
 from heartseg_jax.models.tree import named_leaves
 from heartseg_jax.verbs.estimate import duration, estimate
@@ -44,10 +45,11 @@ def check_config(name: str, config: Any, *, as_json: bool = False) -> dict[str, 
     fixed. `flops_per_image` is the forward pass; a training step costs about three times as much per image.
     `estimate` has `step_s`, `steps` and `run_s`, the last two null where the dataset is not there.
     """
-    model, size, channels = config.model, config.data.size, 3
+    model, size = config.model, config.data.size
+    channels = len(parse(config.data.channels, None))
     labels = LABEL_SETS[config.data.task]
     shape = {"width": model.width, "levels": model.levels, "num_classes": labels.num_classes, "norm": model.norm}
-    tree = _shapes(model, labels, size)
+    tree = _shapes(model, labels, size, channels)
     counts = {kind: _count(tree.get(kind, {})) for kind in ("params", "batch_stats")}
     field = cost.receptive_field(model.levels)
     found: dict[str, Any] = {
@@ -70,9 +72,9 @@ def check_config(name: str, config: Any, *, as_json: bool = False) -> dict[str, 
     return found
 
 
-def _shapes(model: Any, labels: LabelSet, size: int) -> dict[str, Any]:
+def _shapes(model: Any, labels: LabelSet, size: int, channels: int) -> dict[str, Any]:
     """Return the model's variables as shapes, without computing anything."""
-    image = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
+    image = jax.ShapeDtypeStruct((1, size, size, channels), np.float32)
     init = lambda key, image: registry.build_model(model, labels).init(key, image, train=False)  # noqa: E731
     return jax.eval_shape(init, jax.random.key(0), image)
 

@@ -117,14 +117,6 @@ def test_the_heart_starts_from_the_encoder_of_that_run(run, hearts, tmp_path):
     assert summary["task"] == "heart"
     assert len(summary["structures"]) == 8
 
-    # Runs from before there were tasks do not say theirs: they are of the heart, and go on.
-    for path in folder.checkpoints.glob("*/contract/metadata"):
-        contract = json.loads(path.read_text())
-        assert contract.pop("task") == "heart"
-        path.write_text(json.dumps(contract))
-    assert main.main(["evaluate", f"--workdir={folder.path}", f"--output={tmp_path / 'again'}"]) == 0
-    assert main.main([*words, *flags(NETWORK | SHORT | wanted)]) == 0
-
 
 def refused(words, capsys):
     assert main.main(words) == 2

@@ -8,6 +8,7 @@ from heartseg_jax.anatomy import HEART
 from heartseg_jax.config import load
 from heartseg_jax.models.registry import build_model
 from heartseg_jax.preprocess.augment import PRESETS
+from heartseg_jax.preprocess.host import Batch
 from heartseg_jax.training import steps
 from heartseg_jax.training.phases import plan
 
@@ -23,13 +24,13 @@ def test_one_step_at_512():
     assert sum(leaf.size for leaf in jax.tree.leaves(state.params)) == 1_863_369
     rng = np.random.default_rng(0)
     shape = (config.data.batch_size, config.data.size, config.data.size)
-    batch = {
-        "image": rng.integers(-1000, 1000, (*shape, 1)).astype(np.int16),
-        "window": np.tile(np.array(config.data.window_hu, np.float32), (shape[0], 1)),
-        "label": rng.integers(0, 9, shape).astype(np.uint8),
-        "merge": np.tile(np.arange(9, dtype=np.int32), (shape[0], 1)),
-        "mask": np.ones(shape[0], np.float32),
-    }
+    batch = Batch(
+        image=rng.integers(-1000, 1000, (*shape, 1)).astype(np.int16),
+        window=np.tile(np.array(config.data.window_hu, np.float32), (shape[0], 3, 1)),
+        label=rng.integers(0, 9, shape).astype(np.uint8),
+        merge=np.tile(np.arange(9, dtype=np.int32), (shape[0], 1)),
+        mask=np.ones(shape[0], np.float32),
+    )
     before = np.asarray(state.params["head"]["bias"]).copy()
     state, metrics = train_step(state, batch, jax.random.key(0))
     assert np.isfinite(float(metrics["loss"]))

@@ -187,20 +187,6 @@ def test_a_run_is_taken_up_and_scored_wherever_it_lies_but_not_on_other_data(run
     assert "has changed since" in capsys.readouterr().err
 
 
-def test_evaluate_says_what_stands_in_for_spacing_and_neighbours(run, tmp_path):
-    from heartseg_jax.data.dataset.records import Patient
-    from heartseg_jax.data.pipeline import misfits
-    from tests.data.test_pipeline import view
-
-    scattered = Patient("x", None, False, tuple(range(9)), (), (), (), {})
-    whole = Patient("y", (3.0, 2.0, 2.0), True, tuple(range(9)), (), (), (), {})
-    assert misfits(view(), [scattered, whole]) == ()
-    assert misfits(view(mm_per_pixel=2.0, channels="adjacent"), [whole]) == ()
-    spacing, neighbours = misfits(view(mm_per_pixel=2.0, channels="adjacent"), [scattered, whole])
-    assert "the spacing of 1 of 2 patients is unknown" in spacing
-    assert "1 of 2 patients have scattered slices" in neighbours
-
-
 def test_inspect_lists_the_arrays_by_path(run, capsys):
     assert main.main(["inspect", f"--workdir={run.path}", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

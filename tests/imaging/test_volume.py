@@ -11,7 +11,7 @@ from heartseg_jax.imaging.volume import (
     resample_labels,
     resample_slices,
     resampling_matrix,
-    step_for,
+    scale_for,
 )
 
 
@@ -99,9 +99,9 @@ def test_there_and_back(height, width, size):
     labels = np.zeros((1, height, width), np.uint8)
     labels[0][(y - height * 0.4) ** 2 + (x - width * 0.55) ** 2 < (width / 5) ** 2] = 3
     labels[0][(y - height * 0.8) ** 2 + (x - width * 0.4) ** 2 < (width / 8) ** 2] = 5
-    step = step_for(height, width, None, size, 0.0)
-    there = resample_labels(labels, size, step)
-    back = resample_back(np.eye(9, dtype=np.float32)[there], height, width, step)
+    scale = scale_for(height, width, None, size, 0.0)
+    there = resample_labels(labels, size, scale)
+    back = resample_back(np.eye(9, dtype=np.float32)[there], height, width, scale)
     assert back.shape == (1, height, width, 9)
     np.testing.assert_allclose(back.sum(-1), 1, atol=1e-5)
     for label in (3, 5):
@@ -113,9 +113,9 @@ def test_there_and_back_keep_the_place():
     # A bright spot's centre of mass must come back where it was, whatever the grids: no half-pixel drift.
     y, x = np.mgrid[:50, :70]
     spot = np.exp(-((y - 20.3) ** 2 + (x - 41.7) ** 2) / 40).astype(np.float32)[None]
-    step = step_for(50, 70, None, 32, 0.0)
-    network = resample_slices(spot, 32, step, fill=0)
-    back = resample_back(network[..., None], 50, 70, step)[0, ..., 0]
+    scale = scale_for(50, 70, None, 32, 0.0)
+    network = resample_slices(spot, 32, scale, fill=0)
+    back = resample_back(network[..., None], 50, 70, scale)[0, ..., 0]
     assert (back * y).sum() / back.sum() == pytest.approx(20.3, abs=0.02)
     assert (back * x).sum() / back.sum() == pytest.approx(41.7, abs=0.02)
 
@@ -124,7 +124,7 @@ def test_labels_do_not_drift_from_their_image():
     y, x = np.mgrid[:64, :64]
     disc = ((y - 31.5) ** 2 + (x - 31.5) ** 2 < 15**2).astype(np.uint8)[None]
     for size in (32, 16):
-        small = resample_labels(disc, size, step_for(64, 64, None, size, 0.0))[0]
+        small = resample_labels(disc, size, scale_for(64, 64, None, size, 0.0))[0]
         assert np.array_equal(small, small[::-1])
         assert np.array_equal(small, small[:, ::-1])
         assert small.sum() * (64 / size) ** 2 == pytest.approx(disc.sum(), rel=0.06)
@@ -139,7 +139,7 @@ def test_outside_the_field_is_background():
 
 
 def test_step_for_by_hand():
-    assert step_for(512, 512, None, 256, 0.0) == (2.0, 2.0)
-    assert step_for(400, 512, (2.0, 0.8, 0.7), 256, 0.0) == (2.0, 2.0)
-    assert step_for(400, 512, None, 256, 1.5) == (2.0, 2.0)
-    assert step_for(512, 512, (2.0, 0.75, 0.5), 256, 1.5) == (2.0, 3.0)
+    assert scale_for(512, 512, None, 256, 0.0) == (2.0, 2.0)
+    assert scale_for(400, 512, (2.0, 0.8, 0.7), 256, 0.0) == (2.0, 2.0)
+    assert scale_for(400, 512, None, 256, 1.5) == (2.0, 2.0)
+    assert scale_for(512, 512, (2.0, 0.75, 0.5), 256, 1.5) == (2.0, 3.0)

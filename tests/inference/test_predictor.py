@@ -1,42 +1,48 @@
-"""From probabilities on the network's grid to labels on the dataset's."""
+"""One model or the mean of several."""
 
+import jax
 import numpy as np
+import pytest
 
-from heartseg_jax.data.pipeline import Examples
-from heartseg_jax.inference.predictor import merged, predict_split
-from tests.data.test_pipeline import view
-from tests.tiny import SIZE, SLICES, tile_labels, write_tiny
+from heartseg_jax.inference.predictor import make_predictor, merged, predict_slices
+from heartseg_jax.models.unet import UNet
+from heartseg_jax.preprocess.host import Batch
+from heartseg_jax.training.steps import init_params
+from tests.preprocess.specs import spec
 
-
-def truth_teller(batch):
-    """Probabilities that say the batch's own label with 0.9."""
-    return 0.1 / 9 + 0.9 * np.eye(9, dtype=np.float32)[batch["label"]]
-
-
-def test_labels_come_back_patient_by_patient_in_order(tmp_path):
-    dataset = write_tiny(tmp_path / "d")
-    found = list(predict_split(truth_teller, Examples(dataset, "train", view()), batch_size=4))
-    assert [(f.patient, f.slices) for f in found] == [(p, list(range(SLICES))) for p in range(3)]
-    for shift, one in enumerate(found):
-        assert one.labels.dtype == np.uint8
-        assert np.array_equal(one.labels, tile_labels(shift))
+MODEL = UNet(width=4, levels=2, norm="batch")
 
 
-def test_labels_come_back_to_the_dataset_grid_from_a_coarser_one(tmp_path):
-    dataset = write_tiny(tmp_path / "d")
-    [found] = predict_split(truth_teller, Examples(dataset, "test", view(size=16)), batch_size=4)
-    assert found.labels.shape == (SLICES, SIZE, SIZE)
-    # A tile of 7 pixels cannot lie on a grid of 2: of each of the eight a row and a column may go over.
-    assert np.sum(found.labels[0] != dataset.labels(4)[0]) <= 8 * 13
+@pytest.fixture(scope="module")
+def members():
+    return [init_params(MODEL, jax.random.key(seed), 16) for seed in (0, 1)]
 
 
-def test_what_the_network_did_not_see_is_background(tmp_path):
-    dataset = write_tiny(tmp_path / "d")  # pixels of 2 mm: 16 pixels of 2 mm are the middle half
-    everywhere = lambda batch: np.eye(9, dtype=np.float32)[np.full(batch["label"].shape, 3)]  # noqa: E731
-    [found] = predict_split(everywhere, Examples(dataset, "test", view(size=16, mm_per_pixel=2.0)), batch_size=4)
-    expected = np.zeros((SIZE, SIZE), np.uint8)
-    expected[8:24, 8:24] = 3
-    assert all(np.array_equal(plane, expected) for plane in found.labels)
+def batch():
+    rng = np.random.default_rng(0)
+    image = rng.integers(-200, 600, (2, 16, 16, 1)).astype(np.int16)
+    return Batch(image, np.tile(np.array([-200, 600], np.float32), (2, 3, 1)), None, None, np.ones(2, np.float32))
+
+
+def test_several_models_give_the_mean_of_their_probabilities(members):
+    first, second = (np.asarray(make_predictor(MODEL, [one], 2).probabilities(batch())) for one in members)
+    assert first.shape == (2, 16, 16, 9)
+    np.testing.assert_allclose(first.sum(axis=-1), 1, rtol=1e-5)
+    assert np.abs(first - second).max() > 0.01
+    together = make_predictor(MODEL, members, 2).probabilities(batch())
+    np.testing.assert_allclose(together, (first + second) / 2, atol=1e-6)
+    twice = make_predictor(MODEL, [members[0], members[0]], 2).probabilities(batch())
+    np.testing.assert_allclose(twice, first, atol=1e-6)
+
+
+def test_every_batch_has_one_shape(members):
+    shapes = []
+    predictor = make_predictor(MODEL, members[:1], 4)
+    watched = predictor._replace(probabilities=lambda b: shapes.append(b.image.shape) or predictor.probabilities(b))
+    images = np.zeros((9, 16, 16), np.int16)
+    found = list(predict_slices(watched, spec(size=16), images, range(9), None, contiguous=True))
+    assert shapes == [(4, 16, 16, 1)] * 3
+    assert [len(part) for part in found] == [4, 4, 1]
 
 
 def test_merged_channels_are_summed_before_the_comparison():

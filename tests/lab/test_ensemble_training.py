@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 
 from heartseg_jax.config import load
-from heartseg_jax.data import pipeline
 from heartseg_jax.data.dataset.write import with_test_patients
-from heartseg_jax.lab.ensemble_training import Replica, batch_of, train_replicas
+from heartseg_jax.data.examples import SliceStore
+from heartseg_jax.lab.ensemble_training import Replica, train_replicas
 from heartseg_jax.lab.run import program_of
+from heartseg_jax.preprocess.contract import input_spec
 from heartseg_jax.training import steps
 from tests.tiny import OVERRIDES, write_tiny
 
@@ -29,11 +30,11 @@ def configured(**changes):
 def replicas_of(config, dataset, seeds=(0, 1)):
     """A program, and a replica for each seed, each of which leaves another patient out."""
     program = program_of(config)
-    view = pipeline.view_of(config.data, dataset.intensity)
+    spec = input_spec(config.data, dataset.intensity)
     found = []
     for patient, seed in zip("ab", seeds, strict=False):
         fold = with_test_patients(dataset, (patient,))
-        seen, unseen = (pipeline.Examples(fold, split, view, 1.0) for split in ("train", "test"))
+        seen, unseen = (SliceStore(fold, split, spec, 1.0) for split in ("train", "test"))
         weights = steps.init_params(program.model, jax.random.key(seed), config.data.size)
         found.append(Replica(seen, unseen, seed, *weights))
     return program, found
@@ -120,13 +121,3 @@ def test_one_program_serves_every_fold_and_seed(dataset):
     _, step = steps.compiled_phase(program.model, program.train, program.augmentation, planned, STEPS, 20)
     assert program.rewarm_steps == 20
     assert step._cache_size() == 1
-
-
-def test_a_batch_is_the_pipelines_own_in_the_order_of_the_seed(dataset):
-    _, (replica, other) = replicas_of(configured(), dataset)
-    assert len(replica.examples) == 24  # four patients of six slices: six batches of four an epoch
-    for step, (epoch, place) in {0: (0, 0), 5: (0, 5), 6: (1, 0), 13: (2, 1)}.items():
-        numbers, mask = pipeline.indices(0, epoch, place, 24, 4)
-        expected = replica.examples.gather(numbers, mask)
-        jax.tree.map(np.testing.assert_array_equal, batch_of(replica, step, 4), expected)
-    assert not np.array_equal(batch_of(replica, 0, 4)["image"], batch_of(other, 0, 4)["image"])

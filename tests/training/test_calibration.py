@@ -15,7 +15,7 @@ def test_the_first_layers_statistics_are_those_of_all_pixels():
     batches = [batch_of(seed) for seed in range(3)]
     found = recalibrate(model, params, stats, iter(batches))
     conv = params["encoder"]["stage1"]["conv1"]
-    image = np.concatenate([np.clip((b["image"].astype(np.float32) + 200) / 800, 0, 1) for b in batches])
+    image = np.concatenate([np.clip((b.image.astype(np.float32) + 200) / 800, 0, 1) for b in batches])
     image = np.repeat(image, 3, axis=-1)
     out = np.asarray(
         jax.lax.conv_general_dilated(image, conv["kernel"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
@@ -29,7 +29,7 @@ def test_a_deep_random_encoder_keeps_its_signal():
     model = UNet(width=4, levels=4, norm="encoder")
     params, stats = steps.init_params(model, jax.random.key(1), 32)
     found = recalibrate(model, params, stats, [batch_of(0)])
-    image = np.repeat(np.clip((batch_of(0)["image"].astype(np.float32) + 200) / 800, 0, 1), 3, axis=-1)
+    image = np.repeat(np.clip((batch_of(0).image.astype(np.float32) + 200) / 800, 0, 1), 3, axis=-1)
 
     def bottom(batch_stats):
         _, kept = model.apply(

@@ -12,6 +12,7 @@ from heartseg_jax.config import load
 from heartseg_jax.errors import UserError
 from heartseg_jax.models import registry, tree
 from heartseg_jax.preprocess.augment import PRESETS
+from heartseg_jax.preprocess.host import Batch
 from heartseg_jax.training import fingerprints, phases, steps
 from tests.training.test_steps import batch_of
 
@@ -203,15 +204,12 @@ def test_a_frozen_encoder_saves_a_quarter_of_the_flops(clip):
         (phase,) = phases.plan(transfer(schedule), 5, 100)
         tx, step = steps.compiled_phase(model, config.train, PRESETS["none"], phase, 100, 0)
         state = jax.eval_shape(lambda p, b, tx=tx: steps.begin(tx, p, b), params, batch_stats)
-        batch = {
-            name: jax.ShapeDtypeStruct((4, *shape), dtype)
-            for name, shape, dtype in (
-                ("image", (64, 64, 1), np.int16),
-                ("window", (2,), np.float32),
-                ("label", (64, 64), np.uint8),
-                ("merge", (9,), np.int32),
-                ("mask", (), np.float32),
-            )
-        }
+        batch = Batch(
+            image=jax.ShapeDtypeStruct((4, 64, 64, 1), np.int16),
+            window=jax.ShapeDtypeStruct((4, 3, 2), np.float32),
+            label=jax.ShapeDtypeStruct((4, 64, 64), np.uint8),
+            merge=jax.ShapeDtypeStruct((4, 9), np.int32),
+            mask=jax.ShapeDtypeStruct((4,), np.float32),
+        )
         flops[schedule] = step.lower(state, batch, jax.random.key(0)).compile().cost_analysis()["flops"]
     assert flops["frozen"] / flops["full"] <= 0.77

@@ -9,6 +9,7 @@ from heartseg_jax.anatomy import HEART
 from heartseg_jax.config import load
 from heartseg_jax.models import registry
 from heartseg_jax.preprocess.augment import PRESETS
+from heartseg_jax.preprocess.host import Batch
 from heartseg_jax.training import steps
 from heartseg_jax.training.phases import plan
 from tests.tiny import OVERRIDES, tile_images, tile_labels
@@ -19,15 +20,15 @@ def config():
     return load.load("configs/quickstart.py", OVERRIDES)[1]
 
 
-def batch_of(seed: int) -> dict[str, np.ndarray]:
+def batch_of(seed: int) -> Batch:
     labels = np.concatenate([tile_labels(shift)[:1] for shift in (0, 1, 2, 1)])
-    return {
-        "image": tile_images(labels, seed)[..., None],
-        "window": np.tile(np.array([-200, 600], np.float32), (4, 1)),
-        "label": labels,
-        "merge": np.tile(np.arange(9, dtype=np.int32), (4, 1)),
-        "mask": np.ones(4, np.float32),
-    }
+    return Batch(
+        image=tile_images(labels, seed)[..., None],
+        window=np.tile(np.array([-200, 600], np.float32), (4, 3, 1)),
+        label=labels,
+        merge=np.tile(np.arange(9, dtype=np.int32), (4, 1)),
+        mask=np.ones(4, np.float32),
+    )
 
 
 def build(config, preset="as_original"):
@@ -73,13 +74,6 @@ def test_the_learning_rate_warms_up_and_falls_to_a_hundredth(config):
     np.testing.assert_allclose(rates, [0, 0.005, 0.01, 0.01 * (0.01 + 0.99 * 0.5), 0.0001], rtol=1e-3)
 
 
-def test_the_window_maps_to_0_and_1_and_one_channel_becomes_three():
-    batch = {"image": jnp.array([-300, -200, 200, 600, 900], jnp.int16).reshape(1, 1, 5, 1)}
-    image = registry.network_input({**batch, "window": jnp.array([[-200.0, 600.0]])})
-    assert image.shape == (1, 1, 5, 3)
-    np.testing.assert_allclose(image[0, 0, :, 2], [0, 0, 0.5, 1, 1])
-
-
 def test_keys_differ_by_name_and_by_step():
     root = jax.random.key(0)
     data = {
@@ -92,12 +86,11 @@ def test_keys_differ_by_name_and_by_step():
 
 def test_evaluation_counts_each_example_apart_and_leaves_padding_out(config):
     model, state, _ = build(config)
-    batch = batch_of(0)
-    batch["mask"] = np.array([1, 1, 1, 0], np.float32)
+    batch = batch_of(0)._replace(mask=np.array([1, 1, 1, 0], np.float32))
     found = steps.compiled_eval(model, config.train)(state, batch)
     assert found["confusion"].shape == (4, 9, 9)
     assert found["confusion"].sum(axis=(1, 2)).tolist() == [32 * 32] * 3 + [0]
-    assert np.array_equal(found["confusion"][0].sum(axis=1), np.bincount(batch["label"][0].ravel(), minlength=9))
+    assert np.array_equal(found["confusion"][0].sum(axis=1), np.bincount(batch.label[0].ravel(), minlength=9))
 
 
 def test_bfloat16_computes_in_it_and_keeps_parameters_and_loss_in_float32(config):

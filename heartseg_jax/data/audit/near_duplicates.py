@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import fft
 
-from heartseg_jax.imaging.volume import resample_slices, step_for
+from heartseg_jax.imaging.volume import resample_slices, scale_for
 
 SIDE = 32
 """Pixels of the thumbnail."""
@@ -48,7 +48,7 @@ def prints_of(images: np.ndarray) -> Prints:
     The code is that of Zauner (2010): the signs of the lowest 8x8 cosine frequencies but the mean, about their median.
     """
     height, width = images.shape[1:]
-    small = resample_slices(images.astype(np.float32), SIDE, step_for(height, width, None, SIDE, 0.0), 0.0)
+    small = resample_slices(images.astype(np.float32), SIDE, scale_for(height, width, None, SIDE, 0.0), 0.0)
     low = fft.dctn(small, axes=(1, 2))[:, :8, :8].reshape(len(small), 64)[:, 1:]
     signs = low > np.median(low, axis=1, keepdims=True)
     codes = (signs.astype(np.uint64) << np.arange(63, dtype=np.uint64)).sum(axis=1, dtype=np.uint64)

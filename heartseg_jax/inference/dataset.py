@@ -1,0 +1,34 @@
+"""Predicts the patients of a labelled dataset, on its grid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from heartseg_jax.data.dataset.records import Dataset
+from heartseg_jax.inference.predictor import Predictor, merged, predict_slices
+from heartseg_jax.preprocess.contract import InputSpec
+
+
+class PatientLabels(NamedTuple):
+    """The labels of some slices of one patient: its index, the slices' indices, and `[n, H, W]` uint8."""
+
+    patient: int
+    slices: list[int]
+    labels: np.ndarray
+
+
+def predict_split(predictor: Predictor, dataset: Dataset, split: str, spec: InputSpec) -> Iterator[PatientLabels]:
+    """Yield each patient's labels; structures that the source does not distinguish are merged.
+
+    One patient is held in memory at a time.
+    """
+    examples = np.array(dataset.examples(split), np.int64).reshape(-1, 2)
+    for position in np.unique(examples[:, 0]):
+        patient = dataset.patients[position]
+        slices = examples[examples[:, 0] == position, 1]
+        found = predict_slices(predictor, spec, dataset.images(patient), slices, patient.spacing_mm, patient.contiguous)
+        labels = [merged(part, patient.merge).argmax(axis=-1).astype(np.uint8) for part in found]
+        yield PatientLabels(int(position), slices.tolist(), np.concatenate(labels))

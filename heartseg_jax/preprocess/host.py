@@ -1,0 +1,81 @@
+"""Slices brought to the network's size on the host, batches of them, and probabilities back to theirs. No JAX."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from heartseg_jax.imaging import volume
+from heartseg_jax.preprocess.contract import InputSpec
+
+Spacing = tuple[float, float, float] | None
+"""(z, y, x) in mm, or None where it is unknown."""
+
+
+class Batch(NamedTuple):
+    """Arrays of B examples, numpy on the host and jax.Array on the device.
+
+    `preprocess.device` replaces image and label by what the network receives, so that a function that is given its
+    result cannot see the labels from before augmentation.
+
+    Attributes:
+      image: `[B, S, S, P]` int16 HU or uint8; one plane per channel, or one where all channels show the same slice.
+        On the device: `[B, S, S, C]` float32 in 0..1.
+      window: `[B, C, 2]` float32, the stored values that become 0 and 1; None once they have been applied.
+      label: `[B, S, S]` uint8, 0 to K-1 or 255; int32 on the device. None where only prediction is asked for.
+      merge: `[B, K]` int32, the label that each class counts as; None with `label`.
+      mask: `[B]` float32, 1 for a real example, 0 for one that fills the batch.
+    """
+
+    image: Any
+    window: Any
+    label: Any
+    merge: Any
+    mask: Any
+
+
+def windows_of(spec: InputSpec, images: np.ndarray) -> np.ndarray:
+    """Return `[N, C, 2]` float32: for each slice of `[N, H, W]` and channel the stored values that become 0 and 1.
+
+    Percentiles are taken over the pixels brighter than air: the share of air around a patient depends on the field of
+    view, not on the patient.
+    """
+    windows = np.empty((len(images), len(spec.channels), 2), np.float32)
+    for row, image in zip(windows, images, strict=True):
+        own = None
+        for channel, (_, window) in enumerate(spec.channels):
+            if window is None and own is None:
+                body = image[image > spec.fill]
+                low, high = np.percentile(body if body.size else image, spec.percentiles).astype(np.float32)
+                own = low, np.maximum(high, low + 1)
+            row[channel] = own if window is None else window
+    return windows
+
+
+def neighbours(spec: InputSpec, z: int, count: int, contiguous: bool) -> list[int]:
+    """Return the slices (of `count`) that the planes of slice `z`'s image show.
+
+    Beyond the ends of a volume it is the last slice; scattered slices have no neighbours and show themselves.
+    """
+    return [min(max(z + (offset if contiguous else 0), 0), count - 1) for offset in spec.offsets]
+
+
+def to_network(spec: InputSpec, images: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
+    """Return `images [N, H, W]` as `[N, S, S]` of the same dtype; air where the slice has nothing."""
+    return volume.resample_slices(images, spec.size, _scale(spec, images, spacing_mm), spec.fill)
+
+
+def labels_to_network(spec: InputSpec, labels: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
+    """Return `labels [N, H, W]` as `[N, S, S]`; 0 where the slice has nothing."""
+    return volume.resample_labels(labels, spec.size, _scale(spec, labels, spacing_mm))
+
+
+def to_source(spec: InputSpec, probabilities: np.ndarray, height: int, width: int, spacing_mm: Spacing) -> np.ndarray:
+    """Return `probabilities [N, S, S, K]` on the slices they came from: `[N, height, width, K]`."""
+    scale = volume.scale_for(height, width, spacing_mm, spec.size, spec.mm_per_pixel)
+    return volume.resample_back(probabilities, height, width, scale)
+
+
+def _scale(spec: InputSpec, slices: np.ndarray, spacing_mm: Spacing) -> tuple[float, float]:
+    return volume.scale_for(slices.shape[1], slices.shape[2], spacing_mm, spec.size, spec.mm_per_pixel)

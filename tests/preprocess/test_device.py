@@ -1,0 +1,44 @@
+"""From a stored batch to what the network receives."""
+
+import jax
+import numpy as np
+
+from heartseg_jax.preprocess.augment import PRESETS
+from heartseg_jax.preprocess.device import augmented, network_input, prepared
+from heartseg_jax.preprocess.host import Batch
+
+
+def batch(planes, windows):
+    """One row of five pixels at -300, -200, 200, 600 and 900 HU, plus 100 in each further plane."""
+    row = np.array([-300, -200, 200, 600, 900], np.int16)
+    image = np.stack([row + 100 * plane for plane in range(planes)], axis=-1).reshape(1, 1, 5, planes)
+    label = np.arange(5, dtype=np.uint8).reshape(1, 1, 5)
+    merge = np.arange(9, dtype=np.int32)[None]
+    return Batch(image, np.array([windows], np.float32), label, merge, np.ones(1, np.float32))
+
+
+def test_one_plane_is_shown_through_every_channels_window():
+    image = np.asarray(network_input(batch(1, [(-200, 600), (200, 600)])))
+    np.testing.assert_allclose(image[0, 0], [[0, 0], [0, 0], [0.5, 0], [1, 1], [1, 1]])
+
+
+def test_planes_and_windows_go_together():
+    image = np.asarray(network_input(batch(2, [(-200, 600), (0, 1000)])))
+    np.testing.assert_allclose(image[0, 0, :, 0], [0, 0, 0.5, 1, 1])
+    np.testing.assert_allclose(image[0, 0, :, 1], [0, 0, 0.3, 0.7, 1], rtol=1e-6)
+
+
+def test_what_is_prepared_has_no_window_and_int32_labels():
+    stored = batch(1, [(-200, 600)])
+    for seen in (prepared(stored), augmented(stored, jax.random.key(0), PRESETS["none"])):
+        assert seen.window is None
+        assert (seen.image.dtype, seen.label.dtype) == (np.float32, np.int32)
+        assert np.array_equal(seen.label, stored.label)
+
+
+def test_the_label_moves_with_the_image():
+    stored = batch(1, [(-200, 600)])
+    seen = augmented(stored, jax.random.key(3), PRESETS["as_original"])
+    flipped = bool(np.asarray(seen.label)[0, 0, 0] == 4)
+    assert flipped == (np.asarray(seen.image)[0, 0, 0, 0] > 0.5)
+    assert seen.label.shape == stored.label.shape
