@@ -53,9 +53,9 @@ def main(paths: list[str]) -> None:
         unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
         shown = np.flatnonzero(prints.thumbnails.std(axis=1) >= 2)
         apart = who[shown][:, None] != who[shown][None]
-        likest = float((unit[shown] @ unit[shown].T)[apart].max())
+        highest = float((unit[shown] @ unit[shown].T)[apart].max())
         bits = int(np.bitwise_count(prints.codes[shown][:, None] ^ prints.codes[shown][None])[apart].min())
-        print(f"{path}: {len(bright)} slices; of two patients: correlation up to {likest:.3f}, {bits} bits at least")
+        print(f"{path}: {len(bright)} slices; of two patients: correlation up to {highest:.3f}, {bits} bits at least")
         for name, copy in COPIES.items():
             found = []
             for k in shown[:: max(1, len(shown) // 60)]:

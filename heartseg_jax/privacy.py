@@ -1,4 +1,4 @@
-"""Who is who: keys that stand for patients, and the salt and the table that stay with the user. No images here."""
+"""Keys that replace patients' names, and the salt and the table that stay with the user. No images here."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def config_folder() -> Path:
 
 
 def read_salt() -> bytes:
-    """Return the user's salt; on the first call 32 random bytes are drawn and kept, readable by the user alone.
+    """Return the user's salt; on the first call 32 random bytes are drawn and kept, readable by the user only.
 
     Raises:
-      UserError: it cannot be read or written, or is no salt: another one would give all patients other keys.
+      UserError: it cannot be read or written, or is no salt: with another one all patients would get other keys.
     """
     path = config_folder() / "salt"
     try:
@@ -60,10 +60,10 @@ def read_salt() -> bytes:
 
 
 def patient_key(secret: str, salt: bytes) -> str:
-    """Return the key that stands for a patient: `p` and twelve hexadecimal digits of HMAC-SHA-256.
+    """Return the key that replaces a patient: `p` and twelve hexadecimal digits of HMAC-SHA-256.
 
-    `secret` is whatever tells the patient from all others; how its letters are composed does not matter. Without the
-    salt nobody can try out names or numbers.
+    `secret` identifies the patient; composed and decomposed letters count as the same. Without the salt, names and
+    numbers cannot be tried out.
     """
     # File names need not be UTF-8.
     content = unicodedata.normalize("NFC", secret).encode("utf-8", "surrogateescape")
@@ -71,7 +71,7 @@ def patient_key(secret: str, salt: bytes) -> str:
 
 
 def keep_table(name: str, rows: Iterable[tuple[str, str, str]]) -> Path:
-    """Write (key, patient, source) to `tables/NAME.csv` in the user's own folder, readable by the user alone.
+    """Write (key, patient, source) to `tables/NAME.csv` in the user's own folder, readable by the user only.
 
     Returns its path; rows of an older table of that name stay, so that no key is ever without its patient.
 

@@ -134,14 +134,14 @@ def _affine(image: Any, path: Path) -> np.ndarray:
     if lengths.min() < MM[0] or lengths.max() > MM[1]:
         found = " x ".join(f"{mm:.3g}" for mm in lengths)
         raise UserError(f"{path} has voxels of {found} mm: no patient's; export it again in mm")
-    ways = columns / lengths
-    if np.abs(ways.T @ ways - np.eye(3)).max() > ORTHOGONAL:
-        raise UserError(f"{path} has axes that are no right angles; resample it to a block of right angles first")
+    directions = columns / lengths
+    if np.abs(directions.T @ directions - np.eye(3)).max() > ORTHOGONAL:
+        raise UserError(f"{path} has axes that are not at right angles; resample it first")
     return affine
 
 
 def read_labels(path: str | Path) -> Volume:
-    """Return a label map as of `read_nifti`, of whole numbers within 32 bits, however they are stored.
+    """Return a label map like `read_nifti`, as whole numbers of at most 32 bits, however they are stored.
 
     Raises:
       UserError: as there, or a value is no whole number.

@@ -69,8 +69,8 @@ def check_raw(header: Mapping[str, Any], path: Path) -> None:
     if not all(np.isfinite(mm) and mm > 0 for mm in spacing):
         shown = " x ".join(f"{mm:g}" for mm in spacing)
         raise UserError(
-            f"{path} states voxels of {shown} (pixdim): its spacing is lost, and it has no sform to tell it; export it "
-            "again from the scanner's files"
+            f"{path} states voxels of {shown} (pixdim): its spacing is lost, and there is no sform that states it; "
+            "export it again from the scanner's files"
         )
     if handedness not in (-1.0, 0.0, 1.0):  # NIfTI takes 0 for 1
         raise UserError(

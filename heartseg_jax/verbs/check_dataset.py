@@ -1,4 +1,4 @@
-"""The verb `check --input=DATASET`: whether a dataset can be trusted, told before anything is trained on it."""
+"""The verb `check --input=DATASET`: whether a dataset can be trusted, before anything is trained on it."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ MOST_ROWS, MOST_PAIRS = 40, 10
 
 
 def check_dataset(path: Path, picture: Path | None = None, *, as_json: bool = False) -> dict[str, Any]:
-    """Print and return the verdict on a dataset, a row a patient, counts by split and all findings; draw a montage.
+    """Print and return the verdict on a dataset, one row per patient, counts by split and all findings; draw a montage.
 
     The keys are `fit`, `verdict`, `findings`, `patients`, `counts` {split: {structure: {pixels, slices}}},
     `near_duplicates`, `islands` and `montage` (the picture's path; by default `audit.png` in the dataset).
 
     Raises:
-      UserError: after the printing, where the dataset is not fit; or there is none.
+      UserError: after printing, where the dataset is not fit for use; or there is no dataset.
     """
     place = picture or path / PICTURE
     if place.suffix.lower() != ".png":
-        raise UserError(f"--output={place} is the audit's picture: let it end in .png")
+        raise UserError(f"--output={place} is the audit's picture: its name must end in .png")
     dataset = read_dataset(path)
     found = audit(dataset, progress.bar("patients"))
     verdict = findings.verdict(found.findings)

@@ -117,6 +117,8 @@ def prepare(flags: Mapping[str, Any], config: Any | None = None) -> Dataset | No
     output, overwrite = Path(flags["output"]), "overwrite" in flags
     check_output(output, overwrite)  # before anything long is read
     print(f"reading    {flags.get('input', kind)}", flush=True)  # at once, so that a log shows that work has begun
+    if options.colours:
+        print("note       --colours replaces the standard palette: only the colours it names have a meaning")
     source = reader.read(options)
     dataset = write_cases(output, source, fractions=options.splits, seed=options.seed, overwrite=overwrite)
     _report(options.naming, "keep_table" in flags, output.name)

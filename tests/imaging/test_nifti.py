@@ -134,7 +134,7 @@ def broken(kind, path):
     ("kind", "told"),
     [
         ("no geometry", "neither an sform nor a qform"),
-        ("sheared", "no right angles"),
+        ("sheared", "not at right angles"),
         ("four axes", "3 x 4 x 5 x 2"),
         ("not finite", "not finite"),
         ("colour", "not numbers"),

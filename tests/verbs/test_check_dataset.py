@@ -68,8 +68,8 @@ def test_many_patients_are_spread_over_the_picture(tmp_path, capsys):
     [
         (["--input={d}", "--series=1"], "--series"),
         (["--input={d}/..", "--output=x.png"], "--output"),
-        (["--input={d}", "--output=x.pdf"], "let it end in .png"),
-        (["--input={d}", "--output=reports"], "let it end in .png"),
+        (["--input={d}", "--output=x.pdf"], "must end in .png"),
+        (["--input={d}", "--output=reports"], "must end in .png"),
     ],
 )
 def test_flags_of_another_kind_of_input(tmp_path, capsys, words, told):

@@ -1,4 +1,4 @@
-"""What a dataset is worth: who is in it, what is labelled, what leaks between splits, and what looks wrong."""
+"""Whether a dataset can be trusted: patients, labels, leaks between splits, and what looks wrong."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 
 from heartseg_jax import findings
 from heartseg_jax.anatomy import HEART, IGNORED
-from heartseg_jax.data.audit.label_shapes import islands, on_air, standing
-from heartseg_jax.data.audit.near_duplicates import MOST, Prints, alike, brightness, prints_of
+from heartseg_jax.data.audit.label_shapes import islands, on_air, orientation_warnings
+from heartseg_jax.data.audit.near_duplicates import MOST, Prints, brightness, near_duplicates, prints_of
 from heartseg_jax.data.dataset.describe import caveats_of
 from heartseg_jax.data.dataset.records import Dataset, Patient, check_leaks, count_classes, digest
 from heartseg_jax.data.dataset.splits import GAP, SPLITS
-from heartseg_jax.findings import REFUSE, WARN, Finding
+from heartseg_jax.findings import REFUSE, WARN, Finding, counted
 from heartseg_jax.imaging.hu_checks import of_pixels, of_values
 
 MOST_SHOWN = 5
@@ -58,7 +58,7 @@ class Slip(NamedTuple):
 
 
 class Audit(NamedTuple):
-    """All that was found, the gravest first, with the rows it rests on."""
+    """All findings, the most severe first, with the rows they rest on."""
 
     findings: list[Finding]
     patients: list[PatientAudit]
@@ -88,11 +88,11 @@ def audit(dataset: Dataset, progress: Callable[[int, int], None] | None = None) 
         first = pairs[0]
         number = f"{len(pairs)} or more" if len(pairs) == MOST else len(pairs)
         text = f"{number} pairs of slices in different splits are nearly the same, such as {_words(first)}"
-        fix = "if they are one patient under two names, give both one name, or a table (--patients)"
+        fix = "if they are one patient under two names, give both one name, or use --patients=table.csv"
         found.append(Finding(WARN, "near_duplicates", text, fix=fix))
     if slips:
-        text = f"{len(slips)} islands of a few voxels, such as {_place(slips[0])}"
-        found.append(Finding(WARN, "islands", text, fix="look at them: they may be slips of the hand"))
+        text = f"{counted(len(slips), 'island')} of a few voxels, such as {_place(slips[0])}"
+        found.append(Finding(WARN, "islands", text, fix="look at them: they may be slips"))
     return Audit(findings.in_order([*_of_splits(dataset), *found]), rows, pairs, slips)
 
 
@@ -131,7 +131,7 @@ def _of_patient(dataset: Dataset, patient: Patient, images: np.ndarray, labels: 
             )
     else:
         found += of_pixels(images, dataset.intensity)
-    return found + (standing(labels, patient.contiguous) if dataset.label_set == HEART else [])
+    return found + (orientation_warnings(labels, patient.contiguous) if dataset.label_set == HEART else [])
 
 
 def _slips(dataset: Dataset, patient: Patient, labels: np.ndarray) -> list[Slip]:
@@ -155,14 +155,14 @@ def _prints(dataset: Dataset, images: np.ndarray) -> Prints:
 
 
 def _pairs(dataset: Dataset, prints: Sequence[Prints]) -> list[Pair]:
-    """Return the nearly equal slices in different splits. One patient's own neighbours are always alike: none there."""
+    """Return the nearly equal slices in different splits; none of a single patient, whose neighbours always are."""
     if dataset.split_kind != "patient":
         return []
     names = [(_slice_name(p, z), p.splits[z]) for p in dataset.patients for z in range(p.num_slices)]
     everything = Prints(np.concatenate([p.codes for p in prints]), np.concatenate([p.thumbnails for p in prints]))
     order = [*SPLITS, GAP]
-    likest = alike(everything, [order.index(split) for _, split in names])
-    return [Pair(*names[pair.one], *names[pair.other], round(pair.correlation, 4)) for pair in likest]
+    found = near_duplicates(everything, [order.index(split) for _, split in names])
+    return [Pair(*names[pair.one], *names[pair.other], round(pair.correlation, 4)) for pair in found]
 
 
 def _of_splits(dataset: Dataset) -> list[Finding]:
@@ -170,10 +170,10 @@ def _of_splits(dataset: Dataset) -> list[Finding]:
     leaks = check_leaks(dataset) if dataset.split_kind == "patient" else []
     if leaks:
         more = f", and {len(leaks) - 1} more" if len(leaks) > 1 else ""
-        fix = "a score on such a split is worthless: remove the copies, or name patients right (--patients)"
+        fix = "a score on such a split is worthless: remove the copies, or correct the patients (--patients)"
         found.append(Finding(REFUSE, "leak", f"{leaks[0]}{more}", fix=fix))
     if not dataset.examples("train"):
-        found.append(Finding(REFUSE, "nobody_trains", "nobody is in the training split", fix="give other --splits"))
+        found.append(Finding(REFUSE, "nobody_trains", "no patient is in the training split", fix="give other --splits"))
     return found + [Finding(WARN, "dataset", text) for text in caveats_of(dataset)]
 
 
@@ -195,7 +195,7 @@ def _place(slip: Slip) -> str:
 
 
 def as_record(found: Audit) -> dict[str, Any]:
-    """Return an audit as JSON takes it."""
+    """Return an audit for JSON."""
     return {
         "findings": findings.as_json(found.findings),
         "patients": [row._asdict() for row in found.patients],

@@ -1,4 +1,4 @@
-"""What one patient's labels look like, and what is odd about them: slips, mirrored or tilted patients. No files."""
+"""Oddities of one patient's labels: slips, mirrored or upside-down patients, labels on air. No files."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from heartseg_jax.imaging.masks.label_maps import (
 )
 
 SLIP_PIXELS, SLIP_SHARE = 12, 0.01
-"""An island is a slip up to so many voxels, and this share of the structure's largest part."""
+"""An island is a slip if it has at most so many voxels, and this share of the structure's largest part."""
 CLEARLY = 0.02
-"""A structure lies clearly beside another by this share of the picture's side."""
+"""Least distance, as a share of the picture's side, at which a structure lies clearly beside another."""
 
 
 class Island(NamedTuple):
@@ -36,10 +36,10 @@ class Island(NamedTuple):
 
 
 def islands(labels: np.ndarray, label_set: LabelSet, contiguous: bool) -> list[Island]:
-    """Return islands that look like slips of the hand in `labels [N, H, W]`, the smallest first.
+    """Return islands that look like slips in `labels [N, H, W]`, the smallest first.
 
-    Slices of a whole volume are looked at together, scattered ones each alone. What touches the outermost slices of a
-    volume may be the tip of something larger, and is none.
+    Slices of a whole volume are examined together, scattered ones one by one. What touches the outermost slices of a
+    volume may be the tip of something larger, and is not an island.
     """
     whole = contiguous and len(labels) > 1
     found: list[Island] = []
@@ -61,11 +61,11 @@ def islands(labels: np.ndarray, label_set: LabelSet, contiguous: bool) -> list[I
     return sorted(found, key=lambda island: island.voxels)
 
 
-def standing(labels: np.ndarray, contiguous: bool) -> list[Finding]:
+def orientation_warnings(labels: np.ndarray, contiguous: bool) -> list[Finding]:
     """Return warnings where the structures of `labels [N, H, W]` lie the wrong way round.
 
-    In the project's standing the left ventricle is to the right of the picture beside the right atrium, the spine is
-    at the bottom, and slices run upwards. Some hearts do lie mirrored in their patients: these are warnings only.
+    In the standard orientation the left ventricle is right of the right atrium in the picture, the spine is at the
+    bottom, and slices run upwards. Some hearts do lie mirrored (dextrocardia): these are warnings only.
     """
     middles = _middles(labels)
     across = _lead(middles, 2, [(LEFT_VENTRICLE, RIGHT_ATRIUM), (LEFT_ATRIUM, RIGHT_ATRIUM)], labels.shape[2])
@@ -74,7 +74,7 @@ def standing(labels: np.ndarray, contiguous: bool) -> list[Finding]:
         _lead(middles, 0, [(PULMONARY, LEFT_VENTRICLE), (PULMONARY, RIGHT_VENTRICLE)], len(labels)) if contiguous else 0
     )
     if across < 0 and down < 0:
-        text = "left and right, front and back lie the other way round: the slices seem to be turned by 180 degrees"
+        text = "left and right, front and back lie the other way round: the slices seem to be rotated by 180 degrees"
         return [Finding(WARN, "turned", text, fix="give --orientation=rot180, or the files' own geometry")]
     found = []
     if across < 0:
@@ -82,7 +82,7 @@ def standing(labels: np.ndarray, contiguous: bool) -> list[Finding]:
             "the left ventricle and atrium lie to the right of the right atrium: mirrored, or a heart on the other side"
         )
         found.append(
-            Finding(WARN, "mirrored", text, fix="compare with the report; --orientation=flip-columns turns it")
+            Finding(WARN, "mirrored", text, fix="compare with the report; --orientation=flip-columns corrects it")
         )
     if down < 0:
         text = "the front lies at the bottom: the slices seem to be upside down"
@@ -94,7 +94,7 @@ def standing(labels: np.ndarray, contiguous: bool) -> list[Finding]:
 
 
 def _middles(labels: np.ndarray) -> dict[int, np.ndarray]:
-    """Return the mean place (slice, row, column) of each structure that is there."""
+    """Return the mean position (slice, row, column) of each structure that is present."""
     counts = np.zeros((len(HEART.structures), 3))
     totals = np.zeros(len(HEART.structures))
     rows, columns = np.arange(labels.shape[1]), np.arange(labels.shape[2])
@@ -121,7 +121,7 @@ def _lead(middles: dict[int, np.ndarray], axis: int, pairs: list[tuple[int, int]
 
 
 def on_air(images: np.ndarray, labels: np.ndarray, label_set: LabelSet, highest_hu: float = -300.0) -> list[str]:
-    """Return the structures most of whose voxels are as dark as lung or air: labels that lie beside their image."""
+    """Return the structures most of whose voxels are as dark as lung or air: labels that do not fit their image."""
     dark = []
     for structure in label_set.foreground:
         inside = np.concatenate([image[plane == structure.label] for image, plane in zip(images, labels, strict=True)])

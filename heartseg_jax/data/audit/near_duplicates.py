@@ -14,19 +14,20 @@ SIDE = 32
 """Pixels of the thumbnail."""
 MOST_BITS = 10
 LEAST_CORRELATION = 0.97
-"""By `benchmarks/near_duplicates.py` on 21 real and 1,440 phantom slices: the likest of two patients correlate by 0.81
-and 0.85; copies at half the size, as JPEG, under another window or gamma by 0.976 and more, 6 of 63 bits different."""
+"""By `benchmarks/near_duplicates.py` on 21 real and 1,440 phantom slices: the most similar of two patients correlate by
+0.81 and 0.85; copies at half the size, as JPEG, under another window or gamma by 0.976 and more, with at most 6 of 63
+bits different."""
 CHUNK = 2**22
 MOST = 200
-"""Pairs that are shown; more of them say no more."""
+"""At most so many pairs are returned."""
 WINDOW_HU = (-200.0, 600.0)
-"""What slices in HU are looked at in: from fat to contrast."""
+"""Window in which slices in HU are compared: from fat to contrast."""
 
 
 def brightness(images: np.ndarray, intensity: str) -> np.ndarray:
     """Return `images [N, H, W]` in HU or 8 bits as float32 from 0 to 1, to be compared or shown.
 
-    8 bits are of unknown window: each slice counts by the range of what is brighter than air.
+    The window of 8-bit slices is unknown: each is scaled by the range of what is brighter than air.
     """
     some = np.asarray(images, np.float32)
     if intensity == "HU":
@@ -55,22 +56,22 @@ def prints_of(images: np.ndarray) -> Prints:
     return Prints(codes, np.rint(np.clip(small, 0, 1) * 255).astype(np.uint8).reshape(len(small), -1))
 
 
-class Likeness(NamedTuple):
-    """Two slices, by their numbers, and how they correlate: 1 is the same picture."""
+class NearDuplicate(NamedTuple):
+    """Two slices, by their numbers, and their correlation: 1 is the same picture."""
 
     one: int
     other: int
     correlation: float
 
 
-def alike(prints: Prints, groups: Sequence[int], most: int = MOST) -> list[Likeness]:
-    """Return the pairs of slices of different `groups [N]` that are nearly the same, the likest first, `most` at most.
+def near_duplicates(prints: Prints, groups: Sequence[int], most: int = MOST) -> list[NearDuplicate]:
+    """Return at most `most` pairs of nearly equal slices of different `groups [N]`, the most similar first.
 
-    Slices without any structure (air) are like all others of the kind and are passed over.
+    Slices without any structure (air) resemble each other and are left out.
     """
     names = np.asarray(groups)
     kept = np.flatnonzero(prints.thumbnails.std(axis=1) >= 2)
-    found: list[Likeness] = []
+    found: list[NearDuplicate] = []
     for group in np.unique(names[kept])[:-1]:
         own, others = kept[names[kept] == group], kept[names[kept] > group]
         step = max(1, CHUNK // len(others))
@@ -80,7 +81,7 @@ def alike(prints: Prints, groups: Sequence[int], most: int = MOST) -> list[Liken
             for a, b in zip(*np.nonzero(differ <= MOST_BITS), strict=True):
                 value = correlation(prints.thumbnails[rows[a]], prints.thumbnails[others[b]])
                 if value >= LEAST_CORRELATION:
-                    found.append(Likeness(int(rows[a]), int(others[b]), value))
+                    found.append(NearDuplicate(int(rows[a]), int(others[b]), value))
             found = sorted(found, key=lambda pair: -pair.correlation)[:most]
     return found
 

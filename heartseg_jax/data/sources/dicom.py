@@ -1,4 +1,4 @@
-"""DICOM studies with their masks as cases of a dataset. Patients are called by keys, and by nothing else."""
+"""DICOM studies with their masks as cases of a dataset. Patients are always called by keys."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def dicom_studies(options: Options) -> Source:
 
 
 def axial_size(series: Candidate) -> tuple[int, int]:
-    """Return rows and columns of a series' axial slices, by its headers alone."""
+    """Return rows and columns of a series' axial slices, from its headers only."""
     block, first = series.block, series.members[0].header
     assert block is not None
     voxels = np.broadcast_to(np.int8(0), (len(block.members), first.rows, first.columns))
@@ -98,13 +98,13 @@ def _masks(one: Chosen, pictures: Pictures | None, axial: Volume, turn: Turn, ho
     if place.masks is None:
         raise UserError(
             f"{place.study} has no masks: put colour PNGs, a label NIfTI or a segmentation beside it as "
-            f"masks/{place.name}..., or give --masks for one study alone"
+            f"masks/{place.name}..., or give --masks for a single study"
         )
     if pictures is None:
         return from_pictures(pictures_in(place.masks), one.series, one.elsewhere, turn, how)
     if not pictures.paths:
         raise UserError(
-            f"no picture in {place.masks} is of {place.name} by the export's table (instances.csv): paint some, leave "
-            f"the study out, or put each study's masks into a folder of its own"
+            f"no picture in {place.masks} is of {place.name} by the export's table (instances.csv): annotate some, "
+            f"remove the study, or put each study's masks into a folder of its own"
         )
     return from_pictures(pictures, one.series, one.elsewhere, turn, how)

@@ -28,9 +28,10 @@ def export_png(
 ) -> list[dict]:
     """Write `images/KEY_0001.png` and so on, slice by slice in the order of their positions, as they lie in the files.
 
-    `instances.csv` has a row a picture: its file, the series' and the instance's UID, frame and position. `export.json`
-    has the window and for each study its spacing, and the `--orientation` that `png_pairs` needs for it. Masks painted
-    on the pictures, of the same names, go back by `prepare --source=dicom`. The folder appears whole or not at all.
+    `instances.csv` has one row per picture: its file, the series' and the instance's UID, frame and position.
+    `export.json` has the window and for each study its spacing, and the `--orientation` that `png_pairs` needs for it.
+    Masks drawn on the pictures, with the same names, are read by `prepare --source=dicom --masks=FOLDER`. The folder
+    appears whole or not at all.
 
     Args:
       chosen: what `studies.choose_all` returned.
@@ -45,12 +46,12 @@ def export_png(
     """
     output = Path(output).absolute()
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UserError(f"{output} exists and is not empty: it stays as it is; choose another --export_png")
+        raise UserError(f"{output} exists and is not empty: it was not changed; choose another --export_png")
     low, high = window_hu
     show = progress.bar("studies")
     with new_folder(output) as partial:
         (partial / "images").mkdir()
-        rows, told = [], []
+        rows, studies = [], []
         number: dict[str, int] = {}
         for done, one in enumerate(chosen, 1):
             volume, values = read_block(one.series)
@@ -66,7 +67,7 @@ def export_png(
                 grey = np.rint(np.clip((plane.astype(np.float32) - low) / (high - low), 0, 1) * 255)
                 Image.fromarray(grey.astype(np.uint8)).save(partial / "images" / name)
                 rows.append((name, uid, *frame, position_of(member)))
-            told.append(
+            studies.append(
                 {
                     "patient": one.key,
                     "first": f"{one.key}_{first:04d}.png",
@@ -78,12 +79,12 @@ def export_png(
             show(done, len(chosen))
         with (partial / TABLE).open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([COLUMNS, *rows])
-        write_json(partial / ABOUT, {"window_hu": [low, high], "studies": told})
-    return told
+        write_json(partial / ABOUT, {"window_hu": [low, high], "studies": studies})
+    return studies
 
 
 def orientation_of(turn: Turn) -> str | None:
-    """Return the name of what brings a slice of the source to the project's standing, None where slices are not axial.
+    """Return the name of what brings a slice to the standard orientation, None where slices are not axial.
 
     Names are those of `png_pairs.ORIENTATIONS`; a slice that is mirrored about its other diagonal has none either.
     """

@@ -1,4 +1,4 @@
-"""What patients are called in a dataset: as their files are, where that is a mere code, else by a key."""
+"""What patients are called in a dataset: by their files' names where these are mere codes, else by keys."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ WORDS = (
 )
 NUMBER = r"(?:\d{1,4}|0\d{4})"
 CODE = re.compile(rf"(?:{WORDS}|[a-z])?{NUMBER}[a-z]?|{WORDS}|[a-z]", re.IGNORECASE)
-"""A part of a code: a word of the trade or one letter, and up to four digits (five, if the first is 0)."""
+"""A part of a code: a common word or one letter, and up to four digits (five, if the first is 0)."""
 KEY = re.compile(r"p[0-9a-f]{12}")
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 MOST_NUMBERS = 2
 
 
 def is_code(name: str) -> bool:
-    """Tell whether a name is surely no human being's, nor a hospital's number or a date of birth.
+    """Return whether a name is certainly no person's, nor a hospital's number or a date of birth.
 
     `1001`, `case_012`, `ct_train_1001`, `s0011` and `1001_63` are codes; `Meier`, `ID7741903`, `MRN12345`,
     `1931-04-17` and `123-45-6789` are not, nor is what cannot name a file everywhere.
@@ -43,7 +43,7 @@ def is_code(name: str) -> bool:
 class Naming:
     """How patients are named: 'keep' their names, 'key' all of them, or 'auto': key all unless every name is a code.
 
-    `table` fills with (key, name, source) of those that were keyed; `notes` with what was decided.
+    `table` collects (key, name, source) of those that were keyed, `notes` what the user should know.
     """
 
     how: str = "auto"
@@ -55,13 +55,13 @@ class Naming:
             raise UserError(f"--names must be one of {', '.join(HOW)}, not '{self.how}'")
 
     def called(self, names: Sequence[str], files: Sequence[str] = ()) -> dict[str, str]:
-        """Return {name: what it is called in the dataset}; `files` are other names that would be kept beside them."""
+        """Return {name: its id in the dataset}; `files` are other names that would be kept along with them."""
         strange = [name for name in [*names, *files] if not is_code(name)]
         if self.how == "keep" or (self.how == "auto" and not strange):
             return {name: name for name in names}
         note = (
-            "patients are called by keys, since their names may tell who they are; --names=keep keeps them, "
-            "--keep_table keeps a list of who is who for you"
+            "patients are called by keys, since their names may identify them; --names=keep keeps the names, "
+            "--keep_table writes a table of keys and patients for you"
         )
         if strange and self.how == "auto" and note not in self.notes:
             self.notes.append(note)
@@ -69,7 +69,7 @@ class Naming:
         return {name: self.keyed(f"name\n{name}", name, "", salt) for name in names}
 
     def keyed(self, secret: str, shown: str, source: str, salt: bytes | None = None) -> str:
-        """Return the key of a patient, and remember who it is."""
+        """Return the key of a patient, and add both to the table."""
         key = patient_key(secret, read_salt() if salt is None else salt)
         self.table.append((key, shown, source))
         return key

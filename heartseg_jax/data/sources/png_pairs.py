@@ -166,7 +166,7 @@ def _off_palette(pairs: Sequence[Pair], palette: colour_masks.Palette | None, mo
     for done, pair in enumerate(pairs, 1):
         audits.append(colour_masks.audit(pair.mask.name, colour_masks.read_mask(pair.mask, palette)))
         show(done, len(pairs))
-    colour_masks.check_audits(audits, most)
+    colour_masks.check_audits(audits, most, palette)
     return sum(one.off for one in audits)
 
 

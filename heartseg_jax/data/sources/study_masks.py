@@ -133,7 +133,7 @@ def from_pictures(pictures: Pictures, series: Candidate, elsewhere: Collection[s
         labels[z] = colour_masks.repair_mask(path.name, mask, how.colours) if how.repair else mask.labels
         off += int(mask.off.sum())
     if not how.repair:
-        colour_masks.check_audits(audits, how.max_off_palette)
+        colour_masks.check_audits(audits, how.max_off_palette, how.colours)
     found = [Finding(WARN, "not_read", text) for text in pictures.not_read]
     if off:
         done = "were repaired" if how.repair else "have no meaning and are ignored (255)"

@@ -1,4 +1,4 @@
-"""An undivided aorta into its ascending and descending part, at the middle of the arch, by the tube's shape alone."""
+"""Divides an aorta into its ascending and descending part, at the middle of the arch, by the tube's shape only."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from scipy import ndimage, sparse
 from scipy.sparse import csgraph
 
 GRID_MM = 2.0
-"""The tube is walked on a grid about as coarse as this: an aorta is 20 to 40 mm wide."""
+"""Spacing of the grid on which paths in the tube are measured, about: an aorta is 20 to 40 mm wide."""
 LIMB_ML, LIMB_MM = 1.5, 15.0
-"""A limb below the arch has at least this volume and height; less is a ruffle of the border or a vessel's stump."""
+"""A limb below the arch has at least this volume and height; less is an irregular border or a vessel's stump."""
 OVERLAP_MM = 8.0
 APART_MM = 12.0
-"""So far in front of the descending limb lies the ascending one, at least, where both are seen in the same slices."""
+"""Least distance of the ascending limb in front of the descending one, in the slices that show both."""
 ALL_ROUND = np.ones((3, 3, 3), bool)
 
 
@@ -37,12 +37,12 @@ def divide_aorta(aorta: np.ndarray, spacing_mm: tuple[float, float, float]) -> D
     voxel belongs to the limb that is nearer on a way inside the tube, so that the border is the middle of the arch.
     Where the arch lies outside of the volume, the limbs never meet, and are the two parts as they are.
 
-    Nothing is decided, and the reason told, where there are not two limbs, or none lies clearly in front.
+    Where there are not two limbs, or neither lies clearly in front, nothing is divided, and the reason is returned.
     """
     if not aorta.any():
         return Division(None, 0, "there is no aorta")
     factors = [max(1, round(GRID_MM / mm)) for mm in spacing_mm]
-    # Its box alone, which begins where a block of the coarse grid does: the same result in a hundredth of the time.
+    # Only its box, which begins where a block of the coarse grid does: the same result in a hundredth of the time.
     box = tuple(
         slice(part.start // factor * factor, part.stop)
         for part, factor in zip(ndimage.find_objects(aorta.view(np.uint8))[0], factors, strict=True)
@@ -60,7 +60,7 @@ def _divide(aorta: np.ndarray, spacing_mm: tuple[float, float, float], factors: 
     coarse = _coarse(aorta, factors)
     limbs = _limbs(coarse, grid_mm)
     if len(limbs) != 2:
-        found = "one limb alone" if len(limbs) == 1 else f"{len(limbs)} limbs"
+        found = "only one limb" if len(limbs) == 1 else f"{len(limbs)} limbs"
         reason = f"the aorta has {found if limbs else 'no limb of some length'} below its arch"
         return Division(None, len(limbs), reason)
     lead_mm = _lead_mm(limbs[0], limbs[1], grid_mm)
@@ -78,7 +78,7 @@ def _divide(aorta: np.ndarray, spacing_mm: tuple[float, float, float], factors: 
 
 
 def _coarse(mask: np.ndarray, factors: list[int]) -> np.ndarray:
-    """Return the mask on a grid so many times coarser, set where a third of the block is."""
+    """Return the mask on a grid coarser by `factors`, set where a third of the block is."""
     padded = np.pad(mask, [(0, -n % f) for n, f in zip(mask.shape, factors, strict=True)])
     blocks = [part for n, f in zip(padded.shape, factors, strict=True) for part in (n // f, f)]
     return padded.reshape(blocks).mean(axis=(1, 3, 5)) >= 1 / 3

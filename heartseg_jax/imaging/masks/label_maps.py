@@ -1,4 +1,4 @@
-"""What the names, codes and numbers of a source stand for, and what follows for the structures it does not know."""
+"""What the names, codes and numbers of a source mean, and which structures are unknown because it lacks them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WORDS: dict[str, int] = {
     "left_atrial_appendage": APPENDAGE,
     "myocardium": 0,
 }
-"""By name, lower case with underscores: what users write in their maps, and what segments are called."""
+"""By name, lower case with underscores: in users' label maps, and as names of segments."""
 
 CODES: dict[str, int] = {
     **{structure.snomed: structure.label for structure in HEART.foreground if structure.snomed},
@@ -37,31 +37,30 @@ CODES: dict[str, int] = {
     "64131007": INFERIOR_CAVA,
     "33626005": APPENDAGE,
 }
-"""By SNOMED CT: the table's own codes, the whole aorta, each vena cava, and the left atrium's appendage."""
-
+"""By SNOMED CT: the structures' codes, the whole aorta, each vena cava, and the left atrium's appendage."""
 
 FORM = 'a JSON of the form {"500": "left_ventricle", ...}'
 
 
 def meaning_of(word: str) -> int | None:
-    """Return the label that a name stands for, `AORTA`, or None where it is no structure's."""
+    """Return the label that a name means, a part such as `AORTA`, or None where it is no structure's."""
     return WORDS.get(word.strip().lower().replace(" ", "_").replace("-", "_"))
 
 
 def whole_structures(parts: Collection[int]) -> set[int]:
-    """Return the labels, and `AORTA`, that a source knows all about if it labels `parts`.
+    """Return the labels, and `AORTA`, that a source labels completely if it labels `parts`.
 
-    One vena cava of two is not the structure, and the appendage alone is no atrium: to call the rest background would
-    teach that there is none.
+    One vena cava of two is not the structure, and the appendage is not the atrium: with the rest as background the
+    network would learn that there is none.
     """
     known = {part for part in parts if 0 < part < HEART.num_classes} | ({AORTA} & set(parts))
     return known | ({CAVA} if {SUPERIOR_CAVA, INFERIOR_CAVA} <= set(parts) else set())
 
 
 def merge_for(parts: Collection[int]) -> tuple[int, ...]:
-    """Return the `merge` of a source that labels `parts` alone: what it does not know whole is unknown, not background.
+    """Return the `merge` of a source that labels only `parts`: a structure not labelled completely is unknown.
 
-    With `AORTA` among them the halves count as one.
+    With `AORTA` among them both parts of the aorta count as one.
     """
     known = whole_structures(parts)
     merge = [label if label in known or label == 0 else 0 for label in HEART.all_known]
@@ -71,9 +70,9 @@ def merge_for(parts: Collection[int]) -> tuple[int, ...]:
 
 
 def paint(labels: np.ndarray, inside: np.ndarray, label: int) -> np.ndarray:
-    """Lay a structure over `labels`, in place; return where another structure was already: that is nobody's.
+    """Write a structure into `labels`, in place; return where another structure was already (to be ignored).
 
-    What is ignored gives way, and the parts of one structure may overlap.
+    Ignored pixels are overwritten, and the parts of one structure may overlap.
     """
     old = labels[inside]
     other = (old != 0) & (old != IGNORED)
@@ -100,9 +99,9 @@ def resolve_parts(
 ) -> Resolved:
     """Replace parts and unions among patient-axial `labels [Z, Y, X]` by structures.
 
-    Parts of a structure that is not known whole (see `merge`) are 0. An `AORTA` becomes both halves where geometry
-    tells them apart. Where it does not, or `spacing_mm (z, y, x)` is None (the slices are no volume), all of it is
-    label 1, and the `merge` counts the descending part as the ascending one.
+    Parts of a structure that is not labelled completely (see `merge`) become 0. An `AORTA` becomes its ascending and
+    descending part where its shape allows. Where it does not, or `spacing_mm (z, y, x)` is None (the slices are no
+    volume), all of it is label 1, and the `merge` counts the descending part as the ascending one.
     """
     table = np.arange(256, dtype=np.uint8)
     for part, structure in PART_OF.items():
@@ -178,8 +177,8 @@ def translated(values: np.ndarray, meanings: Mapping[int, int], where: str) -> n
     strange = [int(value) for value in found if int(value) not in meanings]
     if strange:
         raise UserError(
-            f"{where} has values without a meaning: {', '.join(map(str, strange[:8]))}; say what each stands "
-            "for by --labels=map.json"
+            f"{where} has values without a meaning: {', '.join(map(str, strange[:8]))}; give their "
+            "meaning with --labels=map.json"
         )
     own = np.zeros(values.shape, np.uint8)
     for value in found:  # value by value: a table of places would be eight times as large as the labels

@@ -1,6 +1,6 @@
-"""Colour masks <-> labels, exactly, and the auditor of colours that stand for nothing.
+"""Colour masks <-> labels, exactly, and the check for colours without a meaning.
 
-Masks that JPEG or antialiasing damaged are mended in `repair`.
+Masks that JPEG or antialiasing damaged are repaired in `repair`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Mask(NamedTuple):
 
 
 class Audit(NamedTuple):
-    """What the auditor saw in one file: pixels off black, those off the palette, and their colours."""
+    """Counts of one file: pixels that are not black, those off the palette, and their colours."""
 
     name: str
     foreground: int
@@ -111,7 +111,7 @@ def read_mask(path: str | Path, palette: Palette | None = None) -> Mask:
     rgb = on_black(image)
     if png_bits(path) == 16 and not rgb.any():
         # 16-bit colour comes as its high bytes: black may be empty, or numbers that were never scaled up.
-        raise UserError(f"{path} holds 16-bit colours, all below 256 or none at all: save it with 8 bits a channel")
+        raise UserError(f"{path} holds 16-bit colours, all below 256 or none at all: save it with 8 bits per channel")
     labels, off = rgb_to_labels(rgb, STANDARD if palette is None else palette)
     return Mask(labels, off, rgb)
 
@@ -142,8 +142,8 @@ def audit(name: str, mask: Mask) -> Audit:
     return Audit(name, foreground, int(mask.off.sum()), colours)
 
 
-def check_audits(audits: Iterable[Audit], max_off_palette: float = 0.0) -> None:
-    """Raise UserError where a file's `fraction` is above `max_off_palette`: worst files, commonest colours, mend."""
+def check_audits(audits: Iterable[Audit], max_off_palette: float = 0.0, palette: Palette | None = None) -> None:
+    """Raise UserError where a file's `fraction` is above `max_off_palette`: worst files, commonest colours, the fix."""
     audits = list(audits)
     refused = sorted((a for a in audits if a.fraction > max_off_palette), key=lambda a: (-a.fraction, a.name))
     if not refused:
@@ -156,12 +156,16 @@ def check_audits(audits: Iterable[Audit], max_off_palette: float = 0.0) -> None:
     common = sorted(colours.items(), key=lambda item: (-item[1], item[0]))[:4]
     shown = ", ".join(f"#{r:02x}{g:02x}{b:02x} ({count})" for (r, g, b), count in common)
     other = "say what they mean with --colours=map.json"
-    damage = "if JPEG or antialiasing damaged the masks, mend them with --repair"
+    damage = "if JPEG or antialiasing damaged the masks, repair them with --repair"
     # A painter's palette has a handful of colours, damage has dozens.
-    mend = f"{other}; {damage}" if len(colours) <= 12 else f"{damage}; if they are another palette, {other}"
+    fix = f"{other}; {damage}" if len(colours) <= 12 else f"{damage}; if they are another palette, {other}"
+    replaced = [rgb for rgb, _ in common if palette is not None and STANDARD.get(rgb)]
+    if replaced:
+        r, g, b = replaced[0]
+        fix = f"--colours replaces the standard palette, which has #{r:02x}{g:02x}{b:02x}: name that too; {fix}"
     raise UserError(
-        f"{len(refused)} of {len(audits)} masks hold {len(colours)} colours that stand for nothing; worst:"
-        f" {worst}; commonest colours: {shown}. {mend[0].upper()}{mend[1:]}"
+        f"{len(refused)} of {len(audits)} masks hold {len(colours)} colours without a meaning; worst:"
+        f" {worst}; commonest colours: {shown}. {fix[0].upper()}{fix[1:]}"
     )
 
 
@@ -169,7 +173,7 @@ def repair_mask(name: str, mask: Mask, palette: Palette | None = None) -> np.nda
     """Return the labels `[H, W]` of a damaged mask; an intact one is returned as it is.
 
     Raises:
-      UserError: where too much stays undecided: another palette, or damage beyond mending.
+      UserError: where too much stays undecided: another palette, or damage beyond repair.
     """
     if mask.rgb is None or not mask.off.any():
         return mask.labels
@@ -189,8 +193,8 @@ def repair_mask(name: str, mask: Mask, palette: Palette | None = None) -> np.nda
 def read_palette(path: str | Path) -> dict[Colour, int]:
     """Read a palette of the user's: JSON `{colour: structure}`.
 
-    A colour is "#rrggbb", "r,g,b" or "[r, g, b]"; a structure is a name of `meanings.WORDS`, a label 0..8, or
-    255; "aorta" stands for both its halves (`meanings.AORTA`). A list of `[[r, g, b], structure]` serves as well.
+    A colour is "#rrggbb", "r,g,b" or "[r, g, b]"; a structure is a name of `label_maps.WORDS`, a label 0..8, or
+    255; "aorta" means both its parts (`label_maps.AORTA`). A list of `[[r, g, b], structure]` is read as well.
     Black is background unless the map says otherwise.
 
     Raises:

@@ -49,7 +49,7 @@ def repair(rgb: np.ndarray, colours: np.ndarray, labels: np.ndarray) -> np.ndarr
       colours: uint8 `[K, 3]`, the palette.
       labels: `[K]`, the label of each colour.
 
-    A pixel with no core within `REACH` is `IGNORED`: nobody knows what it is.
+    A pixel with no core within `REACH` is `IGNORED`: its label cannot be known.
     """
     cores = find_cores(rgb, colours)
     present = np.flatnonzero(cores.any(axis=(1, 2)))

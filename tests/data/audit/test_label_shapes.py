@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from heartseg_jax.anatomy import HEART
-from heartseg_jax.data.audit.label_shapes import Island, islands, on_air, standing
+from heartseg_jax.data.audit.label_shapes import Island, islands, on_air, orientation_warnings
 from heartseg_jax.imaging.phantom.generator import PhantomSpec, describe, generate
 
 SPEC = PhantomSpec((24, 64, 56), (7.0, 4.0, 5.0))
@@ -26,20 +26,20 @@ def labels(request):
     ],
 )
 def test_which_way_a_patient_lies(labels, turn, check):
-    found = standing(turn(labels), contiguous=True)
+    found = orientation_warnings(turn(labels), contiguous=True)
     assert [finding.check for finding in found] == ([check] if check else [])
     assert all(finding.level == "warn" for finding in found)
 
 
 def test_scattered_slices_have_no_order(labels):
-    assert standing(labels[::-1], contiguous=False) == []
+    assert orientation_warnings(labels[::-1], contiguous=False) == []
 
 
 def test_nothing_is_said_where_nothing_is_clear():
     labels = np.zeros((3, 50, 50), np.uint8)
-    assert standing(labels, True) == []
+    assert orientation_warnings(labels, True) == []
     labels[:, 10:20, 10:20], labels[:, 30:40, 10:20] = 3, 4
-    assert standing(labels, True) == []
+    assert orientation_warnings(labels, True) == []
 
 
 def test_islands_by_hand():

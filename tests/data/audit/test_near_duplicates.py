@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from heartseg_jax.data.audit.near_duplicates import LEAST_CORRELATION, alike, correlation, prints_of
+from heartseg_jax.data.audit.near_duplicates import LEAST_CORRELATION, correlation, near_duplicates, prints_of
 from heartseg_jax.imaging.phantom.generator import PhantomSpec, generate
 
 
@@ -45,24 +45,24 @@ def test_copies_are_found(slices, copy):
     other = prints_of(np.stack([copy(image) for image in slices[:6]]))
     both = type(prints)(*(np.concatenate(pair) for pair in zip(prints, other, strict=True)))
     groups = [0] * len(slices) + [1] * 6
-    found = {(pair.one, pair.other - len(slices)) for pair in alike(both, groups)}
+    found = {(pair.one, pair.other - len(slices)) for pair in near_duplicates(both, groups)}
     assert {(k, k) for k in range(6)} <= found
 
 
 def test_other_patients_are_not(slices):
     prints = prints_of(slices)
-    assert alike(prints, [k // 6 for k in range(len(slices))]) == []
+    assert near_duplicates(prints, [k // 6 for k in range(len(slices))]) == []
 
 
 def test_air_is_like_air_and_is_passed_over():
-    assert alike(prints_of(np.zeros((4, 32, 32), np.float32)), [0, 0, 1, 1]) == []
+    assert near_duplicates(prints_of(np.zeros((4, 32, 32), np.float32)), [0, 0, 1, 1]) == []
 
 
 def test_slices_of_one_group_are_not_compared(slices):
     prints = prints_of(np.concatenate([slices[:3], slices[:3]]))
-    assert alike(prints, [0] * 6) == []
-    assert len(alike(prints, [0, 0, 0, 1, 1, 1])) == 3
-    assert len(alike(prints, [0, 0, 0, 1, 1, 1], most=2)) == 2
+    assert near_duplicates(prints, [0] * 6) == []
+    assert len(near_duplicates(prints, [0, 0, 0, 1, 1, 1])) == 3
+    assert len(near_duplicates(prints, [0, 0, 0, 1, 1, 1], most=2)) == 2
 
 
 def test_correlation_by_hand():

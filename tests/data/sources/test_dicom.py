@@ -423,7 +423,7 @@ def test_an_export_is_not_laid_over_other_files(source, tmp_path, capsys):
     (tmp_path / "png").mkdir()
     (tmp_path / "png" / "mine.txt").write_text("x")
     assert main.main(["prepare", "--source=dicom", f"--input={source}", f"--export_png={tmp_path / 'png'}"]) == 2
-    assert "is not empty: it stays as it is" in capsys.readouterr().err
+    assert "exists and is not empty" in capsys.readouterr().err
     assert [p.name for p in (tmp_path / "png").iterdir()] == ["mine.txt"]
 
 
@@ -491,7 +491,7 @@ def two_of_a_name(source):
         (numbers_alone, "000.png is of no slice that is read: name masks like the slices' files, by SOPInstanceUID"),
         (masks_of_nobody, "no study beside the masks four"),
         (wrong_size, "is 40 x 40 pixels, its slice 64 x 48"),
-        (off_palette, "masks hold 1 colours that stand for nothing"),
+        (off_palette, "masks hold 1 colours without a meaning"),
         (not_ct, "two: the series is MR, not CT; choose a CT series"),
         (lost_slice, "two: 1 slices seem to be missing in 1 places"),
         (empty_study, "two holds no file"),

@@ -121,7 +121,7 @@ def no_map(source, tmp_path):
     [
         (shifted, "is not on the grid of its image"),
         (other_shape, "9 x 20 x 24 at 4 x 2 x 2 mm"),
-        (strange_value, "values without a meaning: 421; say what each stands for by --labels=map.json"),
+        (strange_value, "values without a meaning: 421; give their meaning with --labels=map.json"),
         (no_labels, "p1.nii.gz beside its mate"),
         (no_image, "p1.nii.gz beside its mate"),
         (wrong_map, "names 'left_ventrikle', which is none of"),

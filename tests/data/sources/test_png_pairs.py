@@ -188,6 +188,9 @@ def test_palette_of_the_users(pairs, tmp_path):
     assert dataset.patients[0].class_counts[0] == (24, 0, 0, 24, 0, 0, 0, 0, 0, 0)
     report = describe(dataset)
     assert "left_atrium counts as background" in report
+    Image.fromarray(labels_to_rgb(np.full((6, 8), 2, np.uint8))).save(pairs / "masks" / "B_1.png")
+    with pytest.raises(UserError, match="--colours replaces the standard palette, which has #ff0000"):
+        run(pairs, colours=tmp_path / "map.json", overwrite=True)
     assert "not one training pixel" not in report  # What is not known need not be seen.
 
 

@@ -65,8 +65,8 @@ def test_specks_go_where_their_neighbours_go(labels):
 @pytest.mark.parametrize(
     ("part", "reason"),
     [
-        (lambda labels: labels == 1, "one limb alone"),
-        (lambda labels: labels == 6, "one limb alone"),
+        (lambda labels: labels == 1, "only one limb"),
+        (lambda labels: labels == 6, "only one limb"),
         (lambda labels: (labels > 0) & (np.arange(len(labels)) > top(labels) - 9)[:, None, None], "limb"),
         (lambda labels: labels > 9, "there is no aorta"),
     ],
@@ -95,4 +95,4 @@ def test_three_tubes_are_not_decided():
 
 def test_a_real_aorta_that_ends_before_its_arch_is_one_limb(shared):
     volume, _ = patient_axial(read_labels(shared / "data" / "whole_heart_labels" / "wh.nii.gz"))
-    assert "one limb alone" in divide_aorta(volume.voxels == 6, volume.spacing_mm).reason
+    assert "only one limb" in divide_aorta(volume.voxels == 6, volume.spacing_mm).reason
