@@ -1,1 +1,1 @@
-"""The configurations that come with the project; each file has `get_config(variant)`."""
+"""The configs that come with the project; each file has `get_config(variant)`."""

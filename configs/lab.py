@@ -1,6 +1,6 @@
-"""The laboratory: does the brain help the heart? For the verb `lab`, with `--config.data.path=DATASET`.
+"""The laboratory: does the brain model help? For the verb `lab`, with `--config.data.path=DATASET`.
 
-Every arm gets the same steps, slices, augmentation and learning rate; each patient is left out in turn.
+Every arm has the same steps, slices, augmentation and learning rate; each patient is left out in turn.
 """
 
 from ml_collections import ConfigDict
@@ -15,7 +15,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.batch_size = 4
     config.data.channels = "repeat"
     config.data.normalise = "percentile"
-    config.data.augment = "none"  # the few slices are learned sooner, and equally by every arm
+    config.data.augment = "none"  # the few slices are learned sooner, and alike by every arm
     config.model.width = 16
     config.model.levels = 5
     config.model.norm = "encoder"

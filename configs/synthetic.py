@@ -1,7 +1,7 @@
-"""Trains on phantoms of randomised contrast alone, nothing real: a start for who has three patients, or none.
+"""Trains only on phantoms of randomised contrast: a starting point with three labelled patients, or none.
 
-Intensities go by percentiles, so that 8-bit pictures of unknown window can be scored beside CT in HU. Phantoms are
-sampled as wide as whole-chest slices: what is scored at another field of view is met by the augmentation's scales.
+Intensities are scaled by percentiles, so that 8-bit pictures of unknown window can be scored as well as CT in HU.
+Phantoms have the field of view of whole-chest slices; the augmentation's scales cover narrower ones.
 """
 
 from ml_collections import ConfigDict

@@ -1,8 +1,8 @@
-"""The brain encoder carried over to the heart: first frozen below a new decoder, then everything, on phantom patients.
+"""The brain encoder transferred to the heart: first frozen under a new decoder, then everything, on phantom patients.
 
-`:full` is the model of 64 to 1024 filters at 256x256 for 50 epochs; it needs an encoder of that width, by
-`--config.pretrained.path=FILE`. A control of the same length, with a frozen encoder of random weights, is trained
-beside it: a score that this reaches too is no merit of the brain's weights.
+`:full` is the model of 64 to 1024 filters at 256x256 for 50 epochs; it needs an encoder of that width, given with
+`--config.pretrained.path=FILE`. A control of the same length, with a frozen encoder of random weights, is trained too:
+a score that the control also reaches is not due to the brain's weights.
 """
 
 from ml_collections import ConfigDict
@@ -16,7 +16,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config = base.get_config(variant)
     config.model.levels = 5
     config.model.norm = "encoder"
-    config.data.channels = "repeat"  # as the brain model saw its slices: one, three times
+    config.data.channels = "repeat"  # as the brain model saw its slices: one slice three times
     config.transfer.schedule = "lp_ft"
     config.transfer.control = True
     if variant == "full":
@@ -34,7 +34,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.size = 80
     config.data.mm_per_pixel = 3.0
     config.data.batch_size = 8
-    config.data.augment = "none"  # new patients cost less than changed ones: there are 36
+    config.data.augment = "none"  # more patients cost less than augmented ones: there are 36
     config.data.phantom.train = 36
     config.model.width = 16
     config.train.epochs = 3

@@ -1,5 +1,6 @@
 """Ctrl-C: one line of advice and status 130, also while code that is not Python's does not return."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from heartseg_jax.interrupts import ending_soon
+from tests.tiny import OVERRIDES, flags, write_tiny
 
 ROOT = Path(__file__).parents[1]
 
@@ -41,3 +43,22 @@ with ending_soon(lambda: "again", 0.2):
     )
     assert (ended.returncode, ended.stderr) == (130, "interrupted; again\n")
     assert time.monotonic() - began < 20
+
+
+@pytest.mark.slow
+def test_a_run_that_compiles_is_ended(tmp_path):
+    write_tiny(tmp_path / "d")
+    words = ["--config=configs/quickstart.py", f"--config.data.path={tmp_path / 'd'}", f"--workdir={tmp_path / 'run'}"]
+    changes = flags(OVERRIDES | {"model.width": "32", "model.levels": "4"})
+    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")}
+    process = subprocess.Popen(
+        [sys.executable, "main.py", *words, *changes], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
+    )
+    assert any(line.startswith("compiling") for line in process.stderr)
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)[1].strip()
+    assert process.returncode == 130
+    assert said.startswith("interrupted; no checkpoint")
+    assert "\n" not in said
+    assert time.monotonic() - began < 10  # two seconds on a machine that is not busy

@@ -16,7 +16,7 @@ from heartseg_jax.models.tree import named_leaves
 from heartseg_jax.verbs.estimate import duration, estimate
 
 FIELD_OF_VIEW_MM = (200.0, 360.0)
-"""Side of a slice from a dedicated cardiac to a whole-chest reconstruction, where the config fixes no spacing."""
+"""Side of a slice, from a dedicated cardiac to a whole-chest reconstruction, where the config sets no spacing."""
 
 TYPICAL_EXTENT_MM = {
     "ascending aorta (width)": 32,
@@ -29,13 +29,13 @@ TYPICAL_EXTENT_MM = {
     "pulmonary trunk (width)": 27,
     "superior vena cava (width)": 20,
 }
-"""Adult mid-range values, rounded; each with a source lies within 3 mm of the middle of what it gives.
+"""Adult mid-range values, rounded; each is within 3 mm of the middle of its source's range, where it has one.
 
-Read in abstracts: aorta 33 +- 4 and 24 +- 3 (Wolak et al., JACC Cardiovasc Imaging 2008; 1:200-209), pulmonary trunk
+From abstracts: aorta 33 +- 4 and 24 +- 3 (Wolak et al., JACC Cardiovasc Imaging 2008; 1:200-209), pulmonary trunk
 25.1 +- 2.8 (Truong et al., Circ Cardiovasc Imaging 2012; 5:147-154), superior cava 12 to 24, by area (PMID 19394871).
-Read where others quote echo guidelines: left ventricle 50 +- 4 in men and 45 +- 4 in women, right ventricle 25 to 41 at
-its base (Lang et al., J Am Soc Echocardiogr 2015; 28:1-39); left atrium 27 to 40, right atrium 29 to 45 (an earlier
-edition). The left ventricle's length is a common clinical value, not read from a source."""
+From quotations of echo guidelines: left ventricle 50 +- 4 in men and 45 +- 4 in women, right ventricle 25 to 41 at its
+base (Lang et al., J Am Soc Echocardiogr 2015; 28:1-39); left atrium 27 to 40, right atrium 29 to 45 (an earlier
+edition). The left ventricle's length is a common clinical value without a source."""
 
 
 def check_config(name: str, config: Any, *, as_json: bool = False) -> dict[str, Any]:
@@ -84,14 +84,14 @@ def _count(tree: Any) -> int:
 
 
 def _field_mm(config: Any, pixels: int) -> list[float]:
-    """Return the receptive field's side in mm: from the smallest to the largest pixel that this config may meet."""
+    """Return the side of the receptive field in mm, for the smallest and the largest pixel of this config."""
     if config.data.mm_per_pixel > 0:
         return [pixels * config.data.mm_per_pixel] * 2
     return [pixels * view / config.data.size for view in FIELD_OF_VIEW_MM]
 
 
 def _page(found: dict[str, Any], tree: Any) -> str:
-    """Lay everything out for the terminal."""
+    """Return the page for the terminal."""
     lines = [f"config {found['name']}"]
     lines += [f"  {field:<32} {value}" for field, value in load.fields(found["config"])]
     backend = found["backend"]
@@ -99,20 +99,20 @@ def _page(found: dict[str, Any], tree: Any) -> str:
     for path, leaf in named_leaves(tree).items():
         lines.append(f"  {path:<52} {'x'.join(map(str, leaf.shape)):<16} {int(np.prod(leaf.shape)):>12,}")
     p = found["parameters"]
-    lines.append(f"  {p['total']:,} in all: {p['trainable']:,} trainable, {p['statistics']:,} BatchNorm statistics")
+    lines.append(f"  {p['total']:,} in total: {p['trainable']:,} trainable, {p['statistics']:,} BatchNorm statistics")
     low, high = found["receptive_field"]["mm"]
     pixels = found["receptive_field"]["pixels"]
     span = f"{low:.0f} mm" if low == high else f"{low:.0f} to {high:.0f} mm, by field of view"
-    lines += ["", f"receptive field  {pixels} pixels ({span}), beside the structures (adult, mid-range):"]
+    lines += ["", f"receptive field  {pixels} pixels ({span}), compared with the structures (adult, mid-range):"]
     wider = []
     for structure, extent in TYPICAL_EXTENT_MM.items():
         short = extent > high
         wider += [structure] if short else []
-        lines.append(f"  {structure:<32} {extent:>4} mm{'   wider than the field' if short else ''}")
+        lines.append(f"  {structure:<32} {extent:>4} mm{'   wider than the receptive field' if short else ''}")
     if wider:
         lines.append(
-            f"  WARNING: {len(wider)} of {len(TYPICAL_EXTENT_MM)} extents are wider than what one output pixel sees: "
-            "more model.levels or a coarser data.mm_per_pixel widen it"
+            f"  WARNING: {len(wider)} of {len(TYPICAL_EXTENT_MM)} extents are wider than what one output "
+            "pixel sees: more model.levels or a coarser data.mm_per_pixel widens it"
         )
     size, batch, time = found["config"]["data"]["size"], found["config"]["data"]["batch_size"], found["estimate"]
     whole = f"about {duration(time['run_s'])} for {time['steps']:,} steps" if time["steps"] else "no dataset yet"
