@@ -81,10 +81,10 @@ def main(argv: list[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # names of files need not be text that a terminal takes
-    if argv[:1] == ["help"] or any(word in HELP for word in argv):
-        show_help(argv)
-        return 0
     try:
+        if argv[:1] == ["help"] or any(word in HELP for word in argv):
+            show_help(argv)
+            return 0
         module, values = parse(argv)
         with ending_soon(lambda: module.interrupted(values) if hasattr(module, "interrupted") else ""):
             module.run(values, argv)

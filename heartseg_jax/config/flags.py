@@ -65,6 +65,18 @@ def define_step(name: str, meaning: str, values: flags.FlagValues) -> None:
     flags.DEFINE(StepParser(), name, None, meaning, flag_values=values)
 
 
+def texts(values: flags.FlagValues, *, required: str = "", **meanings: str) -> None:
+    """Define flags that take text, name -> meaning; the one that is `required` must be given."""
+    for name, meaning in meanings.items():
+        flags.DEFINE_string(name, None, meaning, required=name == required, flag_values=values)
+
+
+def switches(values: flags.FlagValues, **meanings: str) -> None:
+    """Define flags that are on or off, name -> meaning."""
+    for name, meaning in meanings.items():
+        flags.DEFINE_boolean(name, False, meaning, flag_values=values)
+
+
 def given(values: flags.FlagValues) -> dict[str, Any]:
     """Return the flags that were typed and their values; a switch that was set to false is left out."""
     return {

@@ -79,14 +79,19 @@ class Field(NamedTuple):
             raise UserError(f"{self.name} needs a finite number, not {value}")
 
 
-def _policy(name: str, meaning: str) -> Field:
-    return Field(f"guards.{name}", "stop", meaning, choices=("stop", "warn", "off"))
+POLICIES = "stop warn off"
+
+
+def _choice(name: str, choices: str, meaning: str) -> Field:
+    """Return a field of words; the first is the default."""
+    words = tuple(choices.split())
+    return Field(name, words[0], meaning, choices=words)
 
 
 TABLE: tuple[Field, ...] = (
     Field("seed", 0, "every random choice of a run follows from this number", least=0, most=2**32 - 1),
     Field("data.path", "", "dataset folder made by `prepare`; empty: phantom patients, made by the run"),
-    Field("data.task", "heart", "the label set of the dataset", choices=tuple(LABEL_SETS)),
+    _choice("data.task", " ".join(LABEL_SETS), "the label set of the dataset"),
     Field("data.test_patients", (), "ids of the test patients, instead of the dataset's own split"),
     Field("data.validation_patients", (), "ids, only together with data.test_patients; all other patients train"),
     Field("data.size", 512, "the network sees images of size x size", "pixels", least=8, most=4096),
@@ -98,20 +103,10 @@ TABLE: tuple[Field, ...] = (
         "'repeat': one slice three times; 'adjacent': slices z-1, z, z+1; or a list of OFFSET or OFFSET:LOW..HIGH "
         "(a window in HU), such as '0:-200..600,0:-100..300,1'",
     ),
-    Field(
-        "data.normalise",
-        "window",
-        "'window': data.window_hu to 0..1; 'percentile': each slice by its own data.percentiles",
-        choices=("window", "percentile"),
-    ),
+    _choice("data.normalise", "window percentile", "'percentile': each slice by its own data.percentiles"),
     Field("data.window_hu", (-200.0, 600.0), "the values that become 0 and 1", "HU", least=-1e5, most=1e5),
     Field("data.percentiles", (1.0, 99.0), "for 8-bit images of unknown window", "percent", least=0, most=100),
-    Field(
-        "data.augment",
-        "default",
-        "random changes of the training slices; only 'as_original' flips them",
-        choices=("none", "default", "as_original", "randomised"),
-    ),
+    _choice("data.augment", "default none as_original randomised", "of the training slices; only 'as_original' flips"),
     Field("data.threads", 2, "threads that load slices while the device computes", "threads", least=1, most=256),
     Field("data.cache_gb", 2.0, "resampled slices kept in memory; 0: every slice is read again", "GB", least=0),
     Field("data.phantom.train", 24, "used only while data.path is empty", "patients", least=1, most=100_000),
@@ -124,39 +119,19 @@ TABLE: tuple[Field, ...] = (
     Field("model.width", 64, "filters of the first level; doubled at each level", "filters", least=1, most=4096),
     Field("model.levels", 3, "resolutions, the bottom included", "levels", least=2, most=12),
     Field("model.num_classes", 0, "derived from data.task; no other number is accepted", "classes", least=0),
-    Field(
-        "model.norm",
-        "none",
-        "BatchNorm: 'batch' everywhere, 'encoder' in the encoder only, as in the brain model",
-        choices=("none", "batch", "encoder"),
-    ),
+    _choice("model.norm", "none batch encoder", "BatchNorm; 'encoder': in the encoder only, as in the brain model"),
     Field("model.batch_norm_momentum", 0.9, "share of the old running statistics kept per step", above=0, below=1),
     Field("model.dropout", 0.0, "rate between the two convolutions of a decoder level", least=0, below=1),
+    _choice("model.dtype", "float32 bfloat16", "of the computation; parameters and loss stay float32"),
+    Field("pretrained.path", "", "initial weights: 'brain16' (included), a Keras file or a run; empty: random"),
+    _choice("pretrained.load", "encoder all", "'all' needs a run of the same network"),
     Field(
-        "model.dtype",
-        "float32",
-        "of the computation; parameters and loss stay float32",
-        choices=("float32", "bfloat16"),
+        "pretrained.recalibrate_batches", 0, "to measure BatchNorm on again; 0: not", "batches", least=0, most=10_000
     ),
-    Field(
-        "pretrained.path",
-        "",
-        "initial weights: 'brain16' (included), a Keras file or a run; empty: random",
-    ),
-    Field("pretrained.load", "encoder", "'all' needs a run of the same network", choices=("encoder", "all")),
-    Field(
-        "pretrained.recalibrate_batches",
-        0,
-        "measure BatchNorm's statistics again on this many batches; 0: keep them",
-        "batches",
-        least=0,
-        most=10_000,
-    ),
-    Field(
+    _choice(
         "transfer.schedule",
-        "none",
+        "none frozen full lp_ft staged surgical custom",
         "which parts learn when (docs/transfer.md)",
-        choices=("none", "frozen", "full", "lp_ft", "staged", "surgical", "custom"),
     ),
     Field("transfer.phases", (), "phases of 'custom', each 'LENGTH:GROUP[*RATE]+...', such as '2:decoder+head'"),
     Field("transfer.encoder_multiplier", 1.0, "times the learning rate, in encoder stages", least=0, most=1000),
@@ -165,12 +140,7 @@ TABLE: tuple[Field, ...] = (
     Field("train.epochs", 75, "passes over the training slices", "epochs", least=1, most=1_000_000),
     Field("train.steps", 0, "length of the run; 0: train.epochs decides", "steps", least=0, most=LARGE),
     Field("train.learning_rate", 1e-3, "peak of the schedule", above=0, most=1e6),
-    Field(
-        "train.schedule",
-        "cosine",
-        "after the warm-up: 'cosine' falls to 1 % of the peak",
-        choices=("cosine", "constant"),
-    ),
+    _choice("train.schedule", "cosine constant", "after the warm-up: 'cosine' falls to 1 % of the peak"),
     Field("train.warmup_steps", 50, "linear rise from 0; at most a tenth of the run", "steps", least=0, most=LARGE),
     Field("train.weight_decay", 0.0, "AdamW's, of kernels only", least=0),
     Field("train.clip_norm", 1.0, "largest global norm of the gradient; 0: not clipped", least=0),
@@ -180,56 +150,34 @@ TABLE: tuple[Field, ...] = (
     Field("lab.seeds", 2, "runs of each arm on each fold", "runs", least=1, most=1000),
     Field("lab.splits", (), "'patient' (each left out in turn), 'slice' (folds of random slices); empty: both"),
     Field("lab.train_patients", (), "numbers of training patients, such as '2'; '0': all others; empty: only that"),
-    Field(
-        "lab.learning_rates",
-        (),
-        "tried on an inner patient, the same for every arm; empty: train.learning_rate, without a trial",
-    ),
+    Field("lab.learning_rates", (), "tried on an inner patient, by every arm; empty: train.learning_rate, no trial"),
     Field("lab.looks", 6, "evaluations during a run, for its learning curve", least=1, most=10_000),
     Field("lab.synthetic_run", "", "run on phantoms from which the arm synthetic_full starts"),
-    Field(
-        "lab.replicas",
-        "auto",
-        "folds in one program ('vmap') or one after the other; 'auto': whichever is faster",
-        choices=("auto", "vmap", "one"),
+    _choice(
+        "lab.replicas", "auto vmap one", "folds in one program, or one after the other; 'auto': whichever is faster"
     ),
-    Field(
-        "lab.workers",
-        0,
-        "processes; 0: one per core of a CPU, else one",
-        least=0,
-        most=256,
-    ),
+    Field("lab.workers", 0, "processes; 0: one per core of a CPU, else one", least=0, most=256),
     Field("lab.budget_only", False, "print the estimated cost and stop"),
     Field("checkpoint.every_steps", 200, "between checkpoints; the last step always has one", "steps", least=1),
     Field("checkpoint.keep", 2, "newest checkpoints that are kept", "checkpoints", least=1),
     Field("log.every_steps", 20, "between lines of metrics.jsonl", "steps", least=1),
     Field("log.evaluate_every_epochs", 1, "between evaluations on the validation patients", "epochs", least=1),
     Field(
-        "log.evaluate_every_steps",
-        0,
-        "fewest between two evaluations; 0: so that they take at most a tenth of a run",
-        "steps",
-        least=0,
+        "log.evaluate_every_steps", 0, "and at least this far apart; 0: for at most a tenth of a run", "steps", least=0
     ),
     Field("log.figures", True, "draw the figures"),
-    Field(
-        "log.colours",
-        "display",
-        "colours in figures: 'display' is colour-blind-safe, 'masks' are those of the mask files",
-        choices=("display", "masks"),
-    ),
-    _policy("non_finite", "the loss is NaN or infinite"),
-    _policy("divergence", "the loss stays far above its start"),
+    _choice("log.colours", "display masks", "of figures: colour-blind-safe, or those of the mask files"),
+    _choice("guards.non_finite", POLICIES, "the loss is NaN or infinite"),
+    _choice("guards.divergence", POLICIES, "the loss stays far above its start"),
     Field("guards.divergence_factor", 10.0, "how far: this many times the first loss", least=1),
     Field("guards.divergence_steps", 10, "how long: this many steps in a row", "steps", least=1),
-    _policy("collapse", "almost only background is predicted"),
+    _choice("guards.collapse", POLICIES, "almost only background is predicted"),
     Field("guards.collapse_share", 0.02, "predicted foreground below this share of the true foreground"),
     Field("guards.collapse_evaluations", 4, "how long: this many evaluations in a row", "evaluations", least=1),
-    _policy("frozen", "what a phase freezes has changed, or what it trains has not"),
-    _policy("missing_labels", "a structure that the sources label is in no training slice"),
-    _policy("images", "images are constant, or outside the range of their unit"),
-    _policy("labels", "label values are neither of the label set nor 255"),
+    _choice("guards.frozen", POLICIES, "what a phase freezes has changed, or what it trains has not"),
+    _choice("guards.missing_labels", POLICIES, "a structure that the sources label is in no training slice"),
+    _choice("guards.images", POLICIES, "images are constant, or outside the range of their unit"),
+    _choice("guards.labels", POLICIES, "label values are neither of the label set nor 255"),
 )
 FIELDS: dict[str, Field] = {field.name: field for field in TABLE}
 

@@ -6,20 +6,23 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
-from absl.flags import DEFINE_boolean, DEFINE_string, FlagValues
+from absl.flags import FlagValues
 
 from heartseg_jax.config import load
-from heartseg_jax.config.flags import define_config, given
+from heartseg_jax.config.flags import define_config, given, switches, texts
 from heartseg_jax.errors import UserError
 
 
 def define(values: FlagValues, argv: Sequence[str]) -> None:
     """Declare the verb's flags."""
     define_config(values, argv, "what to summarise")
-    DEFINE_string("input", None, "a dataset folder, or a folder, zip or file of DICOM", flag_values=values)
-    DEFINE_string("output", None, "of a dataset: its picture (default: DATASET/audit.png)", flag_values=values)
-    DEFINE_string("series", None, "of a study: which series, by its number in the list or UID", flag_values=values)
-    DEFINE_boolean("json", False, "print JSON", flag_values=values)
+    texts(
+        values,
+        input="a dataset folder, or a folder, zip or file of DICOM",
+        output="of a dataset: its picture (default: DATASET/audit.png)",
+        series="of a study: which series, by its number in the list or UID",
+    )
+    switches(values, json="print JSON")
 
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from absl.flags import DEFINE_boolean, DEFINE_enum, DEFINE_integer, DEFINE_string, FlagValues
+from absl.flags import DEFINE_enum, DEFINE_integer, FlagValues
 
-from heartseg_jax.config.flags import define_step, given
+from heartseg_jax.config.flags import define_step, given, switches, texts
 from heartseg_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,18 +20,18 @@ MOST_CHANNELS = 64
 
 def define(values: FlagValues, argv: Sequence[str]) -> None:
     """Declare the verb's flags."""
-    DEFINE_string("input", None, "a Keras file: .h5, .keras or .weights.h5", flag_values=values)
-    DEFINE_string(
-        "output", None, "the folder to write; with --to=keras a .keras or .weights.h5 file", flag_values=values
+    texts(
+        values,
+        input="a Keras file: .h5, .keras or .weights.h5",
+        output="the folder to write; with --to=keras a .keras or .weights.h5 file",
+        workdir="the run's folder (--to=keras)",
     )
     DEFINE_integer(
         "channels", 3, "input channels of the network", lower_bound=1, upper_bound=MOST_CHANNELS, flag_values=values
     )
-    DEFINE_boolean("verify", False, "compare each block with Keras (pip install keras)", flag_values=values)
-    DEFINE_enum("to", None, ["keras"], "the other direction: from --workdir to a Keras file", flag_values=values)
-    DEFINE_string("workdir", None, "the run's folder (--to=keras)", flag_values=values)
     define_step("step", "which checkpoint (--to=keras): a step, or best (default: the last)", values)
-    DEFINE_boolean("overwrite", False, "replace an existing output", flag_values=values)
+    switches(values, verify="compare each block with Keras (pip install keras)", overwrite="replace an existing output")
+    DEFINE_enum("to", None, ["keras"], "the other direction: from --workdir to a Keras file", flag_values=values)
 
 
 def run(values: FlagValues, argv: list[str]) -> None:

@@ -5,22 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from absl.flags import DEFINE_enum, DEFINE_string, FlagValues
+from absl.flags import DEFINE_enum, FlagValues
 
-from heartseg_jax.config.flags import define_step
+from heartseg_jax.config.flags import define_step, texts
 
 SPLITS = ("test", "validation", "train", "all")
 
 
 def define(values: FlagValues, argv: Sequence[str]) -> None:
     """Declare the verb's flags."""
-    DEFINE_string("workdir", None, "the run's folder", required=True, flag_values=values)
-    define_step("step", "which checkpoint: a step, or best (default: the last)", values)
-    DEFINE_string(
-        "data", None, "another dataset than the run's own; all of its patients are scored", flag_values=values
+    texts(
+        values,
+        required="workdir",
+        workdir="the run's folder",
+        data="another dataset than the run's own; all of its patients are scored",
+        output="where to write (default: evaluation... in the run's folder)",
     )
+    define_step("step", "which checkpoint: a step, or best (default: the last)", values)
     DEFINE_enum("split", None, SPLITS, "which patients (default: test; with --data: all)", flag_values=values)
-    DEFINE_string("output", None, "where to write (default: evaluation... in the run's folder)", flag_values=values)
 
 
 def run(values: FlagValues, argv: list[str]) -> None:

@@ -8,20 +8,22 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from absl.flags import DEFINE_boolean, DEFINE_string, FlagValues
+from absl.flags import FlagValues
 
-from heartseg_jax.config.flags import define_step
+from heartseg_jax.config.flags import define_step, switches, texts
 
 
 def define(values: FlagValues, argv: Sequence[str]) -> None:
     """Declare the verb's flags."""
-    DEFINE_string("workdir", None, "the run's folder", required=True, flag_values=values)
-    define_step("step", "which checkpoint: a step, or best (default: the last)", values)
-    DEFINE_string(
-        "against", None, "another run, or the same one: list which arrays differ, bit for bit", flag_values=values
+    texts(
+        values,
+        required="workdir",
+        workdir="the run's folder",
+        against="another run, or the same one: list which arrays differ, bit for bit",
     )
-    define_step("against_step", "which of its checkpoints (default: the last)", values)
-    DEFINE_boolean("json", False, "print JSON", flag_values=values)
+    define_step("step", "which checkpoint: a step, or best (default: the last)", values)
+    define_step("against_step", "which checkpoint of --against (default: the last)", values)
+    switches(values, json="print JSON")
 
 
 def run(values: FlagValues, argv: list[str]) -> None:

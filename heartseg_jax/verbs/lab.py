@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from absl.flags import DEFINE_string, FlagValues
+from absl.flags import FlagValues
 
 from heartseg_jax.config import load
-from heartseg_jax.config.flags import define_config
+from heartseg_jax.config.flags import define_config, texts
 
 
 def define(values: FlagValues, argv: Sequence[str]) -> None:
     """Declare the verb's flags."""
     define_config(values, argv, "what to compare", required=True)
-    DEFINE_string("workdir", None, "the laboratory's folder (default: runs/<config name>)", flag_values=values)
+    texts(values, workdir="the laboratory's folder (default: runs/<config name>)")
 
 
 def run(values: FlagValues, argv: list[str]) -> None:

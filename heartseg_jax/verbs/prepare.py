@@ -6,19 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from absl.flags import (
-    DEFINE_boolean,
-    DEFINE_enum,
-    DEFINE_float,
-    DEFINE_integer,
-    DEFINE_list,
-    DEFINE_string,
-    FlagValues,
-)
+from absl.flags import DEFINE_enum, DEFINE_float, DEFINE_integer, DEFINE_list, FlagValues
 
 from heartseg_jax.anatomy import HEART
 from heartseg_jax.config import load
-from heartseg_jax.config.flags import define_config, given
+from heartseg_jax.config.flags import define_config, given, switches, texts
 from heartseg_jax.data.dataset.describe import describe
 from heartseg_jax.data.dataset.write import Dataset, check_output
 from heartseg_jax.data.sources.case import Options
@@ -40,19 +32,19 @@ EXPORT = ("source", "input", "export_png", "series", "patients", "keep_table", "
 
 def define(values: FlagValues, argv: Sequence[str]) -> None:
     """Declare the verb's flags."""
-    for name, meaning in {
-        "input": "the source: a folder, or a zip of images and masks (image_mask_zip)",
-        "output": "the dataset folder to write",
-        "masks": "masks of a single study: PNGs, a label NIfTI, a segmentation, or painted pictures of --export_png",
-        "series": "which series: its number in the list, its UID, or best (dicom)",
-        "export_png": "write the slices as PNGs to this folder instead, for annotation (dicom)",
-        "labels": "JSON file {value: structure}: what the values of label maps mean (dicom, nifti_pairs)",
-        "colours": "JSON file {colour: structure} that replaces the project's palette (dicom, png_pairs)",
-        "orientation": "how slices are stored, such as standard, flip-rows or rot90 (png_pairs)",
-        "patients": "CSV table `file,patient`; default: the header, or the part of the file name before _",
-        "names": "auto, keep or key: what patients are called (docs/data.md)",
-    }.items():
-        DEFINE_string(name, None, meaning, flag_values=values)
+    texts(
+        values,
+        input="the source: a folder, or a zip of images and masks (image_mask_zip)",
+        output="the dataset folder to write",
+        masks="masks of a single study: PNGs, a label NIfTI, a segmentation, or painted pictures of --export_png",
+        series="which series: its number in the list, its UID, or best (dicom)",
+        export_png="write the slices as PNGs to this folder instead, for annotation (dicom)",
+        labels="JSON file {value: structure}: what the values of label maps mean (dicom, nifti_pairs)",
+        colours="JSON file {colour: structure} that replaces the project's palette (dicom, png_pairs)",
+        orientation="how slices are stored, such as standard, flip-rows or rot90 (png_pairs)",
+        patients="CSV table `file,patient`; default: the header, or the part of the file name before _",
+        names="auto, keep or key: what patients are called (docs/data.md)",
+    )
     DEFINE_enum("source", None, tuple(FORMATS), "kind of source (docs/data.md)", required=True, flag_values=values)
     DEFINE_list("join", None, "more folders of the same subjects: the results of another task", flag_values=values)
     DEFINE_list(
@@ -61,7 +53,12 @@ def define(values: FlagValues, argv: Sequence[str]) -> None:
     DEFINE_list(
         "splits", ["0.7", "0.15", "0.15"], "shares of patients for training, validation, test", flag_values=values
     )
-    DEFINE_boolean("repair", False, "repair masks damaged by JPEG or antialiasing", flag_values=values)
+    switches(
+        values,
+        repair="repair masks damaged by JPEG or antialiasing",
+        keep_table="keep a table of who is who in your own configuration folder",
+        overwrite="replace an existing dataset",
+    )
     DEFINE_float(
         "max_off_palette",
         0.0,
@@ -70,12 +67,8 @@ def define(values: FlagValues, argv: Sequence[str]) -> None:
         upper_bound=0.999,
         flag_values=values,
     )
-    DEFINE_boolean(
-        "keep_table", False, "keep a table of who is who in your own configuration folder", flag_values=values
-    )
     DEFINE_integer("block", Options.block, "slices per block (image_mask_zip)", lower_bound=1, flag_values=values)
     DEFINE_integer("seed", 0, "seed of the split", lower_bound=0, flag_values=values)
-    DEFINE_boolean("overwrite", False, "replace an existing dataset", flag_values=values)
     define_config(values, argv, "whose data.phantom to make (phantom), or data.window_hu (--export_png)")
 
 
