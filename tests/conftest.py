@@ -34,11 +34,12 @@ def shared() -> Path:
 
 
 @pytest.fixture
-def small_disk(tmp_path):
-    """A disk of 300 kB, where one can be mounted."""
+def small_disk(tmp_path, request):
+    """A disk of 300 kB, or of what the test's parameter says, where one can be mounted."""
     place = tmp_path / "disk"
     place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(place)], capture_output=True)
+    size = getattr(request, "param", "300k")
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)], capture_output=True)
     if mounted.returncode:
         pytest.skip("a tmpfs cannot be mounted here")
     try:

@@ -269,13 +269,12 @@ class _Store:
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        try:
-            self.wait()
-        finally:
-            with full_disk_refused(self.path):
-                self._manager.close()
+        with contextlib.ExitStack() as stack:  # in reverse order, each step whatever the one before it raised
             if self._writes:
-                self._sweep()
+                stack.callback(self._sweep)
+            stack.enter_context(full_disk_refused(self.path))
+            stack.callback(self._manager.close)
+            self.wait()
 
     def _sweep(self) -> None:
         """Remove what was begun and not committed; Orbax passes it over, but would leave it on the disk for ever."""
