@@ -10,6 +10,7 @@ import functools
 import logging
 import math
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,15 +29,22 @@ from heartseg_jax.training.steps import TrainState
 absl_logging.set_verbosity(absl_logging.FATAL)
 logging.getLogger("orbax").setLevel(logging.CRITICAL)
 
-ITEMS = ("state", "data", "contract")
-SEAL = "sha256.json"
-"""In a checkpoint's folder: the digest of every file of its items."""
+
+def _quiet_late_answers(unraisable: Any, report: Any = sys.unraisablehook) -> None:
+    """TensorStore answers for each array of a failed save or restore; Orbax has stopped listening at the first."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        report(unraisable)
+
+
+sys.unraisablehook = _quiet_late_answers
+
+JSON = ("data", "contract")
+SEAL = "sha256.json"  # in a checkpoint's folder: the digest of every file of its items
 
 BEST = "best"
 """In place of a step: the checkpoint with the highest validation Dice, kept in the folder of that name."""
 
-DICE = "validation_dice"
-"""In the data of the best checkpoint."""
+DICE = "validation_dice"  # in the data of the best checkpoint
 
 Step = int | str
 
@@ -206,11 +214,7 @@ class _Store:
         if self._writes:
             self._sweep()
         # Named handlers, so that a manager that has not saved anything itself can read the metadata too.
-        handlers = {
-            "state": ocp.StandardCheckpointHandler(),
-            "data": ocp.JsonCheckpointHandler(),
-            "contract": ocp.JsonCheckpointHandler(),
-        }
+        handlers = {"state": ocp.StandardCheckpointHandler(), **{item: ocp.JsonCheckpointHandler() for item in JSON}}
         self._manager = ocp.CheckpointManager(path, options=options, item_handlers=handlers)
 
     def steps(self) -> list[int]:
@@ -237,7 +241,7 @@ class _Store:
     def read(self, step: int) -> Saved:
         self._check(step)
         found = self._restore(step, data=ocp.args.JsonRestore(), contract=ocp.args.JsonRestore())
-        for item in ITEMS[1:]:
+        for item in JSON:
             if not isinstance(found[item], dict):
                 raise Damaged(f"its {item} is not a JSON object")
         return Saved(step, found["data"], found["contract"])
@@ -290,7 +294,7 @@ class _Store:
     def _digests(self, folder: Path) -> dict[str, str]:
         return {
             f"{item}/{name}": digest
-            for item in ITEMS
+            for item in ("state", *JSON)
             for name, digest in file_digests(folder / item, but="commit_success.txt").items()
         }
 
