@@ -261,12 +261,9 @@ class _Store:
         return self._restore(step, state=ocp.args.StandardRestore(target))["state"]
 
     def is_whole(self, step: int) -> bool:
-        try:
-            self.read(step)
-            self.state(step)
-        except Damaged:
-            return False
-        return True
+        with contextlib.suppress(Damaged):
+            return bool(self.read(step)) and bool(self.state(step))
+        return False
 
     def wait(self) -> None:
         with full_disk_refused(self.path):
@@ -281,7 +278,7 @@ class _Store:
             self.wait()
 
     def _sweep(self) -> None:
-        """Remove what was begun and not committed; Orbax passes it over, but would leave it on the disk for ever."""
+        """Remove what was begun and not committed; Orbax never takes it for whole, but would leave it for ever."""
         for left in self.path.glob("*.orbax-checkpoint-tmp*"):
             shutil.rmtree(left, ignore_errors=True)
 
