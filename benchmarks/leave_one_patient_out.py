@@ -15,11 +15,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.patient_figure import by_patient
 from heartseg_jax.anatomy import HEART
 from heartseg_jax.config import load
 from heartseg_jax.data.dataset.write import read_dataset
 from heartseg_jax.figures.drawing import Palette
-from heartseg_jax.figures.slices import by_patient
 from heartseg_jax.training.train import train
 
 BASELINES = ("all_background", "nearest_slice", "position_prior")

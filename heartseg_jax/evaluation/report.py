@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +18,7 @@ from heartseg_jax.evaluation.metrics import MEASURES, PatientScore, summarise
 from heartseg_jax.files import write_json, write_text
 from heartseg_jax.progress import counted
 
+WHOLE_WORDS: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
 MEMORISATION = (
     "memorisation, not generalisation: training and this split are slices of the same patient (a split by block)"
 )
@@ -154,7 +157,7 @@ def table(summary: Mapping, labels: LabelSet) -> str:
     if summary.get("by_patient"):
         lines += ["", *_patient_table(summary, labels)]
     for warning in summary["warnings"]:
-        lines += ["", *_wrapped(f"WARNING  {warning}", 100)]
+        lines += ["", textwrap.fill(f"WARNING  {warning}", 100, subsequent_indent=" " * 8, **WHOLE_WORDS)]
     return "\n".join(lines)
 
 
@@ -226,17 +229,6 @@ def _number(value: float | None, digits: int, signed: bool = False) -> str:
     return f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
 
 
-def _wrapped(text: str, width: int) -> list[str]:
-    lines, line = [], ""
-    for word in text.split(" "):
-        if line and len(line) + 1 + len(word) > width:
-            lines.append(line)
-            line = " " * 8 + word
-        else:
-            line = f"{line} {word}" if line else word
-    return [*lines, line]
-
-
 def _field(value) -> str:
     if value is None:
         return ""
@@ -246,17 +238,13 @@ def _field(value) -> str:
 
 
 def _plain(value):
-    """Turn numpy scalars, tuples and paths into what JSON has, and what is not finite into None."""
+    """Return numpy values, tuples and paths as what JSON has, and what is not finite as None."""
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
     if isinstance(value, Mapping):
         return {str(key): _plain(v) for key, v in value.items()}
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
-    if isinstance(value, bool | np.bool_):
-        return bool(value)
-    if isinstance(value, int | np.integer):
-        return int(value)
-    if isinstance(value, float | np.floating):
-        return float(value) if math.isfinite(value) else None
-    return value if value is None or isinstance(value, str) else str(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)

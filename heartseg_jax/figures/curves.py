@@ -45,10 +45,9 @@ def curves(
         tag = watched(rows)
         _loss(loss, rows, tag)
         _accuracy(accuracy, rows, tag, background_accuracy)
-        _dice(dice, rows, tag, palette)
+        handles = _dice(dice, rows, tag, palette)
         for axes in (loss, accuracy, dice):
             _frame(axes, rows, phase_boundaries)
-        handles = _dice_handles(rows, tag, palette)
         if handles:
             figure.legend(
                 handles=handles,
@@ -108,40 +107,28 @@ def _accuracy(axes, rows: Sequence[Mapping], tag: str, background: float | None)
     _legend_or_note(axes, "no accuracy was recorded")
 
 
-def _dice(axes, rows: Sequence[Mapping], tag: str, palette: drawing.Palette) -> None:
+def _dice(axes, rows: Sequence[Mapping], tag: str, palette: drawing.Palette) -> list:
+    """Draw the mean and one line per structure; return the lines for the legend."""
     from matplotlib.patheffects import Normal, Stroke
 
     axes.set_title(f"Dice, {WATCHED[tag]}")
     axes.set_ylim(0.0, 1.0)
-    drawn = False
+    lines = []
+    steps, values = series(rows, f"{tag}/dice/mean")
+    if len(steps):
+        lines += axes.plot(steps, values, color="black", linewidth=2.4, zorder=5, label="mean", **_dots(steps, 4))
     for structure in palette.labels.foreground:
         steps, values = series(rows, f"{tag}/dice/{structure.name}")
         if len(steps):
-            drawn = True
-            (line,) = axes.plot(steps, values, color=palette.colour(structure), linewidth=1.2, **_dots(steps, 2.5))
+            label = f"{structure.short}  {structure.name.replace('_', ' ')}"
+            look = {"color": palette.colour(structure), "linewidth": 1.2, **_dots(steps, 2.5)}
+            (line,) = axes.plot(steps, values, label=label, **look)
             # Yellow and light green would be lost on white without a dark rim.
             line.set_path_effects([Stroke(linewidth=2.0, foreground="#444444"), Normal()])
-    steps, values = series(rows, f"{tag}/dice/mean")
-    if len(steps):
-        drawn = True
-        axes.plot(steps, values, color="black", linewidth=2.4, zorder=5, **_dots(steps, 4))
-    if not drawn:
+            lines.append(line)
+    if not lines:
         _note(axes, "no Dice was recorded")
-
-
-def _dice_handles(rows: Sequence[Mapping], tag: str, palette: drawing.Palette) -> list:
-    from matplotlib.lines import Line2D
-    from matplotlib.patheffects import Normal, Stroke
-
-    mean = Line2D([], [], color="black", linewidth=2.4, label="mean")
-    handles = [mean] if len(series(rows, f"{tag}/dice/mean")[0]) else []
-    for structure in palette.labels.foreground:
-        label = f"{structure.short}  {structure.name.replace('_', ' ')}"
-        line = Line2D([], [], color=palette.colour(structure), linewidth=1.6, label=label)
-        line.set_path_effects([Stroke(linewidth=2.4, foreground="#444444"), Normal()])
-        if len(series(rows, f"{tag}/dice/{structure.name}")[0]):
-            handles.append(line)
-    return handles
+    return lines
 
 
 def _frame(axes, rows: Sequence[Mapping], boundaries: Sequence[int | tuple[int, str]]) -> None:

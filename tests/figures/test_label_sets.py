@@ -7,6 +7,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 from PIL import Image
 
+from benchmarks.patient_figure import by_patient
 from heartseg_jax.anatomy import HEART, TUMOUR, LabelSet, Structure, merge_labels
 from heartseg_jax.data.dataset.records import Dataset
 from heartseg_jax.data.dataset.write import DatasetWriter, read_dataset
@@ -76,7 +77,7 @@ def test_every_figure_shows_its_own_structures_in_the_scheme_it_is_asked_for(tmp
     slices.predictions([panel], tmp_path / "predictions.png", palette, title="livers")
     slices.inputs(TRUTH[..., None] / 255, TRUTH, tmp_path / "inputs.png", palette)
     cases = [{"patient": "a", "structure": s.name, "dice": 0.5} for s in LIVER.foreground]
-    slices.by_patient(cases, tmp_path / "by_patient.png", palette, title="livers")
+    by_patient(cases, tmp_path / "by_patient.png", palette, title="livers")
     rows = [{"step": 1, "val/dice/mean": 0.0} | {f"val/dice/{s.name}": 0.0 for s in LIVER.foreground}]
     curves(rows, tmp_path / "curves.png", palette, title="livers")
     montage(dataset, tmp_path / "montage.png", "livers", scheme)

@@ -8,6 +8,7 @@ import pytest
 from matplotlib.text import Text
 from PIL import Image
 
+from benchmarks.patient_figure import by_patient
 from heartseg_jax.anatomy import HEART
 from heartseg_jax.evaluation import metrics
 from heartseg_jax.figures import drawing
@@ -190,7 +191,7 @@ def test_by_patient(tmp_path, drawn, count):
     ]
     path = tmp_path / "by_patient.png"
     baselines = {"all_background": {"mean_dice": 0.0}, "nearest_slice": {"mean_dice": None}}
-    figures.by_patient(cases, path, PALETTE, title="Leave one patient out " * 5, baselines=baselines)
+    by_patient(cases, path, PALETTE, title="Leave one patient out " * 5, baselines=baselines)
     check(drawn[0], path, 9.6, 4)
     found = texts(drawn[0])
     assert "all background, mean 0.00" in found
