@@ -111,7 +111,7 @@ class Contract:
       dataset: the dataset folder at the time of training; noted, not compared.
       dataset_identity: digest of what the run learns from.
       per_epoch: steps per epoch.
-      phases: for each phase its first step (from 0) and each group's learning-rate multiplier; empty in checkpoints
+      phases: for each phase its first step (from 1) and each group's learning-rate multiplier; empty in checkpoints
         from before there were phases, which had one.
     """
 
@@ -159,7 +159,7 @@ class Contract:
                 dataset=_typed(content["dataset"], str),
                 dataset_identity=_typed(content["dataset_identity"], str),
                 per_epoch=_typed(content["per_epoch"], int),
-                phases=tuple(_phase(phase) for phase in content.get("phases", ())),
+                phases=tuple(_phase(phase, first=version - 1) for phase in content.get("phases", ())),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
@@ -185,9 +185,10 @@ def _pair(value: Any) -> tuple[float, float]:
     return low, high
 
 
-def _phase(content: Any) -> dict[str, Any]:
+def _phase(content: Any, first: int) -> dict[str, Any]:
+    """Return a phase with its steps counted from 1; `first` is the number of a run's first step in its version."""
     multipliers = {_typed(group, str): float(rate) for group, rate in content["multipliers"].items()}
-    return {"first_step": _typed(content["first_step"], int), "multipliers": multipliers}
+    return {"first_step": _typed(content["first_step"], int) + 1 - first, "multipliers": multipliers}
 
 
 def _typed(value: Any, kind: type) -> Any:

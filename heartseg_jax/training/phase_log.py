@@ -37,7 +37,7 @@ def start_phase(run: Run, number: int, state: TrainState) -> None:
         "phase": number + 1,
         "first_step": phase.first + 1,
         "last_step": phase.end,
-        "noted_from_step": int(jax.device_get(state.step)),
+        "noted_from_step": int(jax.device_get(state.step)) + 1,
         "groups": groups,
     }
     log["phases"] = [*log["phases"][:number], entry]

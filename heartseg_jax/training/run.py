@@ -133,7 +133,7 @@ def open_run(config: Any, folder: runs.Workdir) -> Run:
             dataset_identity(dataset),
             per_epoch,
             # Where the last phase ends may change: a run can go on. Where the others begin may not.
-            tuple({"first_step": phase.first, "multipliers": dict(phase.multipliers)} for phase in planned),
+            tuple({"first_step": phase.first + 1, "multipliers": dict(phase.multipliers)} for phase in planned),
         ),
     )
 

@@ -85,6 +85,7 @@ class Contents(NamedTuple):
 def _read(path: Path, step: int | str | None) -> Contents:
     # Orbax takes seconds to import: only once the flags are known to be good.
     from heartseg_jax.models.tree import group_of, groups_in, named_leaves
+    from heartseg_jax.preprocess.contract import Contract
     from heartseg_jax.training.checkpoints import Checkpoints
     from heartseg_jax.workdir import Workdir, read_config
 
@@ -100,8 +101,9 @@ def _read(path: Path, step: int | str | None) -> Contents:
     arrays = named_leaves({kind: state.get(kind) or {} for kind in ("params", "batch_stats")})
     known = groups_in(state["params"])
     groups = {path: group_of(path.partition("/")[2], known) for path in arrays}
+    contract = Contract.from_json(saved.contract, f"the checkpoint of step {saved.step} in {path}")
     # Runs from before there were phases froze nothing.
-    entered = [phase for phase in saved.contract.get("phases") or [] if phase["first_step"] < max(saved.step, 1)]
+    entered = [phase for phase in contract.phases if phase["first_step"] <= max(saved.step, 1)]
     multipliers = entered[-1]["multipliers"] if entered else {}
     frozen = frozenset(group for group, multiplier in multipliers.items() if multiplier == 0)
     return Contents(saved.step, arrays, groups, frozen)

@@ -10,7 +10,7 @@ from heartseg_jax.findings import REFUSE, WARN
 from heartseg_jax.preprocess.contract import Contract, InputSpec, input_spec
 from tests.preprocess.specs import spec
 
-PHASES = tuple({"first_step": n, "multipliers": {"encoder/stage1": 0.0, "head": 1.0}} for n in (0, 7))
+PHASES = tuple({"first_step": n, "multipliers": {"encoder/stage1": 0.0, "head": 1.0}} for n in (1, 8))
 CONTRACT = Contract(spec("0:-200..600,1"), "heart", "/data/ds", "abc", 5, PHASES)
 VERSION_1 = {
     "phases": [{"first_step": 0, "multipliers": {"head": 1.0}}],
@@ -42,7 +42,9 @@ def test_version_1_is_read():
     window = (-200.0, 600.0)
     found = Contract.from_json(VERSION_1, "here")
     assert found.input == InputSpec("HU", 32, 0.0, ((-1, window), (0, window), (1, window)), (1.0, 99.0))
-    assert (found.task, found.label_set.name, found.phases) == ("tumour", "tumour", tuple(VERSION_1["phases"]))
+    assert (found.task, found.label_set.name) == ("tumour", "tumour")
+    # Version 1 counted steps from 0.
+    assert found.phases == ({"first_step": 1, "multipliers": {"head": 1.0}},)
     view = VERSION_1["view"] | {"channels": "repeat", "normalise": "percentile"}
     assert Contract.from_json(VERSION_1 | {"view": view}, "here").input.channels == ((0, None),) * 3
 
