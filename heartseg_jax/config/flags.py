@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,7 @@ def parse(program: str, values: flags.FlagValues, argv: Sequence[str], known_fie
             _check_file(value)
         if name.startswith("config.") and "config" in values:
             _check_field(name.removeprefix("config."), known_fields)
+    sys.modules.pop("config_config", None)  # config_flags would run the file among the names of the one before it
     try:
         rest = values([program, *argv])[1:]
     except flags.UnrecognizedFlagError as error:

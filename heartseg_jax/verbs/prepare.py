@@ -4,23 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl.flags import DEFINE_enum, DEFINE_float, DEFINE_integer, DEFINE_list, FlagValues
 
-from heartseg_jax.anatomy import HEART
 from heartseg_jax.config import load
 from heartseg_jax.config.flags import define_config, given, switches, texts
-from heartseg_jax.data.dataset.describe import describe
-from heartseg_jax.data.dataset.write import Dataset, check_output
-from heartseg_jax.data.sources.case import Options
-from heartseg_jax.data.sources.export_png import export_png
-from heartseg_jax.data.sources.naming import Naming
 from heartseg_jax.data.sources.registry import FORMATS
-from heartseg_jax.data.sources.studies import choose_all, find_places
-from heartseg_jax.data.sources.write_cases import write_cases
 from heartseg_jax.errors import UserError
-from heartseg_jax.privacy import keep_table
+
+if TYPE_CHECKING:
+    from heartseg_jax.data.dataset.records import Dataset
+    from heartseg_jax.data.sources.case import Options
+    from heartseg_jax.data.sources.naming import Naming
 
 ONLY_SOME = frozenset(flag for known in FORMATS.values() for flag in known.flags)
 """The flags that only some sources read: given to another, they are refused, not passed over in silence."""
@@ -67,7 +63,7 @@ def define(values: FlagValues, argv: Sequence[str]) -> None:
         upper_bound=0.999,
         flag_values=values,
     )
-    DEFINE_integer("block", Options.block, "slices per block (image_mask_zip)", lower_bound=1, flag_values=values)
+    DEFINE_integer("block", 64, "slices per block (image_mask_zip)", lower_bound=1, flag_values=values)
     DEFINE_integer("seed", 0, "seed of the split", lower_bound=0, flag_values=values)
     define_config(values, argv, "whose data.phantom to make (phantom), or data.window_hu (--export_png)")
 
@@ -103,6 +99,10 @@ def prepare(flags: Mapping[str, Any], config: Any | None = None) -> Dataset | No
         )
     if "input" in reader.flags and "input" not in flags:
         raise UserError(f"prepare --source={kind} needs --input={reader.input}")
+    from heartseg_jax.data.dataset.describe import describe
+    from heartseg_jax.data.dataset.write import check_output
+    from heartseg_jax.data.sources.write_cases import write_cases
+
     options = _options(flags, config)
     if export:
         _export(options, Path(flags["export_png"]), config, "keep_table" in flags)
@@ -121,6 +121,9 @@ def prepare(flags: Mapping[str, Any], config: Any | None = None) -> Dataset | No
 
 def _options(flags: Mapping[str, Any], config: Any | None) -> Options:
     """Return what the formats read. Raises UserError for a value that is out of range."""
+    from heartseg_jax.data.sources.case import Options
+    from heartseg_jax.data.sources.naming import Naming
+
     read: dict[str, Any] = {name: flags[name] for name in PLAIN if name in flags}
     read |= {name: Path(flags[name]) for name in PATHS if name in flags}
     if "splits" in flags:
@@ -147,6 +150,8 @@ def _shares(words: list[str]) -> tuple[float, ...]:
 
 
 def _merge(words: list[str]) -> tuple[int, ...]:
+    from heartseg_jax.anatomy import HEART
+
     try:
         return HEART.check_merge([int(word) for word in words])
     except ValueError as error:
@@ -155,6 +160,9 @@ def _merge(words: list[str]) -> tuple[int, ...]:
 
 def _export(options: Options, folder: Path, config: Any | None, keep: bool) -> None:
     """Write the pictures of DICOM studies, and say what to do with them."""
+    from heartseg_jax.data.sources.export_png import export_png
+    from heartseg_jax.data.sources.studies import choose_all, find_places
+
     chosen, doubts = choose_all(find_places(options.input), options)
     window = tuple((load.base() if config is None else config).data.window_hu)
     written = export_png(chosen, folder, window)
@@ -172,4 +180,6 @@ def _report(naming: Naming, keep: bool, name: str) -> None:
     for note in naming.notes:
         print(f"note       {note}")
     if keep and naming.table:
+        from heartseg_jax.privacy import keep_table
+
         print(f"who is who {keep_table(name, naming.table)}: keep it to yourself")

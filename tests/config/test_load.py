@@ -101,17 +101,3 @@ def test_a_config_file_has_the_fields_of_the_base(tmp_path, line, message):
     with pytest.raises(UserError) as caught:
         load.load(str(file))
     assert message in str(caught.value)
-
-
-def test_the_plain_form_comes_back_equal():
-    _, config = load.load(str(CONFIGS / "quickstart.py"))
-    assert load.from_plain(load.to_plain(config)) == config
-
-
-def test_differences_leave_out_what_may_change_on_resume():
-    _, old = load.load(str(CONFIGS / "quickstart.py"))
-    _, new = load.load(
-        str(CONFIGS / "quickstart.py"),
-        {"train.epochs": "99", "guards.collapse": "warn", "log.every_steps": "7", "model.width": "12"},
-    )
-    assert load.differences(old, new) == ["model.width: 16 -> 12"]

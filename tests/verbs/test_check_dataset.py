@@ -64,7 +64,7 @@ def test_many_patients_are_spread_over_the_picture(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "expected"),
     [
         (["--input={d}", "--series=1"], "--series"),
         (["--input={d}/..", "--output=x.png"], "--output"),
@@ -72,10 +72,10 @@ def test_many_patients_are_spread_over_the_picture(tmp_path, capsys):
         (["--input={d}", "--output=reports"], "must end in .png"),
     ],
 )
-def test_flags_of_another_kind_of_input(tmp_path, capsys, words, told):
+def test_flags_of_another_kind_of_input(tmp_path, capsys, words, expected):
     write_tiny(tmp_path / "d")
     assert main.main(["check", *[word.replace("{d}", str(tmp_path / "d")) for word in words]]) == 2
-    assert told in capsys.readouterr().err.strip().splitlines()[-1]
+    assert expected in capsys.readouterr().err.strip().splitlines()[-1]
 
 
 def test_a_picture_that_cannot_be_written_does_not_cost_the_verdict(tmp_path, capsys):

@@ -61,13 +61,13 @@ def test_a_study_that_is_not_fit_ends_with_2(study, capsys):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "expected"),
     [
         ([], "check needs either --config=FILE or --input=STUDY"),
         (["--input=no/such/study"], "there is nothing at no/such/study"),
         (["--input={study}", "--series=9.9"], "names 0 of the series"),
     ],
 )
-def test_mistakes_are_one_line(study, capsys, words, told):
+def test_mistakes_are_one_line(study, capsys, words, expected):
     assert main.main(["check", *[word.format(study=study) for word in words]]) == 2
-    assert told in capsys.readouterr().err.strip().splitlines()[-1]
+    assert expected in capsys.readouterr().err.strip().splitlines()[-1]

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+import importlib
+from typing import TYPE_CHECKING, NamedTuple
 
-from heartseg_jax.data.sources.case import Options, Source
-from heartseg_jax.data.sources.dicom import dicom_studies
-from heartseg_jax.data.sources.image_mask_zip import image_mask_zip
-from heartseg_jax.data.sources.mmwhs import mmwhs
-from heartseg_jax.data.sources.nifti_pairs import nifti_pairs
-from heartseg_jax.data.sources.phantom import phantom
-from heartseg_jax.data.sources.png_pairs import png_pairs
-from heartseg_jax.data.sources.totalsegmentator import totalsegmentator
+if TYPE_CHECKING:
+    from heartseg_jax.data.sources.case import Options, Source
 
 
 class Format(NamedTuple):
-    """What `--input` names, the flags that this format reads and others may not, and what reads it."""
+    """What `--input` names, the flags that this format reads and others may not, and the function that reads it."""
 
     input: str
     flags: tuple[str, ...]
-    read: Callable[[Options], Source]
+    reader: str
+
+    def read(self, options: Options) -> Source:
+        """Read the cases. What reads files is imported only now: a misspelt flag does not wait for it."""
+        module, name = self.reader.split(".")
+        source: Source = getattr(importlib.import_module(f"heartseg_jax.data.sources.{module}"), name)(options)
+        return source
 
 
 MASKS = ("colours", "repair", "max_off_palette", "patients", "merge")
@@ -31,16 +31,22 @@ FORMATS: dict[str, Format] = {
     "dicom": Format(
         "DIR, a folder with images/ (one study each) and masks/, or one study",
         ("masks", "series", "labels", *MASKS, *READ, "keep_table", "export_png"),
-        dicom_studies,
+        "dicom.dicom_studies",
     ),
-    "png_pairs": Format("DIR, a folder with images/ and masks/", (*MASKS, "orientation", *NAMED, *READ), png_pairs),
+    "png_pairs": Format(
+        "DIR, a folder with images/ and masks/", (*MASKS, "orientation", *NAMED, *READ), "png_pairs.png_pairs"
+    ),
     "nifti_pairs": Format(
-        "DIR, a folder with images/ and labels/", ("labels", "merge", "patients", *NAMED, *READ), nifti_pairs
+        "DIR, a folder with images/ and labels/",
+        ("labels", "merge", "patients", *NAMED, *READ),
+        "nifti_pairs.nifti_pairs",
     ),
-    "mmwhs": Format("DIR, the folder of NAME_image.nii.gz and NAME_label.nii.gz", (*NAMED, *READ), mmwhs),
-    "totalsegmentator": Format("DIR, the folder of SUBJECT/ct.nii.gz", ("join", *NAMED, *READ), totalsegmentator),
+    "mmwhs": Format("DIR, the folder of NAME_image.nii.gz and NAME_label.nii.gz", (*NAMED, *READ), "mmwhs.mmwhs"),
+    "totalsegmentator": Format(
+        "DIR, the folder of SUBJECT/ct.nii.gz", ("join", *NAMED, *READ), "totalsegmentator.totalsegmentator"
+    ),
     "image_mask_zip": Format(
-        "FILE.zip, or a folder with images/ and masks/", ("input", "block", "splits"), image_mask_zip
+        "FILE.zip, or a folder with images/ and masks/", ("input", "block", "splits"), "image_mask_zip.image_mask_zip"
     ),
-    "phantom": Format("", (), phantom),
+    "phantom": Format("", (), "phantom.phantom"),
 }

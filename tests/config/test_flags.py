@@ -1,0 +1,73 @@
+"""absl's flags: the values they carry, and what is kept from the library's own ways."""
+
+import pytest
+from absl.flags import FlagValues
+
+from heartseg_jax.config import flags, load
+from heartseg_jax.errors import UserError
+
+QUICKSTART = "configs/quickstart.py"
+
+
+def values_of(*words):
+    values = FlagValues()
+    flags.define_config(values, words)
+    flags.texts(values, name="a name")
+    flags.switches(values, loud="or not")
+    load.parse("verb", values, words)
+    return values
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("007", ("007",)),
+        ("1001,1004", ("1001", "1004")),
+        ("('1001', \"1004\")", ("1001", "1004")),
+        ("[a, b]", ("a", "b")),
+        ("", ()),
+        ("()", ()),
+        ("müller-1, o'neil", ("müller-1", "o'neil")),
+    ],
+)
+def test_tuples_are_words(text, words):
+    assert load.load(QUICKSTART, {"data.test_patients": text})[1].data.test_patients == words
+
+
+def test_only_what_was_typed_is_given():
+    assert flags.given(values_of()) == {}
+    assert flags.given(values_of("--name", "x", "--loud")) == {"name": "x", "loud": True}
+    assert flags.given(values_of("--name=x", "--noloud")) == {"name": "x"}
+    assert set(flags.given(values_of(f"--config={QUICKSTART}", "--config.seed=3"))) == {"config"}
+
+
+def test_the_ways_to_write_a_switch_of_the_config():
+    def figures(word):
+        return values_of(f"--config={QUICKSTART}", word).config.log.figures
+
+    assert [figures(word) for word in ("--config.log.figures", "--noconfig.log.figures")] == [True, False]
+    assert [figures(f"--config.log.figures={word}") for word in ("True", "false", "1", "0")] == [True, False] * 2
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--noconfig.log.figure"], "log.figures"),
+        (["--config.data={'size': 3}"], "config.data"),
+        (["--config.data[size]=3"], "data[size]"),
+        (["--config.seed"], "--config.seed"),
+        (["--noloud=3"], "--noloud"),
+    ],
+)
+def test_mistakes(words, named):
+    with pytest.raises(UserError) as caught:
+        values_of(f"--config={QUICKSTART}", *words)
+    assert named in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_one_config_does_not_see_another(tmp_path):
+    load.load(QUICKSTART)
+    (tmp_path / "empty.py").write_text("")
+    with pytest.raises(UserError, match="get_config"):
+        load.load(str(tmp_path / "empty.py"))
