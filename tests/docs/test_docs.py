@@ -21,6 +21,8 @@ PATHS = [
     *sorted((ROOT / "docs").glob("*.md")),
     *sorted((ROOT / "heartseg_jax").rglob("*.md")),
 ]
+WRITTEN = ("docs/messages.md",)
+"""Pages of commands that are wrong on purpose; a test of their own compares them with what is printed."""
 PAGES = {path.relative_to(ROOT).as_posix(): read_page(path) for path in PATHS}
 FIELDS = dict(load.fields(load.base()))
 GROUPS = {field.rpartition(".")[0] for field in FIELDS} - {""}
@@ -28,6 +30,7 @@ OTHER_FLAGS = {"upgrade", "durations", "mutants", "seed", "ml"}
 """Flags of other programs that the pages name: pip, pytest, benchmarks, TotalSegmentator."""
 
 pages = pytest.mark.parametrize("name", PAGES)
+right_pages = pytest.mark.parametrize("name", [name for name in PAGES if name not in WRITTEN])
 
 
 def where(name, number):
@@ -52,7 +55,7 @@ def test_relative_links_and_their_anchors_resolve(name):
             assert anchor in anchors(read_page(path)), f"{where(name, number)}: no heading for #{anchor} in {path.name}"
 
 
-@pages
+@right_pages
 def test_commands_parse_and_their_configs_load(name):
     for number, words in main_commands(PAGES[name]):
         if "..." in words:
@@ -69,7 +72,7 @@ def test_commands_parse_and_their_configs_load(name):
             pytest.fail(f"{where(name, number)}: {error}")
 
 
-@pages
+@right_pages
 def test_fields_of_the_config_exist(name):
     page = PAGES[name]
     for number, line in [*page.prose, *page.code]:
@@ -81,7 +84,7 @@ def test_fields_of_the_config_exist(name):
             assert field in FIELDS or field in GROUPS, f"{where(name, number)}: no field {field}"
 
 
-@pages
+@right_pages
 def test_flags_exist(name):
     known = set().union(*map(main.flags_of, main.VERBS)) | OTHER_FLAGS | {"help"}
     page = PAGES[name]
@@ -90,13 +93,22 @@ def test_flags_exist(name):
             assert flag in known, f"{where(name, number)}: no flag --{flag}"
 
 
-@pages
+@right_pages
 def test_files_of_the_project_exist(name):
     page = PAGES[name]
     folders = "benchmarks|configs|docs|heartseg_jax|tests"
     for number, text in [*quoted(page), *shell_lines(page)]:
         for path in re.findall(rf"(?<![\w/.-])(?:{folders})/[\w./-]+", text):
             assert (ROOT / path.rstrip(".")).exists(), f"{where(name, number)}: no {path}"
+
+
+@pages
+def test_modules_and_folders_of_the_package_exist(name):
+    kinds = r"[\w/]+\.py|[a-z_]\w*(/\w+)*/" if name == "CONTRIBUTING.md" else r"[\w/]+\.py"
+    for number, text in quoted(PAGES[name]):
+        if re.fullmatch(kinds, text) and "NAME" not in text:
+            places = [ROOT / text, ROOT / "heartseg_jax" / text]
+            assert any(place.exists() for place in places), f"{where(name, number)}: no {text}"
 
 
 @pages
