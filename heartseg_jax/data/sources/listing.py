@@ -14,6 +14,12 @@ from heartseg_jax.findings import counted
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 VOLUMES = (".nii.gz", ".nii.bz2", ".nii")
 STUDIES = (".zip", ".dcm")
+NAMED = frozenset(
+    (*PICTURES, *VOLUMES, *STUDIES)
+    + (".nrrd", ".mha", ".mhd", ".hdr", ".img", ".webp", ".heic", ".gif", ".jp2", ".npy", ".npz", ".mat", ".h5", ".gz")
+    + (".csv", ".tsv", ".xlsx", ".json", ".xml", ".txt", ".md", ".pdf", ".docx", ".stl", ".vtk", ".rar", ".7z")
+)
+"""Suffixes that the count of other files names; any other could be part of a patient's name."""
 SYSTEM = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx"}
 """What Windows and macOS put into folders; names that begin with a dot are theirs as well."""
 
@@ -54,14 +60,15 @@ def list_files(folder: Path, endings: Sequence[str], *, deep: bool = False, besi
             elif path.name.lower().endswith(tuple(endings)):
                 files.append(path)
             else:
-                others[path.suffix.lower() or "without a suffix"] += 1
+                suffix = path.suffix.lower()
+                others[suffix if suffix in NAMED else "of other formats"] += 1
         waiting += reversed([path for path in entries if path.is_dir() and not path.is_symlink()])
     return Listing(files, others)
 
 
 def not_read(*listings: Listing) -> list[str]:
     """Return the warning that counts what lies in the folders and was not read, if there is anything."""
-    others = sum((listing.others for listing in listings), Counter[str]())
+    others = sum((listing.others for listing in listings), Counter[str]())  # without zeros
     if not others:
         return []
     kinds = ", ".join(f"{count} {what}" for what, count in others.most_common())

@@ -35,6 +35,7 @@ def mmwhs(options: Options) -> Source:
     folder = options.input
     listed = list_files(folder, VOLUMES, deep=True)
     stems = {path: path.name.lower().rpartition(".nii")[0] for path in listed.files}
+    listed.others["NIfTI files of other names"] += sum(not s.endswith(("_image", "_label")) for s in stems.values())
     images = sorted((p for p in stems if stems[p].endswith("_image")), key=lambda path: natural_key(path.name))
     if not images:
         raise UserError(f"{folder} holds no NAME_image.nii.gz: give the folder of MM-WHS")

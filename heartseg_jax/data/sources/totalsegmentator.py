@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 
 from heartseg_jax.anatomy import IGNORED
 from heartseg_jax.data.sources.case import Case, Labelled, Options, Source
-from heartseg_jax.data.sources.listing import VOLUMES, is_system, list_files, natural_key, stem
+from heartseg_jax.data.sources.listing import VOLUMES, Listing, is_system, list_files, natural_key, not_read, stem
 from heartseg_jax.data.sources.volumes import axial_size, check_same_grid, oblique, overlapping
 from heartseg_jax.errors import UserError
 from heartseg_jax.findings import WARN, Finding, counted
@@ -95,14 +96,17 @@ def find_subjects(folder: Path, join: Sequence[Path]) -> tuple[list[Subject], li
         raise UserError(f"there is no folder {folder}")
     entries = sorted(folder.iterdir(), key=lambda path: natural_key(path.name))
     folders = [path for path in entries if path.is_dir() and not is_system(path.name)]
-    images = {place.name: ct for place in folders for ct in list_files(place, VOLUMES).files if stem(ct) == "ct"}
+    volumes = [path for place in folders for path in list_files(place, VOLUMES).files]
+    images = {path.parent.name: path for path in volumes if stem(path).lower() == "ct"}
     if not images:
         raise UserError(f"{folder} holds no SUBJECT/ct.nii.gz: give the folder of TotalSegmentator's subjects")
-    subjects, twice = [], 0
+    subjects, others, twice = [], Counter[str](), 0
     for name, image in images.items():
         files: dict[str, Path] = {}
         for root in (image.parent, *(other / name for other in join)):
-            for path in list_files(root, VOLUMES, deep=True).files if root.is_dir() else []:
+            listed = list_files(root, VOLUMES, deep=True, beside=(".json", ".csv", ".txt"))
+            others += listed.others
+            for path in listed.files:
                 structure = stem(path).lower()
                 if structure in FILES:
                     twice += structure in files
@@ -117,9 +121,8 @@ def find_subjects(folder: Path, join: Sequence[Path]) -> tuple[list[Subject], li
             "results in one file (--ml) are not read: run it without"
         )
     warnings = [f"{counted(twice, 'file')} in two folders: the first counts"] if twice else []
-    if without := len(folders) - len(images):
-        warnings.append(f"{counted(without, 'folder')} without a ct.nii.gz not read")
-    return subjects, warnings
+    others["folders without a ct.nii.gz"] += len(folders) - len(images)
+    return subjects, warnings + not_read(Listing([], others))
 
 
 def _size_of(subject: Subject) -> tuple[int, int] | None:

@@ -62,8 +62,13 @@ def mmwhs(place, phantoms, change=lambda labels: labels):
 
 def test_mmwhs(tmp_path, phantoms):
     mmwhs(tmp_path / "in", phantoms)
+    write(tmp_path / "in" / "ct_train" / "average.nii.gz", phantoms[0].labels)
+    (tmp_path / "in" / "ct_train" / "ct_train_1009_image.nrrd").write_bytes(b"NRRD")
     assert prepare("mmwhs", tmp_path / "in", tmp_path / "data") == 0
     dataset = read_dataset(tmp_path / "data")
+    (warning,) = [text for text in dataset.source["warnings"] if "not read" in text]
+    assert "1 .nrrd" in warning
+    assert "1 NIfTI files of other names" in warning
     assert [p.id for p in dataset.patients] == ["ct_train_1000", "ct_train_1001", "ct_train_1002"]
     for patient, phantom in zip(dataset.patients, phantoms, strict=True):
         labels = np.asarray(dataset.labels(patient))
@@ -149,8 +154,14 @@ def test_version_1_has_chambers_and_half_a_cava(tmp_path, phantoms):
     files = {**FILES, "aorta": (1, 6), "inferior_vena_cava": 8, "liver": 99, "heart_myocardium": 98}
     for k, phantom in enumerate(phantoms):
         subject(tmp_path / "in", f"s001{k}", phantom, files)
+    (tmp_path / "in" / "s0010" / "segmentations" / "superior_vena_cava.nrrd").write_bytes(b"NRRD")
+    (tmp_path / "in" / "s0010" / "statistics.json").write_text("{}")
+    (tmp_path / "in" / "s0099").mkdir()
     assert prepare("totalsegmentator", tmp_path / "in", tmp_path / "data") == 0
     dataset = read_dataset(tmp_path / "data")
+    (warning,) = [text for text in dataset.source["warnings"] if "not read" in text]
+    assert warning.startswith("2 files in the input not read: ")
+    assert "1 .nrrd" in warning
     for patient, phantom in zip(dataset.patients, phantoms, strict=True):
         assert patient.merge == (0, 1, 2, 3, 4, 5, 6, 7, 0), "the superior cava has no file: unknown"
         labels = np.asarray(dataset.labels(patient))

@@ -9,7 +9,18 @@ from heartseg_jax.errors import UserError
 @pytest.fixture
 def folder(tmp_path):
     for name in (
-        *("a.nii", "b.nii.gz", "C.NII.GZ", "d.nii.bz2", "e.nrrd", "f.mha", "README", "in/g.nii", "in/deep/h.nrrd"),
+        *(
+            "a.nii",
+            "b.nii.gz",
+            "C.NII.GZ",
+            "d.nii.bz2",
+            "e.nrrd",
+            "f.mha",
+            "README",
+            "1.Meier",
+            "in/g.nii",
+            "in/deep/h.nrrd",
+        ),
         *(".DS_Store", "._a.nii", "Thumbs.db", "desktop.ini", "__MACOSX/a.nii", ".git/x.nii"),
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -24,12 +35,13 @@ def test_what_is_read_and_what_is_counted(folder):
     assert listed.others == {
         ".nrrd": 1,
         ".mha": 1,
-        "without a suffix": 1,
+        "of other formats": 2,
         "in subfolders": 2,
         "links that lead nowhere": 1,
     }
     (warning,) = not_read(listed, listed)
-    assert warning.startswith("12 files")
+    assert warning.startswith("14 files")
+    assert "eier" not in warning
     assert sorted(by_stem(listed)) == ["C", "a", "b", "d"]
 
 
