@@ -22,7 +22,7 @@ from heartseg_jax.training.phases import Phase
 
 
 class Program(NamedTuple):
-    """What the replicas share: the network, what is learned when, and how. Hashable but for nothing."""
+    """What the replicas share: the network, what is learned when, and how."""
 
     model: UNet
     train: Any

@@ -1,4 +1,4 @@
-"""The control of a transfer: the same run with an encoder of random weights, frozen. What it reaches, no brain gave."""
+"""The control of a transfer: the same run with a frozen encoder of random weights, which owes the brain nothing."""
 
 from __future__ import annotations
 

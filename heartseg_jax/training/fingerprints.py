@@ -62,7 +62,7 @@ def findings(number: int, phase: Phase, before: Mapping[str, str], after: Mappin
             Finding(
                 REFUSE,
                 "frozen",
-                f"in phase {number} {', '.join(still)} stayed bit for bit as they were, though they should learn",
+                f"in phase {number} {', '.join(still)} did not change in a single bit, though they should learn",
                 cause="the learning rate, or the group's multiplier, is too small to change a float32",
                 fix="raise train.learning_rate or transfer.encoder_multiplier",
             )

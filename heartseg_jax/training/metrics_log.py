@@ -21,7 +21,7 @@ Row = dict[str, Any]
 class MetricsLog:
     """Takes each step's metrics (device arrays), reads them a step late, and makes rows of their means.
 
-    `tag` is 'val' where validation patients are watched, 'fit' where training slices are watched for want of them;
+    `tag` is 'val' where validation patients are watched, 'fit' where there are none and training slices are;
     the rows have a Dice for each structure of `labels`. `collapse_evaluations` empty ones in a row are a collapse.
     """
 

@@ -16,9 +16,10 @@ from heartseg_jax.training.steps import TrainState
 
 
 def start_phase(run: Run, number: int, state: TrainState) -> None:
-    """Note the digests with which phase `number` (from 0) begins; a phase taken up again keeps those it began with."""
+    """Write the digests at the start of phase `number` (from 0); a phase that is resumed keeps those of its start."""
     phase, log = run.phases[number], _read(run)
-    if number < len(log["phases"]) and int(jax.device_get(state.step)) > phase.first:
+    step = int(jax.device_get(state.step))
+    if number + 1 in log["phases"] and step > phase.first:
         return
     names = [group for group, _ in phase.multipliers]
     sizes = fingerprints.sizes(state.params, state.batch_stats, names)
@@ -33,29 +34,28 @@ def start_phase(run: Run, number: int, state: TrainState) -> None:
         }
         for group, multiplier in phase.multipliers
     }
-    entry = {
+    log["phases"][number + 1] = {
         "phase": number + 1,
         "first_step": phase.first + 1,
         "last_step": phase.end,
-        "noted_from_step": int(jax.device_get(state.step)) + 1,
+        "noted_from_step": step + 1,
         "groups": groups,
     }
-    log["phases"] = [*log["phases"][:number], entry]
-    write_json(run.folder.transfer, log)
+    _write(run, log, number)
     learns = ", ".join(f"{g} x{m:g}" if m != 1 else g for g, m in phase.multipliers if m > 0)
     say(f"phase {number + 1} of {len(run.phases)}, steps {phase.first + 1} to {phase.end}: learning {learns}")
 
 
 def end_phase(run: Run, number: int, state: TrainState) -> None:
-    """Compare with the phase's beginning, write and tell what was found; the guard acts on what should not be."""
+    """Compare each group with its digest at the phase's start and log the result; the guard acts on what is wrong."""
     phase, log = run.phases[number], _read(run)
-    entry = log["phases"][number]
+    entry = log["phases"][number + 1]
     after = fingerprints.fingerprint(state.params, state.batch_stats, list(entry["groups"]))
     before = {group: row["sha256_before"] for group, row in entry["groups"].items()}
     for group, row in entry["groups"].items():
         row |= {"sha256_after": after[group], "identical": after[group] == before[group]}
     entry["proven"] = all(row["identical"] for row in entry["groups"].values() if row["frozen"])
-    write_json(run.folder.transfer, log)
+    _write(run, log, number)
     for warning in apply_policy(fingerprints.findings(number + 1, phase, before, after), run.config.guards):
         say(f"WARNING {warning}")
     frozen = [row for row in entry["groups"].values() if row["frozen"]]
@@ -67,9 +67,24 @@ def end_phase(run: Run, number: int, state: TrainState) -> None:
         )
 
 
+def _write(run: Run, log: dict[str, Any], number: int) -> None:
+    """Write the log up to phase `number`; what an earlier start noted of later ones is dropped."""
+    entries = [entry for phase, entry in sorted(log["phases"].items()) if phase <= number + 1]
+    write_json(run.folder.transfer, {**log, "phases": entries})
+
+
 def _read(run: Run) -> dict[str, Any]:
+    """Return the log with its entries by phase (from 1); what is damaged of it is left out, and noted again."""
     try:
         log = read_json(run.folder.transfer)
     except UserError:
-        return {"pretrained": None, "phases": []}
-    return log if isinstance(log.get("phases"), list) else {"pretrained": None, "phases": []}
+        log = {}
+    entries = log.get("phases")
+    whole = filter(_is_entry, entries if isinstance(entries, list) else [])
+    return {"pretrained": None, **log, "phases": {entry["phase"]: entry for entry in whole}}
+
+
+def _is_entry(entry: Any) -> bool:
+    groups = entry.get("groups") if isinstance(entry, dict) and isinstance(entry.get("phase"), int) else None
+    fields = {"sha256_before", "frozen", "arrays", "numbers"}
+    return isinstance(groups, dict) and all(isinstance(row, dict) and fields <= set(row) for row in groups.values())

@@ -51,7 +51,7 @@ def plan(transfer: Any, levels: int, total_steps: int) -> tuple[Phase, ...]:
     `none`    everything learns from the first step to the last, at one rate.
     `frozen`  the encoder never learns.
     `full`    everything learns at once, the encoder at `encoder_multiplier` times the rate.
-    `lp_ft`   first what is new alone (decoder and head), then everything: "linear probing, then fine-tuning" (Kumar et
+    `lp_ft`   first only what is new (decoder and head), then everything: "linear probing, then fine-tuning" (Kumar et
               al., ICLR 2022), which spares the encoder the gradients of a decoder that knows nothing yet.
     `staged`  as `lp_ft`, but the encoder thaws stage by stage, the deepest first: the original's plan.
     `surgical` likewise, the finest first: a shift of the input is met where the input comes in (Lee et al., ICLR 2023).
@@ -97,7 +97,7 @@ def plan(transfer: Any, levels: int, total_steps: int) -> tuple[Phase, ...]:
 
 def _parse(text: str, levels: int) -> tuple[float, dict[str, float]]:
     """Read one phase of `transfer.phases`: 'LENGTH:GROUP[*RATE]+GROUP[*RATE]...'."""
-    mend = "; a phase looks like 2:encoder/stage5*0.1+decoder+head, or 1:all*0.5+head"
+    fix = "; a phase looks like 2:encoder/stage5*0.1+decoder+head, or 1:all*0.5+head"
     length, colon, body = str(text).partition(":")
     learning: dict[str, float] = {}
     try:
@@ -114,9 +114,9 @@ def _parse(text: str, levels: int) -> tuple[float, dict[str, float]]:
                 raise UserError(f"transfer.phases names a group '{name}' that the network lacks; there are {known}")
             learning |= dict.fromkeys(inside, multiplier)
     except ValueError:
-        raise UserError(f"transfer.phases has '{text}', which cannot be read{mend}") from None
+        raise UserError(f"transfer.phases has '{text}', which cannot be read{fix}") from None
     if not any(learning.values()):
-        raise UserError(f"transfer.phases has '{text}', in which nothing learns{mend}")
+        raise UserError(f"transfer.phases has '{text}', in which nothing learns{fix}")
     return float(length), learning
 
 
@@ -128,7 +128,7 @@ def phase_at(phases: Sequence[Phase], step: int) -> int:
 def learning_rates(schedule: optax.Schedule, phase: Phase, rewarm_steps: int) -> optax.Schedule:
     """Return the run's schedule as a phase has it: after a thaw it rises from 0 over `rewarm_steps` steps.
 
-    At most a quarter of the phase is spent on that. The first phase has the run's own warm-up alone.
+    At most a quarter of the phase is spent on that. The first phase has only the run's own warm-up.
     """
     rise = min(rewarm_steps, (phase.end - phase.first) // 4)
     if phase.first == 0 or rise == 0:
@@ -139,7 +139,7 @@ def learning_rates(schedule: optax.Schedule, phase: Phase, rewarm_steps: int) ->
 def build_optimizer(train: Any, schedule: optax.Schedule, phase: Phase) -> optax.GradientTransformation:
     """Return AdamW with a state for each group that learns, behind a clip of the global norm, and none for the rest.
 
-    `schedule` maps the run's step to the learning rate. Weight decay is decoupled and on kernels alone.
+    `schedule` maps the run's step to the learning rate. Weight decay is decoupled and applies to kernels only.
     """
     kernels = lambda params: jax.tree.map(lambda leaf: leaf.ndim > 1, params)  # noqa: E731
 

@@ -64,7 +64,7 @@ class Run(NamedTuple):
 
     @property
     def tag(self) -> str:
-        """'val' where there are validation patients; 'fit' where the training slices are watched for want of them."""
+        """'val' where there are validation patients; 'fit' where the training slices are watched if there are none."""
         return "fit" if self.watched is self.examples else "val"
 
     def first_batches(self, count: int) -> Iterator[Batch]:
@@ -165,7 +165,7 @@ def write_provenance(run: Run, argv: list[str]) -> None:
 def learning_rates(run: Run) -> dict[str, np.ndarray]:
     """Return the rate of every step for each group, or for 'all' where groups have none of their own.
 
-    All at once and beforehand: asked for step by step, each would wait in the device's queue behind a step.
+    All at once and beforehand: computed step by step, each would wait in the device's queue behind a step.
     """
     whole = steps.learning_rate_schedule(run.config.train, run.total_steps)
     found: dict[str, list[np.ndarray]] = {}

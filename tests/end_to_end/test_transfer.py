@@ -79,6 +79,14 @@ def test_a_run_stopped_in_its_second_phase_goes_on_to_the_same_end(done, tiny, t
     assert run(path, tiny, transfer__control="false", checkpoint__keep="9") == 0
     again = json.loads((path / "transfer.json").read_text())
     assert again["phases"] == whole["phases"]
+    # Damaged, the log begins where the run resumes.
+    for damaged in ([], {"phases": [1, {"phase": 2, "groups": {"head": 3}}]}):
+        for step in (9, 10):
+            shutil.rmtree(path / "checkpoints" / str(step))
+        (path / "transfer.json").write_text(json.dumps(damaged))
+        assert run(path, tiny, transfer__control="false", checkpoint__keep="9") == 0
+        (entry,) = json.loads((path / "transfer.json").read_text())["phases"]
+        assert (entry["phase"], entry["noted_from_step"], entry["proven"]) == (2, 7, True)
 
 
 def test_other_phases_are_another_run(done, tiny, capsys):
