@@ -107,7 +107,8 @@ def open_run(config: Any, folder: runs.Workdir) -> Run:
     say(f"data: {dataset.path}; patients: {names}; computing on {devices.describe()}")
     spec = input_spec(config.data, dataset.intensity)
     check_arrays(dataset, bar("patients compared with their digests"))
-    for warning in (*inspect_data(dataset, config.guards), *slices.misfits(spec, dataset.patients)):
+    warnings = inspect_data(dataset, config.guards, bar("patients inspected by the guards"))
+    for warning in (*warnings, *slices.misfits(spec, dataset.patients)):
         say(f"WARNING {warning}")
     examples = SliceStore(dataset, "train", spec, config.data.cache_gb)
     validates = bool(dataset.examples("validation"))

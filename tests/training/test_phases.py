@@ -190,7 +190,10 @@ def test_findings_name_what_moved_and_what_did_not():
     phase = phases.Phase(0, 10, (("encoder/stage1", 0.0), ("decoder", 1.0), ("head", 1.0)))
     old = {"encoder/stage1": "a", "decoder": "b", "head": "c"}
     found = fingerprints.findings(1, phase, old, {"encoder/stage1": "x", "decoder": "b", "head": "y"})
-    assert ["encoder/stage1 changed, though frozen" in found[0].seen, "decoder stayed" in found[1].seen] == [True, True]
+    assert ["encoder/stage1 changed, though frozen" in found[0].seen, "decoder did not change" in found[1].seen] == [
+        True,
+        True,
+    ]
 
 
 @pytest.mark.parametrize("clip", ["0", "1"])
