@@ -50,11 +50,12 @@ def unless_said(line: str, seconds: float = 1.5) -> Iterator[None]:
 
 
 def duration(seconds: float) -> str:
-    """Return a time as a person would say it: '40 s', '3 min', '2 h 10 min'."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+    """Return a duration in the unit that suits it: '40 ms', '3.2 s', '12 min', '5 h', '3 days'."""
+    for unit, size, below in (("ms", 1e-3, 1.0), ("s", 1.0, 100.0), ("min", 60.0, 6000.0), ("h", 3600.0, 172_800.0)):
+        if seconds < below:
+            number = seconds / size
+            return f"{number:.1f} {unit}" if unit == "s" and number < 10 else f"{number:.0f} {unit}"
+    return f"{seconds / 86_400:.0f} days"
 
 
 class StepProgress:

@@ -53,4 +53,5 @@ def test_a_start_is_announced_only_where_nothing_else_is_said_first(capsys):
 
 
 def test_times_as_a_person_says_them():
-    assert [progress.duration(s) for s in (0, 89, 90, 5000, 7800)] == ["0 s", "89 s", "2 min", "83 min", "2 h 10 min"]
+    found = [progress.duration(s) for s in (0.04, 3.24, 89, 150, 7800, 260_000)]
+    assert found == ["40 ms", "3.2 s", "89 s", "2 min", "2 h", "3 days"]

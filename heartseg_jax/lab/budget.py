@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from typing import Any
-
 import jax
-import jax.numpy as jnp
 from ml_collections import FrozenConfigDict
 
 from heartseg_jax.anatomy import LABEL_SETS
 from heartseg_jax.lab.arms import arm_config
 from heartseg_jax.models import cost
+from heartseg_jax.models.speed import network_flops_per_second
 from heartseg_jax.training import phases
 
 SCORING_S = 3.0
@@ -40,37 +37,9 @@ def step_flops(config: FrozenConfigDict) -> float:
     return config.data.batch_size * total / config.train.steps
 
 
-def flops_per_second(size: int, width: int, batch_size: int, levels: int = 3, repeats: int = 3) -> float:
-    """Measure the speed of the convolutions that U-Nets of this shape are made of, forward and backward."""
-    sides = [(max(size >> level, 1), width << level) for level in range(levels)]
-    images = [jnp.ones((batch_size, side, side, filters)) for side, filters in sides]
-    kernels = [jnp.full((3, 3, filters, filters), 0.01) for _, filters in sides]
-
-    def convolve(image: jax.Array, kernel: jax.Array) -> jax.Array:
-        dims = ("NHWC", "HWIO", "NHWC")
-        return jax.nn.relu(jax.lax.conv_general_dilated(image, kernel, (1, 1), "SAME", dimension_numbers=dims))
-
-    @jax.jit
-    def step(kernels: Any, images: Any) -> Any:
-        def objective(kernels: Any, images: Any) -> jax.Array:
-            pairs = zip(images, kernels, strict=True)
-            return sum((convolve(convolve(i, k), k).mean() for i, k in pairs), jnp.zeros(()))
-
-        return jax.grad(objective, argnums=(0, 1))(kernels, images)
-
-    jax.block_until_ready(step(kernels, images))
-    seconds = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        jax.block_until_ready(step(kernels, images))
-        seconds.append(time.perf_counter() - began)
-    forward = sum(2 * 2 * batch_size * side * side * 9 * filters**2 for side, filters in sides)
-    return 3 * forward / min(seconds)
-
-
 def estimate(config: FrozenConfigDict, runs_left: dict[str, int], workers: int) -> tuple[dict[str, float], float]:
     """Return (arm -> seconds per step, seconds of the whole) for the runs that each arm has left."""
-    rate = flops_per_second(config.data.size, config.model.width, config.data.batch_size)
+    rate = network_flops_per_second(config.model.dtype)
     configs = {arm: arm_config(config, arm) for arm in runs_left}
     step_s = {arm: step_flops(own) / rate for arm, own in configs.items()}
     tried = len(config.lab.learning_rates)

@@ -13,7 +13,8 @@ from heartseg_jax.config import load
 from heartseg_jax.config.channels import parse
 from heartseg_jax.models import cost, registry
 from heartseg_jax.models.tree import named_leaves
-from heartseg_jax.verbs.estimate import duration, estimate
+from heartseg_jax.progress import duration
+from heartseg_jax.verbs.estimate import estimate
 
 FIELD_OF_VIEW_MM = (200.0, 360.0)
 """Side of a slice, from a dedicated cardiac to a whole-chest reconstruction, where the config sets no spacing."""
