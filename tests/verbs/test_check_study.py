@@ -33,7 +33,7 @@ def test_a_fit_study(study, capsys):
     assert main.main(["check", f"--input={study}"]) == 0
     shown = capsys.readouterr()
     lines = shown.out.splitlines()
-    assert lines[0] == f"{study}: fit for use"
+    assert lines[0] == f"{study}: fit for training slices and whole-heart volumes"
     assert lines[2] == "* 1: CTA heart: 24 x 64 x 48, 4 x 4 x 4 mm"
     assert lines[3:5] == ["  2: iodine map: 24 x 64 x 48, 4 x 4 x 4 mm", "      refuse not_hu_map"]
     assert not any(secret in shown.out + shown.err for secret in PLANTED.values())
@@ -43,10 +43,23 @@ def test_as_json(study, capsys):
     assert main.main(["check", f"--input={study}", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["fit"]
+    assert found["fit_for"] == ["slices", "volumes"]  # slices 4 mm apart are too coarse for the valve
     assert found["chosen"] == SERIES
     assert [candidate["slices"] for candidate in found["candidates"]] == [24, 24]
     assert found["candidates"][0]["spacing_mm"] == [4, 4, 4]
     assert not any(secret in json.dumps(found) for secret in PLANTED.values())
+
+
+def test_a_verdict_says_for_what(hu, tmp_path, capsys):
+    for name, slices, spacing in (("three", 3, (4.0, 4.0, 4.0)), ("thick", 24, (8.0, 4.0, 4.0))):
+        write_series(tmp_path / name, hu[:slices], spacing)
+        assert main.main(["check", f"--input={tmp_path / name}", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["fit_for"] == ["slices"]
+        assert main.main(["check", f"--input={tmp_path / name}"]) == 0
+        assert ": fit for training slices only" in capsys.readouterr().out.splitlines()[0]
+    write_series(tmp_path / "tiny", hu[:, :16, :16], (4.0, 4.0, 4.0))
+    assert main.main(["check", f"--input={tmp_path / 'tiny'}", "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["fit_for"] == []
 
 
 def test_a_study_that_is_not_fit_ends_with_2(study, capsys):

@@ -180,7 +180,7 @@ def read_block(candidate: Candidate, progress: Progress | None = None) -> tuple[
                 raise UserError(f"{source.name}: {error}; send the study again") from None
             if progress:
                 progress(done, len(files))
-    values = hu_checks.of_values(hu, padded, first.contrast_agent)
+    values = hu_checks.of_values(hu, block.spacing_mm, padded, first.contrast_agent)
     if not findings.refused(values):
         values += _of_each_kind(block, hu)
     frames = tuple(Frame(member.header.instance_uid, member.number + 1) for member in block.members)

@@ -106,7 +106,7 @@ def test_ct_is_read_in_hu(folder, name, expected):
     assert hu.mean() == pytest.approx(expected[2], abs=1e-3)
     # A slice alone is read, and is no study.
     assert {f.check: f.level for f in candidate.findings}["too_few_slices"] == "refuse"
-    with pytest.raises(UserError, match="one slice alone"):
+    with pytest.raises(UserError, match="a single slice"):
         read_study(folder / name)
 
 

@@ -291,7 +291,7 @@ def test_padding_in_the_middle_is_a_warning(hu, tmp_path):
 
     write(tmp_path, hu, edit)
     study = read_study(tmp_path)
-    assert checks(study.findings)["padding"] == "warn"
+    assert checks(study.findings)["padding_inside"] == "warn"
     round_field = hu.copy()
     round_field[:, :3] = -1024
     write(tmp_path / "round", round_field, put(PixelPaddingValue=0))
