@@ -10,7 +10,7 @@ from typing import Any
 from heartseg_jax import findings, progress
 from heartseg_jax.errors import UserError
 from heartseg_jax.findings import Finding
-from heartseg_jax.imaging import hu_checks
+from heartseg_jax.imaging import block_checks
 from heartseg_jax.imaging.dicom.series import Candidate, read_block
 from heartseg_jax.imaging.dicom.study import Look, choose, look
 
@@ -18,7 +18,7 @@ from heartseg_jax.imaging.dicom.study import Look, choose, look
 def check_study(path: Path, series: str = "", *, as_json: bool = False) -> dict[str, Any]:
     """Print and return the verdict on the study in `path`, its series and all findings.
 
-    The keys are `fit`, `fit_for` (keys of `hu_checks.USES`), `verdict`, `chosen` (a series' name, or null),
+    The keys are `fit`, `fit_for` (keys of `block_checks.USES`), `verdict`, `chosen` (a series' name, or null),
     `candidates` [{name, description, phase, slices, rows, columns, spacing_mm, findings}] and `findings` [{level,
     check, seen, cause, fix}], the chosen series' among them.
 
@@ -40,10 +40,10 @@ def check_study(path: Path, series: str = "", *, as_json: bool = False) -> dict[
             findings.raise_refused(str(path), found)
         except UserError as error:
             problem = error
-    verdict = "not fit for use" if problem else hu_checks.verdict(found)
+    verdict = "not fit for use" if problem else block_checks.verdict(found)
     record = {
         "fit": problem is None,
-        "fit_for": [] if problem else list(hu_checks.fit_for(found)),
+        "fit_for": [] if problem else list(block_checks.fit_for(found)),
         "verdict": verdict,
         "chosen": chosen.name if chosen else None,
         "candidates": [_record(candidate) for candidate in candidates],

@@ -16,7 +16,8 @@ from heartseg_jax.data.dataset.describe import caveats_of
 from heartseg_jax.data.dataset.records import Dataset, Patient, check_leaks, count_classes, digest
 from heartseg_jax.data.dataset.splits import GAP, SPLITS
 from heartseg_jax.findings import REFUSE, WARN, Finding, counted
-from heartseg_jax.imaging.hu_checks import of_pixels, of_values
+from heartseg_jax.imaging.block_checks import of_values
+from heartseg_jax.imaging.hu_checks import of_pixels
 
 MOST_SHOWN = 5
 

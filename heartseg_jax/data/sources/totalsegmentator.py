@@ -16,7 +16,7 @@ from heartseg_jax.data.sources.listing import VOLUMES, Listing, is_system, list_
 from heartseg_jax.data.sources.volumes import axial_size, check_same_grid, oblique, overlapping
 from heartseg_jax.errors import UserError
 from heartseg_jax.findings import WARN, Finding, counted
-from heartseg_jax.imaging.hu_checks import in_hu
+from heartseg_jax.imaging.block_checks import in_hu
 from heartseg_jax.imaging.masks.label_maps import (
     AORTA,
     APPENDAGE,

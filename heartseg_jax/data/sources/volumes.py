@@ -12,7 +12,7 @@ import numpy as np
 from heartseg_jax.data.sources.case import Case, Labelled
 from heartseg_jax.errors import UserError
 from heartseg_jax.findings import WARN, Finding, counted
-from heartseg_jax.imaging.hu_checks import in_hu
+from heartseg_jax.imaging.block_checks import in_hu
 from heartseg_jax.imaging.masks.label_maps import translated
 from heartseg_jax.imaging.nifti import check_geometry, read_grid, read_labels, read_nifti
 from heartseg_jax.imaging.orientation import patient_axial

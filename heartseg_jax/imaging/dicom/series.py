@@ -13,7 +13,7 @@ import numpy as np
 from heartseg_jax import findings
 from heartseg_jax.errors import UserError
 from heartseg_jax.findings import NOTE, REFUSE, WARN, Finding
-from heartseg_jax.imaging import hu_checks
+from heartseg_jax.imaging import block_checks, hu_checks
 from heartseg_jax.imaging.dicom import checks
 from heartseg_jax.imaging.dicom.elements import Unreadable
 from heartseg_jax.imaging.dicom.files import Source
@@ -136,7 +136,7 @@ def _candidate(name: str, phase: str, members: Sequence[Member], more: tuple[Fin
         text = "instances lack a UID of their own: nothing written later can refer to them"
         found.append(Finding(WARN, "same_instance", text, fix="send the study again"))
     if block is not None:
-        found += hu_checks.of_extent(len(members), (first.rows, first.columns), block.spacing_mm)
+        found += block_checks.of_extent(len(members), (first.rows, first.columns), block.spacing_mm)
         if 2 * len(members) * first.rows * first.columns > MOST_BYTES:
             text = f"{len(members)} slices of {first.rows} x {first.columns} are more than memory is kept for"
             found.append(Finding(REFUSE, "too_large", text, fix="give the heart's part of the series"))
@@ -180,7 +180,7 @@ def read_block(candidate: Candidate, progress: Progress | None = None) -> tuple[
                 raise UserError(f"{source.name}: {error}; send the study again") from None
             if progress:
                 progress(done, len(files))
-    values = hu_checks.of_values(hu, block.spacing_mm, padded, first.contrast_agent)
+    values = block_checks.of_values(hu, block.spacing_mm, padded, first.contrast_agent)
     if not findings.refused(values):
         values += _of_each_kind(block, hu)
     frames = tuple(Frame(member.header.instance_uid, member.number + 1) for member in block.members)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from heartseg_jax.findings import REFUSE, WARN
-from heartseg_jax.imaging import hu_checks
+from heartseg_jax.imaging import block_checks, hu_checks
 from heartseg_jax.imaging.blood import blood_cm2
 from heartseg_jax.imaging.dicom.series import read_block
 from heartseg_jax.imaging.dicom.study import candidates_of, read_study
@@ -18,7 +18,7 @@ PATIENTS = (2, 3, 20, 21, 23)
 
 
 def checks(hu, spacing_mm):
-    return {finding.check: finding.level for finding in hu_checks.of_values(hu, spacing_mm)}
+    return {finding.check: finding.level for finding in block_checks.of_values(hu, spacing_mm)}
 
 
 @pytest.mark.parametrize(("shape", "spacing"), GRIDS)
@@ -67,7 +67,7 @@ def test_real_scans_with_contrast(shared):
     assert [finding.check for finding in read_block(candidate)[1]] == ["padding"]  # one slice of the mediastinum
     assert "no_contrast" not in {f.check for f in read_study(shared / "data/dicom/siemens_series_j2k").findings}
     volume = read_nifti(shared / "data/heart_cta_volume/ct.nii.gz")
-    assert "no_contrast" not in {finding.check for finding in hu_checks.in_hu(volume)[1]}
+    assert "no_contrast" not in {finding.check for finding in block_checks.in_hu(volume)[1]}
 
 
 def test_what_is_asked_of_values_is_asked_once_for_all():
@@ -96,8 +96,8 @@ FITNESS = [
 
 @pytest.mark.parametrize(("count", "shape", "spacing", "uses"), FITNESS)
 def test_what_a_block_is_fit_for(count, shape, spacing, uses):
-    found = hu_checks.of_extent(count, shape, spacing)
-    assert hu_checks.fit_for(found) == uses
-    said = hu_checks.verdict(found)
-    assert all((hu_checks.USES[use] in said) == (use in uses) for use in hu_checks.USES)
+    found = block_checks.of_extent(count, shape, spacing)
+    assert block_checks.fit_for(found) == uses
+    said = block_checks.verdict(found)
+    assert all((block_checks.USES[use] in said) == (use in uses) for use in block_checks.USES)
     assert (said == "not fit for use") == (not uses)
