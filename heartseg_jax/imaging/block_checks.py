@@ -27,6 +27,7 @@ USES = {"slices": "training slices", "volumes": "whole-heart volumes", "valve": 
 """What a block of CT may be fit for."""
 EXCLUDES = {
     "too_few_slices": ("volumes", "valve"),
+    "too_small": ("volumes", "valve"),
     "short_block": ("volumes",),
     "small_field": ("volumes",),
     "coarse_slices": ("volumes", "valve"),
@@ -65,8 +66,8 @@ def of_extent(count: int, shape: tuple[int, int], spacing_mm: Sequence[float]) -
         text = "a single slice: no volume, no neighbours"
         return [Finding(REFUSE, "too_few_slices", text, fix="give the whole series")]
     if min(shape) < SMALLEST:
-        text = f"slices of {shape[0]} x {shape[1]} pixels show no chamber's shape"
-        return [Finding(REFUSE, "too_small", text, fix="choose a series of full size")]
+        text = f"slices of {shape[0]} x {shape[1]} pixels hardly show a chamber's shape"
+        found.append(Finding(WARN, "too_small", text, fix="choose a series of full size"))
     if count < FEW_SLICES:
         text = f"only {counted(count, 'slice')}"
         found.append(Finding(WARN, "too_few_slices", text, fix="volumes and the valve's region need the whole heart"))
