@@ -116,6 +116,7 @@ TABLE: tuple[Field, ...] = (
     Field("data.phantom.shape", (32, 80, 80), "z, y, x", "voxels", least=1, most=2**20),
     Field("data.phantom.spacing_mm", (4.5, 3.0, 3.0), "z, y, x", "mm", least=0.05, most=50),
     Field("data.phantom.randomised_contrast", False, "tissue brightness at random (configs/synthetic.py)"),
+    _choice("model.architecture", "unet", "the network: a name of models/registry.py"),
     Field("model.width", 64, "filters of the first level; doubled at each level", "filters", least=1, most=4096),
     Field("model.levels", 3, "resolutions, the bottom included", "levels", least=2, most=12),
     Field("model.num_classes", 0, "derived from data.task; no other number is accepted", "classes", least=0),

@@ -7,7 +7,7 @@ from ml_collections import FrozenConfigDict
 
 from heartseg_jax.anatomy import LABEL_SETS
 from heartseg_jax.lab.arms import arm_config
-from heartseg_jax.models import cost
+from heartseg_jax.models import cost, registry
 from heartseg_jax.models.speed import network_flops_per_second
 from heartseg_jax.training import phases
 
@@ -25,8 +25,7 @@ def step_flops(config: FrozenConfigDict) -> float:
     The backward pass multiplies twice per layer, and goes down to the finest stage that learns.
     """
     model, size = config.model, config.data.size
-    classes = LABEL_SETS[config.data.task].num_classes
-    layers = cost.layer_costs(size, size, 3, model.width, model.levels, classes, model.norm)
+    layers = cost.layer_costs(size, size, registry.shape_of(model, LABEL_SETS[config.data.task], 3))
     stages = phases.stages(model.levels)
     total = 0.0
     for phase in phases.plan(config.transfer, model.levels, config.train.steps):

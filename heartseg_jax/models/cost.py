@@ -1,6 +1,6 @@
-"""What a U-Net of `unet.py` costs, by arithmetic alone: receptive field, parameters, FLOPs, memory of a step.
+"""What a U-Net of `unet.py` costs, by arithmetic: receptive field, parameters, FLOPs, memory of a step.
 
-No network is built here, so `check` answers before anything is compiled; tests hold it against real trees.
+No network is built here, so `check` answers before anything is compiled; tests compare it with real trees.
 """
 
 from typing import NamedTuple
@@ -20,29 +20,23 @@ class LayerCost(NamedTuple):
     outputs: int
 
 
-def layer_costs(
-    height: int,
-    columns: int,
-    channels: int = 3,
-    width: int = 64,
-    levels: int = 3,
-    num_classes: int = 9,
-    norm: str = "none",
-) -> list[LayerCost]:
-    """Every layer with weights, in the order in which data passes it.
+class Shape(NamedTuple):
+    """What the cost of a U-Net depends on, besides the image's size: channels of the image, and `UNet`'s attributes."""
 
-    Args:
-        height: rows of the image.
-        columns: columns of the image.
-        channels: channels of the image.
-        width: filters at full resolution.
-        levels: stages of the encoder.
-        num_classes: channels of the logits.
-        norm: as in `UNet`.
+    channels: int
+    width: int
+    levels: int
+    num_classes: int
+    norm: str
+
+
+def layer_costs(height: int, columns: int, shape: Shape) -> list[LayerCost]:
+    """Return every layer with weights, in the order in which data passes, for an image of `height` x `columns` pixels.
 
     Raises:
-        ValueError: `norm` is unknown.
+        ValueError: the norm is unknown.
     """
+    channels, width, levels, num_classes, norm = shape
     if norm not in NORMS:
         raise ValueError(f"norm {norm!r} is unknown; choose one of {', '.join(NORMS)}")
     costs: list[LayerCost] = []
@@ -73,28 +67,17 @@ def layer_costs(
     return costs
 
 
-def forward_flops(
-    height: int, columns: int, channels: int, width: int, levels: int, num_classes: int, norm: str = "none"
-) -> int:
-    """FLOPs of one image's forward pass: convolutions and BatchNorm, a multiply-add counted as two.
+def forward_flops(height: int, columns: int, shape: Shape) -> int:
+    """Return the FLOPs of one image's forward pass: convolutions and BatchNorm, a multiply-add counted as two.
 
     Bias, ReLU, pooling and the softmax are left out (below 1 % together). A training step costs about three times
     as much: the backward pass multiplies once for the inputs and once for the kernels.
     """
-    return sum(cost.flops for cost in layer_costs(height, columns, channels, width, levels, num_classes, norm))
-
-
-def parameter_count(
-    channels: int = 3, width: int = 64, levels: int = 3, num_classes: int = 9, norm: str = "none"
-) -> tuple[int, int]:
-    """Trainable parameters, and BatchNorm statistics (running means and variances, which are not trained)."""
-    side = 2 ** (levels - 1)
-    costs = layer_costs(side, side, channels, width, levels, num_classes, norm)
-    return sum(cost.parameters for cost in costs), sum(cost.statistics for cost in costs)
+    return sum(cost.flops for cost in layer_costs(height, columns, shape))
 
 
 def receptive_field(levels: int, convs_per_level: int = 2) -> int:
-    """Side in pixels of the largest square of the input that one output pixel can depend on.
+    """Return the side in pixels of the largest square of the input that one output pixel can depend on.
 
     Found by following one output pixel's interval back through the network: a 3x3 convolution widens it by one on
     both sides, a 2x2 transposed convolution halves it, a 2x2 pooling doubles it. Where the pixel lies relative to
@@ -114,18 +97,8 @@ def receptive_field(levels: int, convs_per_level: int = 2) -> int:
     return max(last - first + 1 for first, last in positions)
 
 
-def step_memory_bytes(
-    batch_size: int,
-    height: int,
-    columns: int,
-    channels: int = 3,
-    width: int = 64,
-    levels: int = 3,
-    num_classes: int = 9,
-    norm: str = "none",
-    dtype_bytes: int = 4,
-) -> int:
-    """An estimate of what one training step with Adam keeps in memory at once.
+def step_memory_bytes(batch_size: int, height: int, columns: int, shape: Shape, dtype_bytes: int) -> int:
+    """Estimate what one training step with Adam keeps in memory at once.
 
     Counted: parameters, gradients and Adam's two moments (float32); BatchNorm statistics; and what the forward pass
     must keep for the backward pass, in the compute dtype: every convolution's output (after ReLU), with BatchNorm
@@ -133,16 +106,16 @@ def step_memory_bytes(
     in float32. Not counted: the compiler's scratch space (cuDNN's workspaces, layout copies) and the
     batch's own arrays, so expect the device to report 1 to 2 times as much.
     """
-    costs = layer_costs(height, columns, channels, width, levels, num_classes, norm)
+    costs = layer_costs(height, columns, shape)
     parameters = sum(cost.parameters for cost in costs)
     statistics = sum(cost.statistics for cost in costs)
     state = FLOAT32_BYTES * (4 * parameters + statistics)
 
     kept = sum(cost.outputs for cost in costs if cost.path != "head")
-    for level in range(levels - 1):
-        skip = (height >> level) * (columns >> level) * width * 2**level
+    for level in range(shape.levels - 1):
+        skip = (height >> level) * (columns >> level) * shape.width * 2**level
         # Pooling leaves a quarter of the skip; concatenation copies it beside the upsampled image, which `costs`
         # has already counted once.
         kept += skip // 4 + skip
-    logits = 3 * height * columns * num_classes * FLOAT32_BYTES
-    return state + batch_size * (kept * dtype_bytes + height * columns * channels * dtype_bytes + logits)
+    logits = 3 * height * columns * shape.num_classes * FLOAT32_BYTES
+    return state + batch_size * (kept * dtype_bytes + height * columns * shape.channels * dtype_bytes + logits)

@@ -1,19 +1,32 @@
-"""The network of a config, and its logits. No files here."""
+"""The network of a config, and its logits. No files here.
+
+To add an architecture: a module beside `unet.py` with a Linen class, a line in `ARCHITECTURES` and its name among the
+choices of `model.architecture` in config/schema.py.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from heartseg_jax.anatomy import LabelSet
+from heartseg_jax.models.cost import Shape
 from heartseg_jax.models.unet import UNet
 
+ARCHITECTURES: dict[str, type[nn.Module]] = {"unet": UNet}
+"""Networks by the name that `model.architecture` gives.
 
-def build_model(model: Any, labels: LabelSet) -> UNet:
+Each has the attributes of `UNet` and its call, `(image, train, frozen) -> logits`. Its parameters lie below `encoder`
+(in `stage1` ... `stageN`, finest first), `decoder` and `head`: phases freeze and thaw these groups.
+"""
+
+
+def build_model(model: Any, labels: LabelSet) -> Any:
     """Return the network of a config's `model` group, with a channel for each class of `labels`."""
-    return UNet(
+    return ARCHITECTURES[model.architecture](
         width=model.width,
         levels=model.levels,
         num_classes=labels.num_classes,
@@ -24,12 +37,17 @@ def build_model(model: Any, labels: LabelSet) -> UNet:
     )
 
 
+def shape_of(model: Any, labels: LabelSet, channels: int) -> Shape:
+    """Return what the cost of that network depends on, for images of so many channels."""
+    return Shape(channels, model.width, model.levels, labels.num_classes, model.norm)
+
+
 def dtype_bytes(dtype: str) -> int:
     """Return the bytes of one number of a compute dtype."""
     return jnp.dtype(dtype).itemsize
 
 
-def apply_model(model: UNet, params: Any, batch_stats: Any, image: jax.Array) -> jax.Array:
+def apply_model(model: nn.Module, params: Any, batch_stats: Any, image: jax.Array) -> jax.Array:
     """Return the logits `[B, S, S, classes]` in inference mode."""
     logits: Any = model.apply({"params": params, "batch_stats": batch_stats}, image, train=False)
     return logits

@@ -1,6 +1,6 @@
 """The U-Net as Linen modules: encoder, decoder and head.
 
-Counting by arithmetic (parameters, FLOPs, receptive field) lives in `arithmetic.py`; losses in `training/`.
+Counting by arithmetic (parameters, FLOPs, receptive field) is in `cost.py`; losses are in `training/`.
 """
 
 import math
@@ -207,15 +207,15 @@ class UNet(nn.Module):
         width: filters at full resolution.
         levels: stages of the encoder, the bottom included; the image is halved `levels - 1` times.
         num_classes: channels of the logits, background included.
-        norm: 'none', 'batch' (encoder and decoder) or 'encoder' (there alone, as in the brain model).
+        norm: 'none', 'batch' (encoder and decoder) or 'encoder' (only there, as in the brain model).
         dropout: rate between the two convolutions of each decoder stage; needs the rng 'dropout' to train.
         batch_norm_momentum: share of the old statistics kept at each training step.
         dtype: dtype of the computation.
     """
 
-    width: int = 64
-    levels: int = 3
-    num_classes: int = 9
+    width: int
+    levels: int
+    num_classes: int
     norm: str = "none"
     dropout: float = 0.0
     batch_norm_momentum: float = 0.9

@@ -147,11 +147,8 @@ def _check_memory(config: Any) -> None:
             -(-config.data.batch_size // len(jax.devices())),
             size,
             size,
-            width=model.width,
-            levels=model.levels,
-            num_classes=LABEL_SETS[config.data.task].num_classes,
-            norm=model.norm,
-            dtype_bytes=registry.dtype_bytes(model.dtype),
+            registry.shape_of(model, LABEL_SETS[config.data.task], 3),
+            registry.dtype_bytes(model.dtype),
         )
     )
 

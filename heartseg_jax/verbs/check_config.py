@@ -49,7 +49,7 @@ def check_config(name: str, config: Any, *, as_json: bool = False) -> dict[str, 
     model, size = config.model, config.data.size
     channels = len(parse(config.data.channels, None))
     labels = LABEL_SETS[config.data.task]
-    shape = {"width": model.width, "levels": model.levels, "num_classes": labels.num_classes, "norm": model.norm}
+    shape = registry.shape_of(model, labels, channels)
     tree = _shapes(model, labels, size, channels)
     counts = {kind: _count(tree.get(kind, {})) for kind in ("params", "batch_stats")}
     field = cost.receptive_field(model.levels)
@@ -62,9 +62,9 @@ def check_config(name: str, config: Any, *, as_json: bool = False) -> dict[str, 
             "statistics": counts["batch_stats"],
         },
         "receptive_field": {"pixels": field, "mm": _field_mm(config, field)},
-        "flops_per_image": cost.forward_flops(size, size, channels, **shape),
+        "flops_per_image": cost.forward_flops(size, size, shape),
         "step_memory_bytes": cost.step_memory_bytes(
-            config.data.batch_size, size, size, channels, dtype_bytes=registry.dtype_bytes(model.dtype), **shape
+            config.data.batch_size, size, size, shape, registry.dtype_bytes(model.dtype)
         ),
         "config": load.to_plain(config),
     }

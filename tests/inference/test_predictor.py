@@ -10,7 +10,7 @@ from heartseg_jax.preprocess.host import Batch
 from heartseg_jax.training.steps import init_params
 from tests.preprocess.specs import spec
 
-MODEL = UNet(width=4, levels=2, norm="batch")
+MODEL = UNet(width=4, levels=2, num_classes=9, norm="batch")
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from heartseg_jax.preprocess.contract import Contract
 from heartseg_jax.training.steps import init_params
 from tests.preprocess.specs import spec
 
-MODEL = UNet(width=4, levels=2, norm="batch")
+MODEL = UNet(width=4, levels=2, num_classes=9, norm="batch")
 CONTRACT = Contract(spec("-1,0,1", size=16, mm_per_pixel=14.0), "heart", "/data/ds", "abc", 5)
 
 

@@ -6,7 +6,7 @@ from heartseg_jax.config import load
 from heartseg_jax.lab.arms import Job, arm_config
 from heartseg_jax.lab.budget import estimate, step_flops
 from heartseg_jax.lab.workers import share
-from heartseg_jax.models.cost import layer_costs
+from heartseg_jax.models.cost import Shape, layer_costs
 
 
 def configured(**changes):
@@ -18,7 +18,7 @@ def configured(**changes):
 def flops(config):
     """FLOPs per layer of one image."""
     model = config.model
-    return {c.path: c.flops for c in layer_costs(32, 32, 3, model.width, model.levels, 9, model.norm)}
+    return {c.path: c.flops for c in layer_costs(32, 32, Shape(3, model.width, model.levels, 9, model.norm))}
 
 
 def test_a_step_costs_its_forward_pass_and_twice_what_the_backward_pass_reaches():

@@ -44,7 +44,8 @@ def test_parameter_count_is_the_real_tree_s(norm, channels, width, levels, class
         sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(variables.get(group, {})))
         for group in ("params", "batch_stats")
     ]
-    assert cost.parameter_count(channels, width, levels, classes, norm) == tuple(real)
+    costs = cost.layer_costs(16, 16, cost.Shape(channels, width, levels, classes, norm))
+    assert [sum(c.parameters for c in costs), sum(c.statistics for c in costs)] == real
 
 
 def test_forward_flops_of_two_levels_by_hand():
@@ -55,34 +56,34 @@ def test_forward_flops_of_two_levels_by_hand():
     up = 4 * (4 * 4 * 2)
     block = 16 * (9 * 4 * 2 + 9 * 2 * 2)
     head = 16 * 2 * 3
-    assert cost.forward_flops(4, 4, 1, 2, 2, 3) == 2 * (stage1 + bottom + up + block + head)
+    assert cost.forward_flops(4, 4, cost.Shape(1, 2, 2, 3, "none")) == 2 * (stage1 + bottom + up + block + head)
 
 
 def test_forward_flops_agree_with_the_compiler_s_count():
-    model = UNet(width=8, levels=3)
+    model = UNet(width=8, levels=3, num_classes=9)
     image = jnp.zeros((1, 64, 64, 3))
     variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), image)
     lowered = jax.jit(lambda v, x: model.apply(v, x, train=False)).lower(variables, image)
     counted = lowered.compile().cost_analysis()["flops"]
-    ours = cost.forward_flops(64, 64, 3, 8, 3, 9)
+    ours = cost.forward_flops(64, 64, cost.Shape(3, 8, 3, 9, "none"))
     # The compiler leaves out what falls on the padding and counts bias, ReLU and pooling.
     assert ours == pytest.approx(counted, rel=0.1)
 
 
 def test_layers_are_named_as_the_tree_is():
-    model = UNet(width=2, levels=2, norm="batch")
+    model = UNet(width=2, levels=2, num_classes=9, norm="batch")
     variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), jnp.zeros((1, 4, 4, 3)))
     modules = {path.rpartition("/")[0] for path in named_leaves(variables["params"])}
-    assert {cost.path for cost in cost.layer_costs(4, 4, width=2, levels=2, norm="batch")} == modules
+    assert {cost.path for cost in cost.layer_costs(4, 4, cost.Shape(3, 2, 2, 9, "batch"))} == modules
 
 
 def test_step_memory_by_hand():
     # One level, 4x4x1, width 2, 3 classes: two convolutions leave 16 * 2 elements each.
     parameters = (9 * 1 * 2 + 2) + (9 * 2 * 2 + 2) + (2 * 3 + 3)
     expected = 4 * 4 * parameters + 5 * (2 * 32 * 2 + 16 * 1 * 2 + 3 * 16 * 3 * 4)
-    assert cost.step_memory_bytes(5, 4, 4, 1, 2, 1, 3, dtype_bytes=2) == expected
+    assert cost.step_memory_bytes(5, 4, 4, cost.Shape(1, 2, 1, 3, "none"), dtype_bytes=2) == expected
 
 
 def test_an_unknown_norm_is_refused():
     with pytest.raises(ValueError, match="'group' is unknown"):
-        cost.layer_costs(4, 4, norm="group")
+        cost.layer_costs(4, 4, cost.Shape(3, 64, 3, 9, "group"))

@@ -55,7 +55,7 @@ def test_with_norm_in_the_encoder_and_eight_channels_it_is_the_transfer_network_
 
 
 def test_the_tree_has_the_groups_that_freezing_goes_by():
-    params = shapes(UNet(width=4, levels=3, norm="batch"))["params"]
+    params = shapes(UNet(width=4, levels=3, num_classes=9, norm="batch"))["params"]
     assert set(params) == {"encoder", "decoder", "head"}
     assert set(params["encoder"]) == {"stage1", "stage2", "stage3"}
     assert set(params["decoder"]) == {"stage1", "stage2"}
@@ -70,7 +70,7 @@ def test_the_tree_has_the_groups_that_freezing_goes_by():
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_logits_have_the_image_s_size(norm):
-    model = UNet(width=4, levels=3, norm=norm)
+    model = UNet(width=4, levels=3, num_classes=9, norm=norm)
     image = jax.ShapeDtypeStruct((2, 16, 24, 3), jnp.float32)
     logits, _ = jax.eval_shape(lambda x: model.init_with_output(jax.random.key(0), x, train=False), image)
     assert logits.shape == (2, 16, 24, 9)
@@ -95,16 +95,19 @@ def test_logits_start_with_unit_variance():
 @pytest.mark.parametrize("size", [(18, 16), (16, 18)])
 def test_a_size_that_cannot_be_halved_often_enough_is_refused(size):
     with pytest.raises(ValueError, match=r"divisible by 4, got 1[68]x1[68]"):
-        jax.eval_shape(lambda x: UNet(levels=3).init(jax.random.key(0), x, train=False), jnp.zeros((1, *size, 3)))
+        jax.eval_shape(
+            lambda x: UNet(width=64, levels=3, num_classes=9).init(jax.random.key(0), x, train=False),
+            jnp.zeros((1, *size, 3)),
+        )
 
 
 def test_an_unknown_norm_is_refused():
     with pytest.raises(ValueError, match="'group' is unknown"):
-        shapes(UNet(norm="group"))
+        shapes(UNet(width=64, levels=3, num_classes=9, norm="group"))
 
 
 def test_bfloat16_computes_in_bfloat16_and_keeps_the_rest_in_float32():
-    model = UNet(width=4, levels=2, norm="batch", dtype=jnp.bfloat16)
+    model = UNet(width=4, levels=2, num_classes=9, norm="batch", dtype=jnp.bfloat16)
     image = normal(0, 2, 8, 8, 3)
     variables = weights(model, image)
     logits, state = jax.eval_shape(
@@ -132,7 +135,7 @@ def test_head_in_float32_does_not_round_logits_to_bfloat16():
 
 
 def test_batch_norm_keeps_the_share_of_the_old_statistics_it_is_told():
-    model = UNet(width=4, levels=1, norm="batch", batch_norm_momentum=0.75)
+    model = UNet(width=4, levels=1, num_classes=9, norm="batch", batch_norm_momentum=0.75)
     image = normal(0, 2, 8, 8, 3)
     variables = weights(model, image)
     _, state = jax.jit(partial(model.apply, train=True, mutable=["batch_stats"]))(variables, image)
@@ -145,7 +148,7 @@ def test_batch_norm_keeps_the_share_of_the_old_statistics_it_is_told():
 
 def test_dropout_is_in_the_decoder_alone_and_only_when_training():
     image = normal(0, 1, 8, 8, 3)
-    model = UNet(width=4, levels=2, dropout=0.5)
+    model = UNet(width=4, levels=2, num_classes=9, dropout=0.5)
     variables = weights(model, image)
 
     @partial(jax.jit, static_argnames="train")
@@ -154,9 +157,9 @@ def test_dropout_is_in_the_decoder_alone_and_only_when_training():
 
     assert not np.array_equal(run(train=True, seed=0), run(train=True, seed=1))
     np.testing.assert_array_equal(run(train=True, seed=0), run(train=True, seed=0))
-    without = jax.jit(partial(UNet(width=4, levels=2).apply, train=False))
+    without = jax.jit(partial(UNet(width=4, levels=2, num_classes=9).apply, train=False))
     np.testing.assert_allclose(run(train=False, seed=0), without(variables, image), atol=1e-5)
-    without_decoder = UNet(width=4, levels=1, dropout=0.5)
+    without_decoder = UNet(width=4, levels=1, num_classes=9, dropout=0.5)
     variables = weights(without_decoder, image)
     jax.eval_shape(
         partial(without_decoder.apply, train=True), variables, image
@@ -183,7 +186,7 @@ def test_pooling_equals_linen_s_and_ties_share_the_gradient():
 
 
 def test_the_skip_comes_after_the_upsampled():
-    model = UNet(width=2, levels=2)
+    model = UNet(width=2, levels=2, num_classes=9)
     image = normal(0, 1, 4, 4, 3)
     variables = weights(model, image)
     look = partial(model.apply, train=False, capture_intermediates=True, mutable=["intermediates"])

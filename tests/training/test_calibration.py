@@ -10,7 +10,7 @@ from tests.training.test_steps import batch_of
 
 
 def test_the_first_layers_statistics_are_those_of_all_pixels():
-    model = UNet(width=4, levels=2, norm="encoder", dropout=0.5)
+    model = UNet(width=4, levels=2, num_classes=9, norm="encoder", dropout=0.5)
     params, stats = steps.init_params(model, jax.random.key(0), 32)
     batches = [batch_of(seed) for seed in range(3)]
     found = recalibrate(model, params, stats, iter(batches))
@@ -26,7 +26,7 @@ def test_the_first_layers_statistics_are_those_of_all_pixels():
 
 
 def test_a_deep_random_encoder_keeps_its_signal():
-    model = UNet(width=4, levels=4, norm="encoder")
+    model = UNet(width=4, levels=4, num_classes=9, norm="encoder")
     params, stats = steps.init_params(model, jax.random.key(1), 32)
     found = recalibrate(model, params, stats, [batch_of(0)])
     image = np.repeat(np.clip((batch_of(0).image.astype(np.float32) + 200) / 800, 0, 1), 3, axis=-1)
