@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -209,7 +209,9 @@ def _files(source: Path) -> tuple[dict[str, Read], list[str]]:
     if source.is_dir():
         listed = [list_files(source / kind, ("",)) for kind in SUFFIXES]
         paths = [path for one in listed for path in one.files]
-        return {f"{path.parent.name}/{path.name}": _file_reader(path) for path in paths}, not_read(*listed)
+        return {
+            f"{path.parent.name}/{path.name}": partial(_limited, partial(path.open, "rb")) for path in paths
+        }, not_read(*listed)
     if not source.is_file():
         raise UserError(f"no zip or folder at {source}; correct --input")
     try:
@@ -236,28 +238,14 @@ def _members(archive: zipfile.ZipFile, source: Path) -> dict[str, Read]:
             raise UserError(f"{source} is encrypted ({name}): make it again without a password")
         if name in files:
             raise UserError(f"{source} holds {name} twice: make the zip again")
-        files[name] = _member_reader(archive, entry)
+        files[name] = partial(_limited, partial(archive.open, entry))
     return files
 
 
-def _file_reader(path: Path) -> Read:
-    def read() -> bytes:
-        with path.open("rb") as file:
-            return _limited(file.read(MOST_BYTES + 1))
-
-    return read
-
-
-def _member_reader(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Read:
-    def read() -> bytes:
-        # Not by the size that the zip states: a bomb states what it likes.
-        with archive.open(entry) as file:
-            return _limited(file.read(MOST_BYTES + 1))
-
-    return read
-
-
-def _limited(content: bytes) -> bytes:
+def _limited(opened: Callable[[], Any]) -> bytes:
+    # Not by the size that a zip states: a bomb states what it likes.
+    with opened() as file:
+        content = file.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:
         raise ValueError(f"it has more than {MOST_BYTES // 2**20} MiB")
     return content

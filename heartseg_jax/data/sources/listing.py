@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import NamedTuple
 
 from heartseg_jax.errors import UserError
 from heartseg_jax.findings import counted
+from heartseg_jax.imaging.dicom.files import walk
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 VOLUMES = (".nii.gz", ".nii.bz2", ".nii")
@@ -39,36 +41,25 @@ def list_files(folder: Path, endings: Sequence[str], *, deep: bool = False, besi
     """
     files: list[Path] = []
     others: Counter[str] = Counter()
-    if not folder.is_dir():
-        return Listing(files, others)
-    waiting = [folder]
-    while waiting:
-        place = waiting.pop()
-        try:
-            found = (path for path in place.iterdir() if not is_system(path.name))
-            entries = sorted(path for path in found if path.suffix.lower() not in beside)
-        except OSError as error:
-            raise UserError(f"{place} cannot be read ({error.strerror})") from error
-        for path in entries:
-            if path.is_dir():
-                if path.is_symlink() and (deep or place != folder):
-                    others["linked folders"] += 1
-            elif not path.is_file():
-                others["links that lead nowhere"] += 1
-            elif place != folder and not deep:
-                others["in subfolders"] += 1
-            elif path.name.lower().endswith(tuple(endings)):
-                files.append(path)
-            else:
-                suffix = path.suffix.lower()
-                others[suffix if suffix in NAMED else "of other formats"] += 1
-        waiting += reversed([path for path in entries if path.is_dir() and not path.is_symlink()])
-    return Listing(files, others)
+    links: list[Path] = []
+    for path in walk(folder, links) if folder.is_dir() else ():
+        parts, suffix = path.relative_to(folder).parts, path.suffix.lower()
+        if any(map(is_system, parts)) or suffix in beside:
+            continue
+        if len(parts) > 1 and not deep:
+            others["in subfolders"] += 1
+        elif path.name.lower().endswith(tuple(endings)):
+            files.append(path)
+        else:
+            others[suffix if suffix in NAMED else "of other formats"] += 1
+    others["linked folders"] = sum(link.is_dir() for link in links)
+    others["links that lead nowhere"] = len(links) - others["linked folders"]
+    return Listing(files, +others)  # without zeros
 
 
 def not_read(*listings: Listing) -> list[str]:
     """Return the warning that counts what lies in the folders and was not read, if there is anything."""
-    others = sum((listing.others for listing in listings), Counter[str]())  # without zeros
+    others = sum((listing.others for listing in listings), Counter[str]())
     if not others:
         return []
     kinds = ", ".join(f"{count} {what}" for what, count in others.most_common())
@@ -76,11 +67,12 @@ def not_read(*listings: Listing) -> list[str]:
 
 
 def by_stem(listing: Listing) -> dict[str, Path]:
-    """Return the files by their names without the ending. Raises UserError where two have one name."""
+    """Return the files by their names without ending, letters composed. Raises UserError where two have one name."""
     named: dict[str, Path] = {}
     for path in listing.files:
-        if named.setdefault(stem(path), path) != path:
-            raise UserError(f"{named[stem(path)]} and {path} have the same name: remove one")
+        name = unicodedata.normalize("NFC", stem(path))  # two systems may have written the image and its mask
+        if named.setdefault(name, path) != path:
+            raise UserError(f"{named[name]} and {path} have the same name: remove one")
     return named
 
 

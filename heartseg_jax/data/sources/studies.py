@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -97,7 +98,7 @@ def _entries(folder: Path) -> dict[str, Path]:
     for path in sorted(folder.iterdir()):
         if is_system(path.name) or (path.is_file() and path.suffix.lower() in BESIDE):
             continue
-        name = stem(path) if path.is_file() else path.name
+        name = unicodedata.normalize("NFC", stem(path) if path.is_file() else path.name)
         if named.setdefault(name, path) != path:
             raise UserError(f"{folder} holds {name} twice: remove one")
     return named
