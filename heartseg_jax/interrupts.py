@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -35,6 +36,8 @@ def ending_soon(advice: Callable[[], str], patience_s: float = PATIENCE_S) -> It
         while received := os.read(receiving, 1):
             if received[0] == signal.SIGINT and not left.wait(patience_s) and not left.is_set():
                 print(message(advice), file=sys.stderr, flush=True)
+                for child in multiprocessing.active_children():
+                    child.terminate()  # os._exit leaves out what would have ended them
                 os._exit(130)
 
     watcher = threading.Thread(target=watch, daemon=True)
