@@ -186,6 +186,20 @@ def test_checks_that_the_pages_name_exist():
     assert not {check for check in checks - known if f"{check.split('_')[0]}_" not in known}
 
 
+def test_every_check_of_images_is_explained():
+    """The names that `check --json` gives are for programs: each is in a page."""
+    pages_of_checks = "".join(
+        (ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("data.md", "reliability.md")
+    )
+    for path in (ROOT / "heartseg_jax" / "imaging").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Finding":
+                check = node.args[1]
+                assert not isinstance(check, ast.Constant) or f"`{check.value}`" in pages_of_checks, (
+                    f"{path}: {check.value}"
+                )
+
+
 def test_anchors_are_those_of_github():
     assert slug("DICOM studies (`dicom`)") == "dicom-studies-dicom"
     assert slug("Is it fit? The audit") == "is-it-fit-the-audit"
