@@ -58,3 +58,14 @@ def test_it_goes_on_as_it_would_have(run):
         for path, leaf in leaves:
             name = "/".join(part.key for part in path)
             np.testing.assert_allclose(leaf, expected[name], rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("content", ["[1]", "{}", '{"version": 9}'])
+def test_a_contract_that_cannot_be_read_is_one_line(run, content, capsys):
+    (run.checkpoints / "10" / "contract" / "metadata").write_text(content)
+    train = [f"--config={QUICKSTART}", "--workdir=run", *flags(OVERRIDES | SMALLER | {"train.epochs": "4"})]
+    for words in (["evaluate", "--workdir=run"], ["inspect", "--workdir=run"], train):
+        assert main.main(words) == 2
+        errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+        assert len(errors) == 1
+        assert "contract" in errors[0]
