@@ -10,10 +10,12 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from heartseg_jax.findings import WARN, Finding
 from heartseg_jax.imaging.volume import Volume
 
 TARGET = np.array([[0.0, 0, 1], [0, 1, 0], [1, 0, 0]])
 """Column k is where axis k of (z, y, x) is to run, in LPS."""
+OBLIQUE_DEGREES = 5.0
 
 
 class Turn(NamedTuple):
@@ -57,3 +59,11 @@ def patient_axial(volume: Volume) -> tuple[Volume, Turn]:
     frames = volume.frames[:: -1 if flipped[0] else 1] if turn.axes[0] == 0 else ()
     place = (float(origin[0]), float(origin[1]), float(origin[2]))
     return Volume(turn.forth(volume.voxels), spacing, place, direction, frames), turn  # type: ignore[arg-type]
+
+
+def oblique(degrees: float) -> list[Finding]:
+    """Return the finding of a volume that is rotated by `degrees` out of the patient's axes, if that is much."""
+    if degrees <= OBLIQUE_DEGREES:
+        return []
+    text = f"the volume is oblique by {degrees:.0f} degrees: its slices are not quite axial"
+    return [Finding(WARN, "oblique", text, fix="resample it to axial slices")]

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from heartseg_jax.data.sources.volumes import oblique
 from heartseg_jax.findings import WARN, Finding, raise_refused
 from heartseg_jax.imaging.block_checks import in_hu
 from heartseg_jax.imaging.hu_checks import of_pixels
-from heartseg_jax.imaging.orientation import patient_axial
+from heartseg_jax.imaging.orientation import oblique, patient_axial
 from heartseg_jax.imaging.volume import Volume
 from heartseg_jax.inference.predictor import ModelIdentity, Predictor, predict_slices
 from heartseg_jax.preprocess.contract import Contract

@@ -18,12 +18,11 @@ from heartseg_jax.data.sources.study_masks import (
     from_segmentation,
     pictures_in,
 )
-from heartseg_jax.data.sources.volumes import oblique
 from heartseg_jax.errors import UserError
 from heartseg_jax.imaging.dicom.series import Candidate, read_block
 from heartseg_jax.imaging.masks.label_maps import read_label_map
 from heartseg_jax.imaging.masks.palette import read_palette
-from heartseg_jax.imaging.orientation import Turn, patient_axial
+from heartseg_jax.imaging.orientation import Turn, oblique, patient_axial
 from heartseg_jax.imaging.volume import Volume
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from heartseg_jax.anatomy import IGNORED
 from heartseg_jax.data.sources.case import Case, Labelled, Options, Source
 from heartseg_jax.data.sources.listing import VOLUMES, Listing, is_system, list_files, natural_key, not_read, stem
-from heartseg_jax.data.sources.volumes import axial_size, check_same_grid, oblique, overlapping
+from heartseg_jax.data.sources.volumes import axial_size, check_same_grid, overlapping
 from heartseg_jax.errors import UserError
 from heartseg_jax.findings import WARN, Finding, counted
 from heartseg_jax.imaging.block_checks import in_hu
@@ -34,7 +34,7 @@ from heartseg_jax.imaging.masks.label_maps import (
     whole_structures,
 )
 from heartseg_jax.imaging.nifti import check_geometry, read_grid, read_labels, read_nifti
-from heartseg_jax.imaging.orientation import patient_axial
+from heartseg_jax.imaging.orientation import oblique, patient_axial
 from heartseg_jax.imaging.volume import Volume
 
 FILES: dict[str, int] = {

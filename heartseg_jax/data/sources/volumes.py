@@ -15,10 +15,9 @@ from heartseg_jax.findings import WARN, Finding, counted
 from heartseg_jax.imaging.block_checks import in_hu
 from heartseg_jax.imaging.masks.label_maps import translated
 from heartseg_jax.imaging.nifti import check_geometry, read_grid, read_labels, read_nifti
-from heartseg_jax.imaging.orientation import patient_axial
+from heartseg_jax.imaging.orientation import oblique, patient_axial
 from heartseg_jax.imaging.volume import Volume
 
-OBLIQUE_DEGREES = 5.0
 SAME_PLACE_MM = 0.1
 """Corners of two grids that are meant to be one lie at most this far apart: rounding of headers."""
 
@@ -54,14 +53,6 @@ def read_pair(pair: VolumePair, meanings: Mapping[int, int], merge: tuple[int, .
     image, found = in_hu(volume)
     found = [*found, *check_geometry(pair.image), *oblique(turn.oblique_degrees)]
     return Labelled(image.voxels, own, merge, image.spacing_mm, found=tuple(found))
-
-
-def oblique(degrees: float) -> list[Finding]:
-    """Return the finding of a volume that is rotated by `degrees` out of the patient's axes, if that is much."""
-    if degrees <= OBLIQUE_DEGREES:
-        return []
-    text = f"the volume is oblique by {degrees:.0f} degrees: its slices are not quite axial"
-    return [Finding(WARN, "oblique", text, fix="resample it to axial slices")]
 
 
 def overlapping(voxels: int) -> list[Finding]:
