@@ -125,7 +125,7 @@ class DatasetWriter:
             raise UserError(f"patient {identity!r}: use letters, digits and - _ . in a name")
         if identity.casefold() in {p.id.casefold() for p in self._patients}:
             raise UserError(
-                f"patient {identity!r} comes twice (upper and lower case count as the same): write one name alike"
+                f"patient {identity!r} comes twice (upper and lower case count as the same): spell the name in one way"
             )
         expected = (len(names), self._head["height"], self._head["width"])
         if images.shape != expected or labels.shape != expected or not names:

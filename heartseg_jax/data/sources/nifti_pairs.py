@@ -65,7 +65,8 @@ def find_pairs(options: Options) -> tuple[list[VolumePair], list[str]]:
     for name in [*images, *labels]:
         if name not in images or name not in labels:
             lacking = "labels" if name in images else "images"
-            raise UserError(f"no {folder / lacking / name}.nii.gz beside its mate: add it, or remove the other")
+            text = f"no {folder / lacking / name}.nii.gz beside its mate: add it, or remove the other"
+            raise UserError("; ".join([text, *not_read(*listed)]))
     if not images:
         raise UserError("; ".join([f"{folder / 'images'} holds no .nii or .nii.gz file", *not_read(*listed)]))
     pairs = [VolumePair(name, images[name], labels[name]) for name in sorted(images, key=natural_key)]

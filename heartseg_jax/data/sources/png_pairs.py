@@ -122,7 +122,8 @@ def find_pairs(folder: Path) -> tuple[dict[str, Pair], list[str]]:
         if lacking := [path for name, path in have.items() if name not in others]:
             shown = ", ".join(f"{path.parent.name}/{path.name}" for path in lacking[:5])
             more = f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
-            raise UserError(f"no {mate} of the same name for {shown}{more} in {folder}: add it, or remove these")
+            text = f"no {mate} of the same name for {shown}{more} in {folder}: add it, or remove these"
+            raise UserError("; ".join([text, *not_read(*listed)]))
     if not images:
         raise UserError("; ".join([f"{folder / 'images'} holds no image", *not_read(*listed)]))
     return {name: Pair(images[name], masks[name]) for name in sorted(images, key=natural_key)}, not_read(*listed)

@@ -104,6 +104,11 @@ def no_labels(source, tmp_path):
     (source / "labels" / "p1.nii.gz").unlink()
 
 
+def in_a_subfolder(source, tmp_path):
+    (source / "images" / "more").mkdir()
+    (source / "images" / "p1.nii.gz").rename(source / "images" / "more" / "p1.nii.gz")
+
+
 def no_image(source, tmp_path):
     (source / "images" / "p1.nii.gz").unlink()
 
@@ -124,6 +129,7 @@ def no_map(source, tmp_path):
         (strange_value, "values without a meaning: 421; give their meaning with --labels=map.json"),
         (no_labels, "p1.nii.gz beside its mate"),
         (no_image, "p1.nii.gz beside its mate"),
+        (in_a_subfolder, "1 file in the input not read: 1 in subfolders"),
         (wrong_map, "names 'left_ventrikle', which is none of"),
         (no_map, "map.json is damaged: no JSON"),
     ],
