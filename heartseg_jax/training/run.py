@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from heartseg_jax import workdir as runs
 from heartseg_jax.anatomy import LABEL_SETS
+from heartseg_jax.config.channels import parse
 from heartseg_jax.data import examples as slices
 from heartseg_jax.data.dataset.records import Dataset
 from heartseg_jax.data.dataset.verify import check_arrays
@@ -147,7 +148,7 @@ def _check_memory(config: Any) -> None:
             -(-config.data.batch_size // len(jax.devices())),
             size,
             size,
-            registry.shape_of(model, LABEL_SETS[config.data.task], 3),
+            registry.shape_of(model, LABEL_SETS[config.data.task], len(parse(config.data.channels, None))),
             registry.dtype_bytes(model.dtype),
         )
     )

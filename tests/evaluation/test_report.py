@@ -119,7 +119,7 @@ def test_table_leaves_out_what_has_no_figures():
     assert "no distances or volumes" in text
 
 
-def test_warnings_are_told():
+def test_warnings_are_in_the_summary_and_in_the_table():
     assert any("memorisation, not generalisation" in w for w in summary(scores(), split_kind="block")["warnings"])
     assert summary(scores(), warnings=["mine"])["warnings"] == ["mine"]
     trained = report.build_summary(scores(), HEART, split="train", step=1, checkpoint=None, scored="last")
@@ -190,7 +190,7 @@ def test_table_shows_the_interval_from_ten_patients():
     assert "95 % interval" in table(made)
 
 
-def test_an_empty_split_is_told_and_not_scored(tmp_path):
+def test_an_empty_split_is_reported_and_not_scored(tmp_path):
     made = summary({})
     report.write_report(tmp_path, made, {})
     assert made["mean_dice"] is None

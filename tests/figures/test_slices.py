@@ -138,7 +138,7 @@ def test_curves_of_hardly_anything(tmp_path, drawn, rows):
     assert "no Dice was recorded" in texts(drawn[0])
 
 
-def test_without_validation_patients_the_training_slices_stand_in_and_are_named(tmp_path, drawn):
+def test_without_validation_patients_the_training_slices_are_shown_and_named(tmp_path, drawn):
     rows = [
         {"step": step, "train/loss": 2.0 / step, "fit/loss": 1.8 / step, "fit/pixel_accuracy": 0.9}
         | {"fit/dice/mean": 0.1 * step, "fit/dice/left_atrium": 0.2 * step}

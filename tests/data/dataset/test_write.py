@@ -79,7 +79,7 @@ def test_nothing_half_written(tmp_path):
     assert store.read_dataset(path) == old
 
 
-def test_overwrites_datasets_alone_and_only_when_told(tmp_path):
+def test_only_datasets_are_overwritten_and_only_when_asked(tmp_path):
     path = tmp_path / "ds"
     write(path)
     with pytest.raises(UserError, match="--overwrite"):
