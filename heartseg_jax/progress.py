@@ -20,11 +20,6 @@ LONGEST_SILENCE_S = 60.0
 """Seconds after which a run's steps say where they are, even between evaluations."""
 
 
-def counted(number: int, noun: str) -> str:
-    """Return '1 patient' or '3 patients'."""
-    return f"{number} {noun}" + ("" if number == 1 else "s")
-
-
 def say(line: str) -> None:
     """Write a line to stderr, above any bar that is drawn there."""
     for timer in _waiting:

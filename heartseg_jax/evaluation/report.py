@@ -16,7 +16,7 @@ from heartseg_jax.anatomy import LabelSet
 from heartseg_jax.evaluation.baselines import NAMES as BASELINES
 from heartseg_jax.evaluation.metrics import MEASURES, PatientScore, summarise
 from heartseg_jax.files import write_json, write_text
-from heartseg_jax.progress import counted
+from heartseg_jax.findings import counted
 
 WHOLE_WORDS: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
 MEMORISATION = (

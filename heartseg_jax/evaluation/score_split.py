@@ -12,11 +12,11 @@ from heartseg_jax.data.dataset.records import Dataset, check_unchanged
 from heartseg_jax.evaluation import baselines, metrics, report
 from heartseg_jax.figures import slices
 from heartseg_jax.figures.drawing import Palette
+from heartseg_jax.findings import counted
 from heartseg_jax.inference.dataset import PatientLabels, predict_split
 from heartseg_jax.inference.predictor import Predictor
 from heartseg_jax.preprocess.contract import InputSpec
 from heartseg_jax.preprocess.host import windows_of
-from heartseg_jax.progress import counted
 
 MAX_PANELS = 6
 SLIVER = 0.002

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from heartseg_jax.figures import drawing
-from heartseg_jax.progress import counted
+from heartseg_jax.findings import counted
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's palette, distinguishable with colour-blindness."""

@@ -10,7 +10,7 @@ import numpy as np
 from heartseg_jax.data.audit.near_duplicates import brightness
 from heartseg_jax.data.dataset.records import Dataset, Patient
 from heartseg_jax.figures import drawing
-from heartseg_jax.progress import counted
+from heartseg_jax.findings import counted
 
 MOST_PANELS, COLUMNS = 24, 6
 

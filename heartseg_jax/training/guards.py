@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from heartseg_jax.anatomy import IGNORED, LabelSet
-from heartseg_jax.findings import REFUSE, Finding
+from heartseg_jax.findings import REFUSE, Finding, counted
 from heartseg_jax.imaging import hu_checks
 
 
@@ -27,7 +27,7 @@ def check_labels(where: str, values: np.ndarray, labels: LabelSet) -> list[Findi
     wrong = [(int(v), int(n)) for v, n in zip(found, counts, strict=True) if not (0 <= v < classes or v == IGNORED)]
     if not wrong:
         return []
-    listed = ", ".join(f"{value} ({count} pixels)" for value, count in wrong[:5])
+    listed = ", ".join(f"{value} ({counted(count, 'pixel')})" for value, count in wrong[:5])
     return [
         Finding(
             REFUSE,

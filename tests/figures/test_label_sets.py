@@ -134,7 +134,7 @@ def test_guards_name_the_structures_of_the_label_set():
     [finding] = guards.check_known_structures(pixels, [LIVER.all_known], LIVER)
     assert "gallbladder" in finding.seen
     [finding] = guards.check_labels("patient a", np.array([3, 4, 255]), LIVER)
-    assert "4 (1 pixels)" in finding.seen
+    assert "4 (1 pixel)" in finding.seen
     # Every dataset of tumours has channels without a structure: nothing is missing there.
     assert guards.check_known_structures(np.array([[9, 1, *[0] * 8]]), [TUMOUR.all_known], TUMOUR) == []
 

@@ -21,7 +21,7 @@ def counts(*labels: int) -> np.ndarray:
 
 def test_label_values_out_of_range_are_named_with_their_number():
     [finding] = guards.check_labels("patient x", np.array([0, 9, 9, -1, 255, 8]), HEART)
-    assert "-1 (1 pixels), 9 (2 pixels)" in finding.seen
+    assert "-1 (1 pixel), 9 (2 pixels)" in finding.seen
     assert guards.check_labels("patient x", np.array([0, 8, 255]), HEART) == []
 
 

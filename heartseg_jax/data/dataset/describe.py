@@ -6,7 +6,7 @@ import numpy as np
 
 from heartseg_jax.data.dataset.records import Dataset, check_leaks
 from heartseg_jax.data.dataset.splits import GAP, SPLITS
-from heartseg_jax.progress import counted
+from heartseg_jax.findings import counted
 
 
 def describe(dataset: Dataset) -> str:
