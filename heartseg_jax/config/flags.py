@@ -16,6 +16,8 @@ from heartseg_jax.errors import UserError, suggestion
 
 flags.disclaim_key_flags()  # `VERB --help` lists --config among the flags of the verb
 
+NO_CONFIG = "get_config() of the config file must return an ml_collections ConfigDict"
+
 
 class _Words(flags.ArgumentParser):
     """'1,2' or '(1, 2)' as a tuple of words, which the schema converts to the field's own type.
@@ -95,7 +97,10 @@ def parse(program: str, values: flags.FlagValues, argv: Sequence[str], known_fie
     """
     # absl takes an empty value, and what it says of a config file and of fields that are not there depends on where it
     # stumbles: these are looked for first.
-    typed = list(_typed(argv))
+    try:
+        typed = list(_typed(values.read_flags_from_files(list(argv), force_gnu=False)))
+    except flags.Error as error:
+        raise UserError(str(error)) from None
     if [name for name, _ in typed].count("config") > 1:
         raise UserError("--config is given twice: remove one")
     for name, value in typed:
@@ -133,7 +138,7 @@ def parse(program: str, values: flags.FlagValues, argv: Sequence[str], known_fie
 
 def spec_of(values: flags.FlagValues) -> tuple[Path, str] | None:
     """Return the path and the variant that --config names, or None where it was not given."""
-    if "config" not in values or values.config is None:
+    if "config" not in values or not values["config"].present:
         return None
     file, _, variant = config_flags.get_config_filename(values["config"]).partition(":")
     return Path(file), variant
@@ -142,7 +147,12 @@ def spec_of(values: flags.FlagValues) -> tuple[Path, str] | None:
 def typed_config(values: flags.FlagValues) -> tuple[ConfigDict, dict[str, Any]]:
     """Return the config as its file and the command line have it, and the fields that the command line set."""
     if not isinstance(values.config, ConfigDict):
-        raise UserError("get_config() of the config file must return an ml_collections ConfigDict")
+        try:
+            _ = values.config.seed  # config_flags shows an OSError of the file's own code only at the first access
+        except OSError as error:
+            raise UserError(f"the config file failed: {error.__cause__}") from None
+        except AttributeError:
+            raise UserError(NO_CONFIG) from None
     return values.config, config_flags.get_override_values(values["config"])
 
 
@@ -185,6 +195,8 @@ def _illegal(program: str, values: flags.FlagValues, message: str) -> str:
     if not found:
         return message
     name, value, why = found.groups()
+    if value == "None" and values[name].present:
+        return NO_CONFIG
     if value == "None":  # how absl shows that a required flag is absent
         return f"{program} needs --{name}=...: {values[name].help}"
     if name == "config":  # config_flags puts the traceback of a TypeError or a ValueError into the message

@@ -71,3 +71,39 @@ def test_one_config_does_not_see_another(tmp_path):
     (tmp_path / "empty.py").write_text("")
     with pytest.raises(UserError, match="get_config"):
         load.load(str(tmp_path / "empty.py"))
+
+
+@pytest.mark.parametrize(
+    ("lines", "named"),
+    [
+        ("--config=nowhere.py", "nowhere.py"),
+        (f"--config={QUICKSTART}\n--config.train.lr=3", "train.learning_rate"),
+        (f"--config={QUICKSTART}\n--name=", "--name"),
+    ],
+)
+def test_flags_from_a_file_are_flags(tmp_path, lines, named):
+    (tmp_path / "flags.txt").write_text(lines)
+    with pytest.raises(UserError, match=named):
+        values_of(f"--flagfile={tmp_path / 'flags.txt'}")
+    (tmp_path / "flags.txt").write_text(f"--config={QUICKSTART}\n--config.seed=3")
+    assert values_of(f"--flagfile={tmp_path / 'flags.txt'}").config.seed == 3
+
+
+@pytest.mark.parametrize(
+    ("code", "named"),
+    [
+        ("open('not_here.txt')", "not_here.txt"),
+        ("return {'seed': 1}", "ConfigDict"),
+        ("return None", "ConfigDict"),
+        ("return 1 / 0", "ZeroDivisionError"),
+        ("return int('x')", "ValueError"),
+        ("raise SystemExit(7)", "SystemExit"),
+        ("import not_a_module", "not_a_module"),
+    ],
+)
+def test_a_config_file_that_fails_is_one_line(tmp_path, code, named):
+    (tmp_path / "mine.py").write_text(f"def get_config(variant=''):\n    {code}\n")
+    with pytest.raises(UserError) as caught:
+        load.load(str(tmp_path / "mine.py"))
+    assert named in str(caught.value)
+    assert "\n" not in str(caught.value)
