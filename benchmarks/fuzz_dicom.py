@@ -29,7 +29,7 @@ import pydicom
 from heartseg_jax import findings
 from heartseg_jax.errors import UserError
 from heartseg_jax.imaging.dicom.series import read_block
-from heartseg_jax.imaging.dicom.study import candidates_of
+from heartseg_jax.imaging.dicom.study import read_contents
 
 MOST_SECONDS, MOST_BYTES = 10.0, 2 * 2**30
 KINDS = ("flip", "flip_header", "truncate", "delete_tag", "shuffle")
@@ -75,11 +75,11 @@ def _without_tag(content: bytes, rng: np.random.Generator) -> bytes:
 def outcome(folder: Path) -> str:
     """Read a study as `check` and `prepare` do, and say how it ended."""
     try:
-        candidates, _ = candidates_of(folder)
+        candidates, *_ = read_contents(folder)
         if not candidates:
             return "refused: no image"
         best = candidates[0]
-        if best.block is None:
+        if best.stack is None:
             return f"refused: {next(f.check for f in best.findings if f.level == findings.REFUSE)}"
         volume, values = read_block(best)
         if not np.isfinite(volume.direction).all():

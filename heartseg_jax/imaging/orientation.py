@@ -18,7 +18,7 @@ TARGET = np.array([[0.0, 0, 1], [0, 1, 0], [1, 0, 0]])
 OBLIQUE_DEGREES = 5.0
 
 
-class Turn(NamedTuple):
+class AxisReorder(NamedTuple):
     """What was done to a volume: axis k of the new one is axis `axes[k]` of the old, turned round if `flipped[k]`."""
 
     axes: tuple[int, ...]
@@ -38,7 +38,7 @@ def _places(flipped: tuple[bool, ...]) -> tuple[int, ...]:
     return tuple(axis for axis, is_flipped in enumerate(flipped) if is_flipped)
 
 
-def patient_axial(volume: Volume) -> tuple[Volume, Turn]:
+def patient_axial(volume: Volume) -> tuple[Volume, AxisReorder]:
     """Return the volume with its axes as near to patient-axial as exchanging and turning them round can bring them.
 
     Every voxel keeps its place in the patient: left stays left, also where the source's axes are left-handed.
@@ -48,17 +48,17 @@ def patient_axial(volume: Volume) -> tuple[Volume, Turn]:
     _, axes = linear_sum_assignment(-np.abs(along))
     flipped = tuple(bool(along[k, axis] < 0) for k, axis in enumerate(axes))
     angle = np.degrees(np.arccos(np.clip(min(abs(along[k, axis]) for k, axis in enumerate(axes)), -1, 1)))
-    turn = Turn(tuple(int(axis) for axis in axes), flipped, float(angle))
+    order = AxisReorder(tuple(int(axis) for axis in axes), flipped, float(angle))
 
     direction, origin = volume.direction[:, axes].copy(), np.array(volume.origin_mm)
-    spacing = tuple(volume.spacing_mm[axis] for axis in turn.axes)
+    spacing = tuple(volume.spacing_mm[axis] for axis in order.axes)
     for k in _places(flipped):
         origin += (volume.voxels.shape[axes[k]] - 1) * spacing[k] * direction[:, k]
         direction[:, k] *= -1
     # Slices of another axis are cut through the source's frames: none of them is any frame's.
-    frames = volume.frames[:: -1 if flipped[0] else 1] if turn.axes[0] == 0 else ()
+    frames = volume.frames[:: -1 if flipped[0] else 1] if order.axes[0] == 0 else ()
     place = (float(origin[0]), float(origin[1]), float(origin[2]))
-    return Volume(turn.forth(volume.voxels), spacing, place, direction, frames), turn  # type: ignore[arg-type]
+    return Volume(order.forth(volume.voxels), spacing, place, direction, frames), order  # type: ignore[arg-type]
 
 
 def oblique(degrees: float) -> list[Finding]:

@@ -11,8 +11,8 @@ from heartseg_jax import findings, progress
 from heartseg_jax.errors import UserError
 from heartseg_jax.findings import Finding
 from heartseg_jax.imaging import block_checks
-from heartseg_jax.imaging.dicom.series import Candidate, read_block
-from heartseg_jax.imaging.dicom.study import Look, choose, look
+from heartseg_jax.imaging.dicom.series import SeriesCandidate, read_block
+from heartseg_jax.imaging.dicom.study import StudyContents, choose, read_contents
 
 
 def check_study(path: Path, series: str = "", *, as_json: bool = False) -> dict[str, Any]:
@@ -25,12 +25,12 @@ def check_study(path: Path, series: str = "", *, as_json: bool = False) -> dict[
     Raises:
       UserError: after the printing, where the study is not fit; or there is no study.
     """
-    contents = look(path, progress.bar("files"))
+    contents = read_contents(path, progress.bar("files"))
     candidates, found = contents.candidates, contents.findings
     chosen, problem = _chosen(contents, series, path)
     if chosen is not None:
         found = [*chosen.findings, *found]
-        if chosen.block is not None and problem is None:
+        if chosen.stack is not None and problem is None:
             try:
                 found += read_block(chosen, progress.bar("files"))[1]
             except UserError as error:
@@ -55,33 +55,37 @@ def check_study(path: Path, series: str = "", *, as_json: bool = False) -> dict[
     return record
 
 
-def _chosen(contents: Look, series: str, path: Path) -> tuple[Candidate | None, UserError | None]:
+def _chosen(contents: StudyContents, series: str, path: Path) -> tuple[SeriesCandidate | None, UserError | None]:
     try:
         return choose(contents, series, str(path)), None
     except UserError as error:
         return None, error
 
 
-def _record(candidate: Candidate) -> dict[str, Any]:
-    header = candidate.members[0].header
+def _record(candidate: SeriesCandidate) -> dict[str, Any]:
+    header = candidate.frames[0].header
     return {
         "name": candidate.name,
         "description": candidate.description,
         "phase": candidate.phase,
-        "slices": len(candidate.members),
+        "slices": len(candidate.frames),
         "rows": header.rows,
         "columns": header.columns,
-        "spacing_mm": list(candidate.block.spacing_mm) if candidate.block else None,
+        "spacing_mm": list(candidate.stack.spacing_mm) if candidate.stack else None,
         "findings": findings.as_json(candidate.findings),
     }
 
 
 def _page(
-    where: str, verdict: str, chosen: Candidate | None, candidates: Sequence[Candidate], found: Sequence[Finding]
+    where: str,
+    verdict: str,
+    chosen: SeriesCandidate | None,
+    candidates: Sequence[SeriesCandidate],
+    found: Sequence[Finding],
 ) -> str:
     lines = [f"{where}: {verdict}", ""]
     for number, candidate in enumerate(candidates, 1):
-        spacing = candidate.block.spacing_mm if candidate.block else None
+        spacing = candidate.stack.spacing_mm if candidate.stack else None
         apart = " x ".join(f"{mm:.4g}" for mm in spacing) + " mm" if spacing else "no regular block"
         words = [candidate.description or "no description", *([f"phase {candidate.phase}"] if candidate.phase else [])]
         mark = "*" if candidate is chosen else " "

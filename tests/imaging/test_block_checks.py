@@ -7,7 +7,7 @@ from heartseg_jax.findings import REFUSE, WARN
 from heartseg_jax.imaging import block_checks, hu_checks
 from heartseg_jax.imaging.blood import blood_cm2
 from heartseg_jax.imaging.dicom.series import read_block
-from heartseg_jax.imaging.dicom.study import candidates_of, read_study
+from heartseg_jax.imaging.dicom.study import read_contents, read_study
 from heartseg_jax.imaging.nifti import read_nifti
 from heartseg_jax.imaging.phantom import contrast, generator
 from heartseg_jax.imaging.phantom.generator import PhantomSpec, generate
@@ -46,7 +46,7 @@ def test_every_phase_of_contrast_is_seen_and_none_where_there_is_none(shape, spa
 
 
 def test_a_real_scan_without_contrast_at_several_slice_thicknesses(shared):
-    (candidate,), _ = candidates_of(shared / "data/dicom/chest_native/siemens_8mm.zip")
+    (candidate,), *_ = read_contents(shared / "data/dicom/chest_native/siemens_8mm.zip")
     volume, found = read_block(candidate)
     assert {finding.check: finding.level for finding in found} == {"no_contrast": WARN}
     hu, spacing = volume.voxels, volume.spacing_mm
@@ -63,7 +63,7 @@ def test_a_real_scan_without_contrast_at_several_slice_thicknesses(shared):
 
 
 def test_real_scans_with_contrast(shared):
-    (candidate,), _ = candidates_of(shared / "data/dicom/transfer_syntaxes/CT1_J2KR")
+    (candidate,), *_ = read_contents(shared / "data/dicom/transfer_syntaxes/CT1_J2KR")
     assert [finding.check for finding in read_block(candidate)[1]] == ["padding"]  # one slice of the mediastinum
     assert "no_contrast" not in {f.check for f in read_study(shared / "data/dicom/siemens_series_j2k").findings}
     volume = read_nifti(shared / "data/heart_cta_volume/ct.nii.gz")

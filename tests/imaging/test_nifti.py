@@ -55,7 +55,7 @@ def test_all_48_orders_of_axes_are_one_patient(tmp_path, degrees):
 
 def test_a_real_volume_as_nifti_and_as_dicom_is_the_same(shared, tmp_path):
     from heartseg_jax.imaging.dicom.series import read_block
-    from heartseg_jax.imaging.dicom.study import candidates_of
+    from heartseg_jax.imaging.dicom.study import read_contents
 
     path = shared / "data" / "heart_cta_volume" / "ct.nii.gz"
     volume, _ = patient_axial(read_nifti(path))
@@ -69,7 +69,7 @@ def test_a_real_volume_as_nifti_and_as_dicom_is_the_same(shared, tmp_path):
 
     place = (volume.spacing_mm, volume.origin_mm, volume.direction)
     write_series(tmp_path / "study", volume.voxels + np.int16(2000), *place, edit=deeper)
-    (candidate,), _ = candidates_of(tmp_path / "study")
+    (candidate,), *_ = read_contents(tmp_path / "study")
     again, _ = read_block(candidate)
     np.testing.assert_array_equal(again.voxels, volume.voxels)
     np.testing.assert_allclose(again.spacing_mm, volume.spacing_mm, atol=1e-5)

@@ -19,10 +19,10 @@ from heartseg_jax.data.sources.study_masks import (
     pictures_in,
 )
 from heartseg_jax.errors import UserError
-from heartseg_jax.imaging.dicom.series import Candidate, read_block
+from heartseg_jax.imaging.dicom.series import SeriesCandidate, read_block
 from heartseg_jax.imaging.masks.label_maps import read_label_map
 from heartseg_jax.imaging.masks.palette import read_palette
-from heartseg_jax.imaging.orientation import Turn, oblique, patient_axial
+from heartseg_jax.imaging.orientation import AxisReorder, oblique, patient_axial
 from heartseg_jax.imaging.volume import Volume
 
 
@@ -50,17 +50,17 @@ def dicom_studies(options: Options) -> Source:
         counts[one.key] = counts.get(one.key, 0) + 1
         # The second study of a person needs an id of its own, and is never parted from the first.
         identity = one.key if counts[one.key] == 1 else f"{one.key}.{counts[one.key]}"
-        pictures = shared.of_series(one.series.members[0].header.series_uid) if shared else None
+        pictures = shared.of_series(one.series.frames[0].header.series_uid) if shared else None
         read = partial(_read, one, pictures, how, options.merge)
         cases.append(Case(identity, one.key, str(one.place.study), partial(axial_size, one.series), read))
     return Source(cases, {"kind": "dicom", "warnings": doubts})
 
 
-def axial_size(series: Candidate) -> tuple[int, int]:
+def axial_size(series: SeriesCandidate) -> tuple[int, int]:
     """Return rows and columns of a series' axial slices, from its headers only."""
-    block, first = series.block, series.members[0].header
+    block, first = series.stack, series.frames[0].header
     assert block is not None
-    voxels = np.broadcast_to(np.int8(0), (len(block.members), first.rows, first.columns))
+    voxels = np.broadcast_to(np.int8(0), (len(block.frames), first.rows, first.columns))
     axial, _ = patient_axial(Volume(voxels, block.spacing_mm, block.origin_mm, block.direction))
     return axial.voxels.shape[1], axial.voxels.shape[2]
 
@@ -82,8 +82,8 @@ def _read(one: Chosen, pictures: Pictures | None, how: Reading, merge: tuple[int
     )
 
 
-def _masks(one: Chosen, pictures: Pictures | None, axial: Volume, turn: Turn, how: Reading) -> Masks:
-    place, block = one.place, one.series.block
+def _masks(one: Chosen, pictures: Pictures | None, axial: Volume, turn: AxisReorder, how: Reading) -> Masks:
+    place, block = one.place, one.series.stack
     assert block is not None
     if place.masks is not None and place.masks.name.lower().endswith(VOLUMES):
         return from_nifti(place.masks, axial, how)

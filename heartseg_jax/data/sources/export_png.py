@@ -16,7 +16,7 @@ from heartseg_jax.data.sources.study_masks import COLUMNS, TABLE, position_of
 from heartseg_jax.errors import UserError
 from heartseg_jax.files import new_folder, write_json
 from heartseg_jax.imaging.dicom.series import read_block
-from heartseg_jax.imaging.orientation import Turn, patient_axial
+from heartseg_jax.imaging.orientation import AxisReorder, patient_axial
 
 ABOUT = "export.json"
 
@@ -56,11 +56,11 @@ def export_png(
         for done, one in enumerate(chosen, 1):
             volume, values = read_block(one.series)
             findings.raise_refused(str(one.place.study), values)
-            uid = one.series.members[0].header.series_uid
+            uid = one.series.frames[0].header.series_uid
             _, turn = patient_axial(volume)
             first = number.get(one.key, 0) + 1
-            assert one.series.block is not None
-            members = one.series.block.members
+            assert one.series.stack is not None
+            members = one.series.stack.frames
             for plane, frame, member in zip(volume.voxels, volume.frames, members, strict=True):
                 number[one.key] = number.get(one.key, 0) + 1
                 name = f"{one.key}_{number[one.key]:04d}.png"
@@ -83,7 +83,7 @@ def export_png(
     return studies
 
 
-def orientation_of(turn: Turn) -> str | None:
+def orientation_of(turn: AxisReorder) -> str | None:
     """Return the name of what brings a slice to the standard orientation, None where slices are not axial.
 
     Names are those of `png_pairs.ORIENTATIONS`; a slice that is mirrored about its other diagonal has none either.

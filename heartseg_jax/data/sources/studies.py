@@ -19,8 +19,8 @@ from heartseg_jax.imaging.dicom.elements import Unreadable
 from heartseg_jax.imaging.dicom.header import Header
 from heartseg_jax.imaging.dicom.patient import Person, read_person
 from heartseg_jax.imaging.dicom.segmentation import References, references
-from heartseg_jax.imaging.dicom.series import Candidate
-from heartseg_jax.imaging.dicom.study import Look, choose, look
+from heartseg_jax.imaging.dicom.series import SeriesCandidate
+from heartseg_jax.imaging.dicom.study import StudyContents, choose, read_contents
 from heartseg_jax.privacy import read_salt
 
 BEST = "best"
@@ -54,7 +54,7 @@ class Chosen:
     """
 
     place: Place
-    series: Candidate
+    series: SeriesCandidate
     segmentations: tuple[Header, ...]
     elsewhere: frozenset[str]
     key: str = ""
@@ -134,7 +134,7 @@ def choose_all(places: Sequence[Place], options: Options) -> tuple[list[Chosen],
 
 def _choose(place: Place, series: str) -> tuple[Chosen, Person]:
     """Return the series of one case with the segmentations drawn on it, not yet keyed, and the person it is of."""
-    seen = look(place.study, progress.bar("files"))
+    seen = read_contents(place.study, progress.bar("files"))
     drawn = [(header, references(header)) for header in _segmentations(place, seen)]
     one = _series(place, seen, series, drawn)
     findings.raise_refused(str(place.study), one.findings)
@@ -145,16 +145,16 @@ def _choose(place: Place, series: str) -> tuple[Chosen, Person]:
             "read: choose that by --series, or leave --series out"
         )
     try:
-        person = read_person(one.members[0].header.source)
+        person = read_person(one.frames[0].header.source)
     except Unreadable as error:
         raise UserError(f"{place.study}: {error}; {TABLE_FIXES}") from None
-    others = [member for other in seen.candidates if other is not one for member in other.members]
+    others = [member for other in seen.candidates if other is not one for member in other.frames]
     elsewhere = frozenset(name for member in others for name in names_of(member))
     found = (*one.findings, *(finding for finding in seen.findings if finding.level == WARN))
     return Chosen(place, one, own, elsewhere, found=found), person
 
 
-def _segmentations(place: Place, seen: Look) -> list[Header]:
+def _segmentations(place: Place, seen: StudyContents) -> list[Header]:
     """Return the segmentations of a case: those beside its study if it has masks there, else those inside.
 
     Raises:
@@ -167,7 +167,7 @@ def _segmentations(place: Place, seen: Look) -> list[Header]:
     pictures = place.masks.is_dir() and any(path.suffix.lower() in PICTURES for path in place.masks.iterdir())
     if pictures and not any(path.suffix.lower() == ".dcm" for path in place.masks.iterdir()):
         return []
-    found = look(place.masks).segmentations
+    found = read_contents(place.masks).segmentations
     if pictures and found:
         raise UserError(f"{place.masks} holds pictures and a segmentation: remove one of them")
     if not pictures and not found:
@@ -175,7 +175,9 @@ def _segmentations(place: Place, seen: Look) -> list[Header]:
     return found
 
 
-def _series(place: Place, seen: Look, series: str, drawn: Sequence[tuple[Header, References]]) -> Candidate:
+def _series(
+    place: Place, seen: StudyContents, series: str, drawn: Sequence[tuple[Header, References]]
+) -> SeriesCandidate:
     """Return the series to use: the one named, the one that the segmentation was drawn on, or the only fit one."""
     where = str(place.study)
     if series and series != BEST:
@@ -212,7 +214,7 @@ def _check_shared(chosen: Sequence[Chosen]) -> None:
     """Refuse a shared folder of pictures where its table does not distinguish two studies."""
     seen: dict[str, str] = {}
     for one in chosen:
-        first = seen.setdefault(one.series.members[0].header.series_uid, one.place.name)
+        first = seen.setdefault(one.series.frames[0].header.series_uid, one.place.name)
         if one.place.shared and first != one.place.name:
             raise UserError(
                 f"{first} and {one.place.name} have one SeriesInstanceUID, so that the table does not state "

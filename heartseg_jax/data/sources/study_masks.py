@@ -14,14 +14,14 @@ from heartseg_jax.data.sources.patient_table import read_rows
 from heartseg_jax.data.sources.volumes import check_same_grid, overlapping
 from heartseg_jax.errors import UserError
 from heartseg_jax.findings import NOTE, WARN, Finding
-from heartseg_jax.imaging.dicom.geometry import Block, Member
+from heartseg_jax.imaging.dicom.geometry import FrameRef, SliceStack
 from heartseg_jax.imaging.dicom.header import Header
 from heartseg_jax.imaging.dicom.segmentation import read_segmentation
-from heartseg_jax.imaging.dicom.series import Candidate
+from heartseg_jax.imaging.dicom.series import SeriesCandidate
 from heartseg_jax.imaging.masks import label_maps as words
 from heartseg_jax.imaging.masks import palette as colour_masks
 from heartseg_jax.imaging.nifti import check_geometry, read_labels
-from heartseg_jax.imaging.orientation import Turn, patient_axial
+from heartseg_jax.imaging.orientation import AxisReorder, patient_axial
 from heartseg_jax.imaging.volume import Volume
 
 TABLE = "instances.csv"
@@ -49,7 +49,7 @@ class Masks(NamedTuple):
     found: tuple[Finding, ...] = ()
 
 
-def from_segmentation(header: Header, block: Block, turn: Turn, how: Reading) -> Masks:
+def from_segmentation(header: Header, block: SliceStack, turn: AxisReorder, how: Reading) -> Masks:
     """Return the labels of a DICOM segmentation. Raises UserError as `read_segmentation`."""
     read = read_segmentation(header, block, how.label_map)
     found = []
@@ -109,7 +109,9 @@ def pictures_in(folder: Path) -> Pictures:
     return Pictures(folder, tuple(paths), _table(folder), tuple(not_read(listed)))
 
 
-def from_pictures(pictures: Pictures, series: Candidate, elsewhere: Collection[str], turn: Turn, how: Reading) -> Masks:
+def from_pictures(
+    pictures: Pictures, series: SeriesCandidate, elsewhere: Collection[str], turn: AxisReorder, how: Reading
+) -> Masks:
     """Return the labels of colour PNGs, each named by its slice of `series`.
 
     A picture is named like its slice's file, by the SOPInstanceUID, or as an exported table says; those that the table
@@ -119,8 +121,8 @@ def from_pictures(pictures: Pictures, series: Candidate, elsewhere: Collection[s
     Raises:
       UserError: a picture is of no slice or another size, two are of one slice, or colours have no meaning.
     """
-    assert series.block is not None
-    members = series.block.members
+    assert series.stack is not None
+    members = series.stack.frames
     slices = _slices_of(pictures, members, elsewhere)
     size = (members[0].header.rows, members[0].header.columns)
     labels = np.zeros((len(members), *size), np.uint8)
@@ -154,7 +156,7 @@ def from_pictures(pictures: Pictures, series: Candidate, elsewhere: Collection[s
     return Masks(turn.forth(labels), merge, annotated[:: -1 if turn.flipped[0] else 1], tuple(found))
 
 
-def _slices_of(pictures: Pictures, members: Sequence[Member], elsewhere: Collection[str]) -> dict[Path, int]:
+def _slices_of(pictures: Pictures, members: Sequence[FrameRef], elsewhere: Collection[str]) -> dict[Path, int]:
     """Return the number of the slice that each picture shows."""
     series_uid = members[0].header.series_uid
     by_instance: dict[tuple[str, int], int | None] = {}  # None where two slices have the key
@@ -163,7 +165,7 @@ def _slices_of(pictures: Pictures, members: Sequence[Member], elsewhere: Collect
     for number, member in enumerate(members):
         key = (member.header.instance_uid, member.number + 1)
         by_instance[key] = None if key in by_instance else number
-        if len(member.header.places) == 1:
+        if len(member.header.frames) == 1:
             for name in names_of(member):
                 by_name[name] = None if name in by_name or name in elsewhere else number
     found: dict[Path, int] = {}
@@ -188,12 +190,12 @@ def _slices_of(pictures: Pictures, members: Sequence[Member], elsewhere: Collect
     return found
 
 
-def position_of(member: Member) -> str:
+def position_of(member: FrameRef) -> str:
     """Return where a frame lies, as an exported table states it: x, y, z in mm."""
-    return " ".join(f"{mm:.4f}" for mm in member.place.position_mm or ())
+    return " ".join(f"{mm:.4f}" for mm in member.geometry.position_mm or ())
 
 
-def names_of(member: Member) -> set[str]:
+def names_of(member: FrameRef) -> set[str]:
     """Return the names that a picture of a slice may have, without suffix."""
     file = Path(member.header.source.name).name
     return {file, Path(file).stem, member.header.instance_uid} - {""}

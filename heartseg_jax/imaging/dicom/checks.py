@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from heartseg_jax.findings import NOTE, REFUSE, WARN, Finding
-from heartseg_jax.imaging.dicom.geometry import Member
+from heartseg_jax.imaging.dicom.geometry import FrameRef
 from heartseg_jax.imaging.dicom.header import Header
 from heartseg_jax.imaging.dicom.marks import MAP, MONOENERGETIC, PROJECTION, REFORMATTED
-from heartseg_jax.imaging.dicom.patient import Words
+from heartseg_jax.imaging.dicom.patient import SeriesText
 
 ENHANCED_CT = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
 CT = ("1.2.840.10008.5.1.4.1.1.2", *ENHANCED_CT)
@@ -45,11 +45,11 @@ def is_ct(header: Header) -> bool:
     return header.modality == "CT" and header.sop_class in ("", *CT)
 
 
-def of_headers(frames: Sequence[Member], words: Words) -> list[Finding]:
+def of_headers(frames: Sequence[FrameRef], words: SeriesText) -> list[Finding]:
     """Return what the headers of a series' frames, every one of them, and its words say of it."""
     found = []
 
-    def some(holds: Callable[[Member], bool]) -> str:
+    def some(holds: Callable[[FrameRef], bool]) -> str:
         """Return which frames these are, as the start of a sentence; '' where there is none."""
         count = sum(map(holds, frames))
         return "" if not count else "the series is" if count == len(frames) else f"{count} of {len(frames)} slices are"
@@ -57,7 +57,7 @@ def of_headers(frames: Sequence[Member], words: Words) -> list[Finding]:
     if which := some(lambda frame: not is_ct(frame.header)):
         kinds = sorted({frame.header.modality or "of no known modality" for frame in frames if not is_ct(frame.header)})
         found.append(Finding(REFUSE, "not_ct", f"{which} {', '.join(kinds)}, not CT", fix="choose a CT series"))
-    marks = [frame.header.marks | frame.place.marks for frame in frames]
+    marks = [frame.header.marks | frame.geometry.marks for frame in frames]
     for check, (level, text, fix) in MARKED.items():
         said = [next((word for mark, word in own if mark == check), "") for own in marks]
         if any(said):
@@ -70,24 +70,26 @@ def of_headers(frames: Sequence[Member], words: Words) -> list[Finding]:
         text = f"{which} MONOCHROME1: shown inverted by viewers; the values are read as HU all the same"
         found.append(Finding(WARN, "monochrome1", text, fix="compare a slice with your viewer"))
     if frames[0].header.sop_class in ENHANCED_CT:
-        found.append(Finding(NOTE, "multi_frame", f"enhanced CT: {len(frames[0].header.places)} frames in one file"))
+        found.append(Finding(NOTE, "multi_frame", f"enhanced CT: {len(frames[0].header.frames)} frames in one file"))
     found += _of_storage(frames)
     if words.cardiac_phase:
         found.append(Finding(NOTE, "cardiac_phase", f"the phase of the heart is stated: {words.cardiac_phase}"))
     return found
 
 
-def _of_storage(frames: Sequence[Member]) -> list[Finding]:
+def _of_storage(frames: Sequence[FrameRef]) -> list[Finding]:
     """Return what speaks against the way from stored values to HU."""
     found = []
-    bare = [f for f in frames if (f.place.slope is None or f.place.intercept is None) and f.header.modality == "CT"]
+    bare = [
+        f for f in frames if (f.geometry.slope is None or f.geometry.intercept is None) and f.header.modality == "CT"
+    ]
     if len(bare) == len(frames):
         text = "RescaleSlope or RescaleIntercept is missing: values are taken as HU as they are"
         found.append(Finding(WARN, "missing_rescale", text, fix="look at the values: air is -1000 HU, blood 30 to 500"))
     elif bare:
         text = f"{len(bare)} of {len(frames)} slices lack RescaleSlope or RescaleIntercept, such as {_name(bare[0])}"
         found.append(Finding(REFUSE, "missing_rescale", text, fix="export the original series again"))
-    inverted = sum((frame.place.slope or 1) < 0 for frame in frames)
+    inverted = sum((frame.geometry.slope or 1) < 0 for frame in frames)
     if inverted:
         text = f"RescaleSlope is negative in {inverted} of {len(frames)} slices: brighter is stored as less"
         found.append(
@@ -108,6 +110,6 @@ def _of_storage(frames: Sequence[Member]) -> list[Finding]:
     return found
 
 
-def _name(frame: Member) -> str:
+def _name(frame: FrameRef) -> str:
     """Return a frame's file, and its number in there where there are several."""
-    return frame.header.source.name + (f", frame {frame.number + 1}" if len(frame.header.places) > 1 else "")
+    return frame.header.source.name + (f", frame {frame.number + 1}" if len(frame.header.frames) > 1 else "")

@@ -42,13 +42,13 @@ def decode_frames(header: Header) -> Iterator[np.ndarray]:
             yield from _decoded(header, dataset, lambda dataset: _bits(dataset, header))
             return
         frames = _decoded(header, dataset, lambda dataset: pydicom.pixels.iter_pixels(dataset, raw=True))
-        for _ in header.places:
+        for _ in header.frames:
             yield _decoded(header, dataset, lambda _: next(frames))
 
 
 def _bits(dataset: pydicom.Dataset, header: Header) -> Iterator[np.ndarray]:
     """Return frames of one bit a pixel: packed without gaps, so that one may begin within a byte (PS3.5, 8.1.1)."""
-    size, frames = header.rows * header.columns, len(header.places)
+    size, frames = header.rows * header.columns, len(header.frames)
     packed = np.frombuffer(dataset.PixelData, np.uint8)
     if not size or len(packed) * 8 < size * frames:
         raise ValueError("the pixels end too soon")

@@ -1,4 +1,4 @@
-"""Where the frames of one series lie: their order along the normal, and whether they make one regular block."""
+"""Where the frames of one series lie: their order along the normal, and whether they make one regular stack."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from heartseg_jax.findings import NOTE, REFUSE, WARN, Finding
 from heartseg_jax.imaging.dicom.elements import Vector
-from heartseg_jax.imaging.dicom.header import Header, Place
+from heartseg_jax.imaging.dicom.header import FrameGeometry, Header
 
 SAME_PLACE_MM = 0.01
 ORTHONORMAL = 1e-3
@@ -24,30 +24,30 @@ CONTRADICTION = 0.05
 """So far apart, as a share, must two statements of the distance between slices be before it is said."""
 
 
-class Member(NamedTuple):
+class FrameRef(NamedTuple):
     """One frame: the file that holds it and its number in there (0-based)."""
 
     header: Header
     number: int
 
     @property
-    def place(self) -> Place:
+    def geometry(self) -> FrameGeometry:
         """Where it lies."""
-        return self.header.places[self.number]
+        return self.header.frames[self.number]
 
 
-class Block(NamedTuple):
+class SliceStack(NamedTuple):
     """Frames in order, and the geometry that they share. `direction` as in `Volume`."""
 
-    members: tuple[Member, ...]
+    frames: tuple[FrameRef, ...]
     spacing_mm: tuple[float, float, float]
     origin_mm: tuple[float, float, float]
     direction: np.ndarray
 
 
-def normal_of(place: Place) -> np.ndarray | None:
+def normal_of(geometry: FrameGeometry) -> np.ndarray | None:
     """Return the unit normal of a frame's plane, or None where its orientation is absent or no rotation."""
-    return None if place.orientation is None else _normal(place.orientation)
+    return None if geometry.orientation is None else _normal(geometry.orientation)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -59,42 +59,42 @@ def _normal(orientation: Vector) -> np.ndarray | None:
     return np.cross(row, column)
 
 
-def along_normal(members: Sequence[Member]) -> np.ndarray:
+def along_normal(frames: Sequence[FrameRef]) -> np.ndarray:
     """Return each frame's distance in mm along the first one's normal; all must have position and orientation."""
-    normal = normal_of(members[0].place)
-    return np.array([np.dot(member.place.position_mm, normal) for member in members])  # type: ignore[arg-type]
+    normal = normal_of(frames[0].geometry)
+    return np.array([np.dot(frame.geometry.position_mm, normal) for frame in frames])  # type: ignore[arg-type]
 
 
-def arrange(members: Sequence[Member]) -> tuple[Block | None, list[Finding]]:
-    """Return the frames in order with their geometry, and what is wrong with it; no block where that refuses.
+def arrange(frames: Sequence[FrameRef]) -> tuple[SliceStack | None, list[Finding]]:
+    """Return the frames in order with their geometry, and what is wrong with it; no stack where that refuses.
 
     The order is that of the positions along the normal: instance numbers, slice locations and file names are often
     wrong. The distance between slices is that of their positions, never the thickness.
     """
-    findings = list(_one_by_one(members))
+    findings = list(_one_by_one(frames))
     if findings:
         return None, findings
-    findings += _together(members)
+    findings += _together(frames)
     if any(finding.level == REFUSE for finding in findings):
         return None, findings
-    distances = along_normal(members)
+    distances = along_normal(frames)
     order = np.argsort(distances, kind="stable")
-    members, distances = [members[k] for k in order], distances[order]
-    first = members[0].place
+    frames, distances = [frames[k] for k in order], distances[order]
+    first = frames[0].geometry
     assert first.orientation is not None
     assert first.position_mm is not None
     assert first.spacing_mm is not None
-    step, more = _step(members, distances)
+    step, more = _step(frames, distances)
     findings += more
     if step is None:
         return None, findings
     row, column = np.array(first.orientation[:3]), np.array(first.orientation[3:])
     direction = np.stack([np.cross(row, column), column, row], axis=1)
     spacing = (step, first.spacing_mm[0], first.spacing_mm[1])
-    return Block(tuple(members), spacing, tuple(first.position_mm), direction), findings  # type: ignore[arg-type]
+    return SliceStack(tuple(frames), spacing, tuple(first.position_mm), direction), findings  # type: ignore[arg-type]
 
 
-def _one_by_one(members: Sequence[Member]) -> list[Finding]:
+def _one_by_one(frames: Sequence[FrameRef]) -> list[Finding]:
     """Find frames that do not say where they lie."""
     found = []
     wanted = {
@@ -106,27 +106,27 @@ def _one_by_one(members: Sequence[Member]) -> list[Finding]:
         ),
     }
     for name, (holds, words) in wanted.items():
-        lacking = sum(not holds(member.place) for member in members)
+        lacking = sum(not holds(frame.geometry) for frame in frames)
         if lacking:
             found.append(
                 Finding(
                     REFUSE,
                     f"missing_{name}",
-                    f"{lacking} of {len(members)} slices have no {words}",
+                    f"{lacking} of {len(frames)} slices have no {words}",
                     fix="export the original series anew; sizes in mm cannot be guessed",
                 )
             )
-    if not found and any(normal_of(member.place) is None for member in members):
+    if not found and any(normal_of(frame.geometry) is None for frame in frames):
         text = "the directions of rows and columns are no right angle of unit vectors"
         found.append(Finding(REFUSE, "contradictory_orientation", text, fix="export the original series anew"))
     return found
 
 
-def _together(members: Sequence[Member]) -> list[Finding]:
-    """Find what frames of one block must share and do not."""
+def _together(frames: Sequence[FrameRef]) -> list[Finding]:
+    """Find what frames of one stack must share and do not."""
     found = []
-    first = members[0].place
-    orientations = np.array([member.place.orientation for member in members])
+    first = frames[0].geometry
+    orientations = np.array([frame.geometry.orientation for frame in frames])
     if np.abs(orientations - orientations[0]).max() > PARALLEL:
         kinds = len(np.unique(np.round(orientations, 2), axis=0))
         found.append(
@@ -137,34 +137,34 @@ def _together(members: Sequence[Member]) -> list[Finding]:
                 fix="choose another series, or export the axial slices alone",
             )
         )
-    spacings = np.array([member.place.spacing_mm for member in members])
+    spacings = np.array([frame.geometry.spacing_mm for frame in frames])
     if np.abs(spacings / np.array(first.spacing_mm) - 1).max() > 1e-3:
         text = f"pixel spacings from {spacings.min():g} to {spacings.max():g} mm in one series"
         found.append(Finding(REFUSE, "mixed_spacing", text, fix="choose another series"))
-    sizes = {(member.header.rows, member.header.columns) for member in members}
+    sizes = {(frame.header.rows, frame.header.columns) for frame in frames}
     if len(sizes) > 1:
         listed = ", ".join(f"{rows} x {columns}" for rows, columns in sorted(sizes))
         found.append(
             Finding(REFUSE, "mixed_size", f"the series has slices of sizes {listed}", fix="choose another series")
         )
-    if len({member.header.person for member in members} - {b""}) > 1:
+    if len({frame.header.person for frame in frames} - {b""}) > 1:
         text = "the slices are of several patients (PatientID)"
         found.append(Finding(REFUSE, "mixed_patients", text, fix="send each patient's study again"))
-    frames = {member.header.frame_of_reference for member in members} - {""}
-    if len(frames) > 1:
-        text = f"{len(frames)} frames of reference in one series: the patient was moved in between"
+    references = {frame.header.frame_of_reference for frame in frames} - {""}
+    if len(references) > 1:
+        text = f"{len(references)} frames of reference in one series: the patient was moved in between"
         found.append(Finding(REFUSE, "mixed_frame_of_reference", text, fix="choose another series"))
-    rescales = {(member.place.slope, member.place.intercept) for member in members}
+    rescales = {(frame.geometry.slope, frame.geometry.intercept) for frame in frames}
     if len(rescales) > 1:
         text = f"{len(rescales)} rescale slopes and intercepts; each slice is read by its own"
         found.append(Finding(NOTE, "mixed_rescale", text))
     return found
 
 
-def _step(members: Sequence[Member], distances: np.ndarray) -> tuple[float | None, list[Finding]]:
+def _step(frames: Sequence[FrameRef], distances: np.ndarray) -> tuple[float | None, list[Finding]]:
     """Return the distance in mm between neighbouring slices, or None where there is no such one."""
-    if len(members) == 1:
-        thickness = members[0].header.thickness_mm
+    if len(frames) == 1:
+        thickness = frames[0].header.thickness_mm
         if not thickness or thickness <= 0:
             text = "a single slice without a SliceThickness: its extent across is not known"
             return None, [Finding(REFUSE, "missing_spacing", text, fix="give the whole series")]
@@ -172,7 +172,7 @@ def _step(members: Sequence[Member], distances: np.ndarray) -> tuple[float | Non
     steps = np.diff(distances)
     twice = int((steps < SAME_PLACE_MM).sum())
     if twice:
-        text = f"{twice} of {len(members)} slices lie where another one lies, and nothing tells them apart"
+        text = f"{twice} of {len(frames)} slices lie where another one lies, and nothing tells them apart"
         fix = "remove the copies, or export each reconstruction or heart phase as a series of its own"
         return None, [Finding(REFUSE, "duplicate_positions", text, fix=fix)]
     usual = float(np.median(steps))
@@ -189,21 +189,21 @@ def _step(members: Sequence[Member], distances: np.ndarray) -> tuple[float | Non
     if uneven > UNEVEN_WARN:
         text = f"slices lie {steps.min():.4g} to {steps.max():.4g} mm apart; their mean is taken"
         found.append(Finding(WARN, "uneven_spacing", text, fix="prefer a series of even spacing"))
-    told = members[0].header.between_mm
+    told = frames[0].header.between_mm
     if told is not None and told != 0 and abs(abs(told) / usual - 1) > CONTRADICTION:
         text = f"SpacingBetweenSlices says {abs(told):.4g} mm, the positions {usual:.4g} mm; the positions count"
         found.append(Finding(WARN, "contradictory_spacing", text, fix="compare with the scan's report"))
-    tilt = _tilt_degrees(members)
+    tilt = _tilt_degrees(frames)
     if tilt > TILT_DEGREES:
         text = f"the slices are shifted sideways against each other: a gantry tilt of {tilt:.1f} degrees"
-        fix = "resample the series to a block of right angles first, such as dcm2niix does"
+        fix = "resample the series to a stack of right angles first, such as dcm2niix does"
         return None, [*found, Finding(REFUSE, "gantry_tilt", text, fix=fix)]
-    return float((distances[-1] - distances[0]) / (len(members) - 1)), found
+    return float((distances[-1] - distances[0]) / (len(frames) - 1)), found
 
 
-def _tilt_degrees(members: Sequence[Member]) -> float:
+def _tilt_degrees(frames: Sequence[FrameRef]) -> float:
     """Return the angle between the way from the first slice to the last and the normal."""
-    way = np.subtract(members[-1].place.position_mm, members[0].place.position_mm)  # type: ignore[arg-type]
-    normal = normal_of(members[0].place)
+    way = np.subtract(frames[-1].geometry.position_mm, frames[0].geometry.position_mm)  # type: ignore[arg-type]
+    normal = normal_of(frames[0].geometry)
     across = np.linalg.norm(way - (way @ normal) * normal)
     return float(np.degrees(np.arctan2(across, abs(way @ normal))))

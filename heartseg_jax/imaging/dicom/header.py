@@ -39,7 +39,7 @@ MOST_FRAMES = 10_000
 """Of one file; the largest cardiac studies, of all phases, have half as many."""
 
 
-class Place(NamedTuple):
+class FrameGeometry(NamedTuple):
     """Where one frame lies, and how its values become HU. What the file does not tell is None.
 
     `position_mm` is (x, y, z) in DICOM's LPS; `orientation` the directions of a row and of a column; `spacing_mm`
@@ -102,7 +102,7 @@ class Header(NamedTuple):
     padding: tuple[int, int] | None
     has_pixels: bool
     plain: Plain | None
-    places: tuple[Place, ...]
+    frames: tuple[FrameGeometry, ...]
 
 
 def read_header(source: Source) -> Header | Directory | None:
@@ -230,7 +230,7 @@ def _header(
         padding=None if padding is None or limit is None else (min(int(padding), int(limit)), max(padding, limit)),
         has_pixels=has_pixels,
         plain=plain,
-        places=_places(dataset, frames),
+        frames=_geometries(dataset, frames),
     )
 
 
@@ -246,7 +246,7 @@ def _syntax_name(syntax: str) -> str:
     return pydicom.uid.UID(syntax).name if syntax else ""
 
 
-def _places(dataset: pydicom.Dataset, frames: int) -> tuple[Place, ...]:
+def _geometries(dataset: pydicom.Dataset, frames: int) -> tuple[FrameGeometry, ...]:
     shared, each = (
         dataset.get(name) if item(dataset, name) is not None else None
         for name in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
@@ -255,11 +255,11 @@ def _places(dataset: pydicom.Dataset, frames: int) -> tuple[Place, ...]:
         raise Unreadable(f"it has {frames} frames and places of {len(each)}")
     groups = (shared[0],) if shared else ()
     if not each:
-        return (_place(dataset, groups),) * frames
-    return tuple(_place(dataset, (own, *groups)) for own in each)
+        return (_geometry(dataset, groups),) * frames
+    return tuple(_geometry(dataset, (own, *groups)) for own in each)
 
 
-def _place(dataset: pydicom.Dataset, groups: tuple[pydicom.Dataset, ...]) -> Place:
+def _geometry(dataset: pydicom.Dataset, groups: tuple[pydicom.Dataset, ...]) -> FrameGeometry:
     """Return a frame's place: from the functional groups, its own first, else from the file itself."""
 
     def group(name: str) -> pydicom.Dataset:
@@ -275,7 +275,7 @@ def _place(dataset: pydicom.Dataset, groups: tuple[pydicom.Dataset, ...]) -> Pla
         _told(group("CardiacSynchronizationSequence"), "NominalPercentageOfCardiacPhase"),
         _told(dataset, "TriggerTime"),
     ]
-    return Place(
+    return FrameGeometry(
         position_mm=vector(group("PlanePositionSequence"), "ImagePositionPatient", 3),
         orientation=vector(group("PlaneOrientationSequence"), "ImageOrientationPatient", 6),
         spacing_mm=vector(group("PixelMeasuresSequence"), "PixelSpacing", 2),

@@ -13,17 +13,17 @@ from heartseg_jax.imaging.dicom.files import Source
 from heartseg_jax.imaging.dicom.header import guarded, parse
 
 NO_NAMES = frozenset(["ct", "mr", "de", "la", "le", "el", "di", "da", "st", "dr"])
-"""Words of patients' names that stand in descriptions of series too, and tell nobody."""
+"""Words that occur in patients' names and in descriptions of series alike, and name nobody."""
 
 
-class Words(NamedTuple):
+class SeriesText(NamedTuple):
     """What a series is called, without the patient's name, and the heart's phase where it is told."""
 
     description: str
     cardiac_phase: str
 
 
-def read_words(source: Source) -> Words:
+def read_series_text(source: Source) -> SeriesText:
     """Return a file's own words on its series. They are asked for once a series: reading names is slow.
 
     Raises:
@@ -31,7 +31,7 @@ def read_words(source: Source) -> Words:
     """
     with source.open() as file:
         dataset = parse(file, stop_before_pixels=True)
-    return guarded(lambda: Words(_description(dataset), _cardiac_phase(dataset)))
+    return guarded(lambda: SeriesText(_description(dataset), _cardiac_phase(dataset)))
 
 
 def _cardiac_phase(dataset: Any) -> str:

@@ -22,7 +22,7 @@ def read_hu(header: Header) -> tuple[np.ndarray, int]:
     Raises:
       Unreadable: there are no pixels, they cannot be decoded, or they do not fit into HU.
     """
-    h, frames = header, len(header.places)
+    h, frames = header, len(header.frames)
     if not header.has_pixels or not h.rows or not h.columns:
         raise Unreadable("it has no pixel data")
     if h.samples != 1 or h.photometric not in ("MONOCHROME1", "MONOCHROME2"):
@@ -34,8 +34,8 @@ def read_hu(header: Header) -> tuple[np.ndarray, int]:
         raw = _read_plain(file, header) if header.plain else decode(file, header)
     raw = raw.reshape(frames, h.rows, h.columns)
     hu = np.empty(raw.shape, np.int16)
-    for plane, values, place in zip(hu, raw, header.places, strict=True):
-        _rescale(values, 1.0 if place.slope is None else place.slope, place.intercept or 0.0, plane)
+    for plane, values, geometry in zip(hu, raw, header.frames, strict=True):
+        _rescale(values, 1.0 if geometry.slope is None else geometry.slope, geometry.intercept or 0.0, plane)
     # Scanners pad round fields of view with values that no tissue has, and do not always name them.
     low = header.modality == "CT" and hu.min() < LOWEST_HU
     if not low and header.padding is None:
@@ -55,7 +55,7 @@ def _read_plain(file: BinaryIO, header: Header) -> np.ndarray:
     assert header.plain is not None
     offset, dtype, unused, shift = header.plain
     file.seek(offset)
-    length = header.rows * header.columns * len(header.places) * np.dtype(dtype).itemsize
+    length = header.rows * header.columns * len(header.frames) * np.dtype(dtype).itemsize
     content = file.read(length)
     if len(content) < length:
         raise Unreadable("its pixels end too soon")

@@ -11,9 +11,9 @@ from heartseg_jax.anatomy import IGNORED
 from heartseg_jax.errors import UserError
 from heartseg_jax.imaging.dicom.decoding import decode_frames
 from heartseg_jax.imaging.dicom.elements import Unreadable
-from heartseg_jax.imaging.dicom.geometry import Block
+from heartseg_jax.imaging.dicom.geometry import SliceStack
 from heartseg_jax.imaging.dicom.header import Header, guarded, parse
-from heartseg_jax.imaging.dicom.series import Candidate
+from heartseg_jax.imaging.dicom.series import SeriesCandidate
 from heartseg_jax.imaging.masks.label_maps import CODES, meaning_of, paint
 
 SAME_PLACE_MM = 0.1
@@ -22,7 +22,7 @@ LABELMAP = "1.2.840.10008.5.1.4.1.1.66.7"
 
 
 class Segmentation(NamedTuple):
-    """Labels `[Z, H, W]` uint8 (`meanings.PART_OF` among them) in a block's own order, and what was seen on the way.
+    """Labels `[Z, H, W]` uint8 (`meanings.PART_OF` among them) in a stack's own order, and what was seen on the way.
 
     `known` are the labels that some segment stands for, also where no voxel has them; `strange` counts segments of
     other anatomy, and `overlapping` voxels that two structures claim: nobody's, 255.
@@ -40,11 +40,11 @@ class References(NamedTuple):
     series_uid: str
     instances: frozenset[str]
 
-    def are(self, candidate: Candidate) -> bool:
+    def are(self, candidate: SeriesCandidate) -> bool:
         """Tell whether a series, or one phase of it, is what was drawn on, as far as anything is said."""
         if self.instances:
-            return any(member.header.instance_uid in self.instances for member in candidate.members)
-        return self.series_uid in ("", candidate.members[0].header.series_uid)
+            return any(frame.header.instance_uid in self.instances for frame in candidate.frames)
+        return self.series_uid in ("", candidate.frames[0].header.series_uid)
 
 
 def references(header: Header) -> References:
@@ -66,8 +66,8 @@ def _references(dataset: Any) -> References:
     return References(str(series.get("SeriesInstanceUID", "")), frozenset(found))
 
 
-def read_segmentation(header: Header, block: Block, meanings: Mapping[str, int] | None = None) -> Segmentation:
-    """Return a segmentation, binary, fractional (half counts) or label map, on the grid of `block`.
+def read_segmentation(header: Header, stack: SliceStack, meanings: Mapping[str, int] | None = None) -> Segmentation:
+    """Return a segmentation, binary, fractional (half counts) or label map, on the grid of `stack`.
 
     A segment's structure is told by `meanings` (number or label -> structure), else by its SNOMED CT code, else by its
     label. Other segments are background, as they are in every source.
@@ -86,8 +86,8 @@ def read_segmentation(header: Header, block: Block, meanings: Mapping[str, int] 
                 f"none of the {len(segments)} segments of {name} is a structure of the heart that is known here; say "
                 'what each stands for by --labels=map.json, such as {"1": "left_ventricle"}'
             )
-        slices = _slices(header, block)
-        return _drawn(header, slices, len(block.members), segments, numbers, most, known)
+        slices = _slices(header, stack)
+        return _drawn(header, slices, len(stack.frames), segments, numbers, most, known)
     except Unreadable as error:
         raise UserError(f"{name}: {error}; export the segmentation again") from None
 
@@ -105,10 +105,10 @@ def _segments(
             meaning = CODES.get(str(code.get("CodeValue", "")))
         segments[number] = meaning_of(label) if meaning is None else meaning
     if header.sop_class == LABELMAP:
-        return segments, [0] * len(header.places), 1.0
+        return segments, [0] * len(header.frames), 1.0
     shared = (dataset.get("SharedFunctionalGroupsSequence") or [{}])[0]
     numbers = []
-    for own in dataset.get("PerFrameFunctionalGroupsSequence") or [{}] * len(header.places):
+    for own in dataset.get("PerFrameFunctionalGroupsSequence") or [{}] * len(header.frames):
         told = own.get("SegmentIdentificationSequence") or shared.get("SegmentIdentificationSequence")
         if not told:
             raise Unreadable("a frame does not say of which segment it is")
@@ -119,8 +119,8 @@ def _segments(
     return segments, numbers, float(dataset.get("MaximumFractionalValue", 1) or 1) if fractional else 1.0
 
 
-def _slices(header: Header, block: Block) -> list[int]:
-    """Return the slice of the block on which each frame lies."""
+def _slices(header: Header, stack: SliceStack) -> list[int]:
+    """Return the slice of the stack on which each frame lies."""
 
     def refuse(what: str) -> UserError:
         return UserError(
@@ -128,21 +128,21 @@ def _slices(header: Header, block: Block) -> list[int]:
             "or choose that by --series"
         )
 
-    first = block.members[0]
+    first = stack.frames[0]
     if (header.rows, header.columns) != (first.header.rows, first.header.columns):
         raise refuse(
             f"it has {header.rows} x {header.columns} pixels, the series {first.header.rows} x {first.header.columns}"
         )
-    positions = np.array([member.place.position_mm for member in block.members])
+    positions = np.array([frame.geometry.position_mm for frame in stack.frames])
     slices = []
-    for place in header.places:
-        if place.position_mm is None or place.orientation is None or place.spacing_mm is None:
+    for geometry in header.frames:
+        if geometry.position_mm is None or geometry.orientation is None or geometry.spacing_mm is None:
             raise Unreadable("a frame does not say where it lies")
-        if np.abs(np.subtract(place.orientation, first.place.orientation)).max() > 1e-3:  # type: ignore[arg-type]
+        if np.abs(np.subtract(geometry.orientation, first.geometry.orientation)).max() > 1e-3:  # type: ignore[arg-type]
             raise refuse("its slices have another orientation")
-        if np.abs(np.subtract(place.spacing_mm, block.spacing_mm[1:])).max() > 1e-3 * min(block.spacing_mm[1:]):
+        if np.abs(np.subtract(geometry.spacing_mm, stack.spacing_mm[1:])).max() > 1e-3 * min(stack.spacing_mm[1:]):
             raise refuse("its pixels are of another size")
-        away = np.linalg.norm(positions - place.position_mm, axis=1)
+        away = np.linalg.norm(positions - geometry.position_mm, axis=1)
         if away.min() > SAME_PLACE_MM:
             raise refuse(f"a frame lies {away.min():.1f} mm from the nearest slice")
         slices.append(int(away.argmin()))

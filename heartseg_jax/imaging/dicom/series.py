@@ -17,9 +17,9 @@ from heartseg_jax.imaging import block_checks, hu_checks
 from heartseg_jax.imaging.dicom import checks
 from heartseg_jax.imaging.dicom.elements import Unreadable
 from heartseg_jax.imaging.dicom.files import Source
-from heartseg_jax.imaging.dicom.geometry import Block, Member, along_normal, arrange, normal_of
+from heartseg_jax.imaging.dicom.geometry import FrameRef, SliceStack, along_normal, arrange, normal_of
 from heartseg_jax.imaging.dicom.header import Header
-from heartseg_jax.imaging.dicom.patient import Words, read_words
+from heartseg_jax.imaging.dicom.patient import SeriesText, read_series_text
 from heartseg_jax.imaging.dicom.pixels import read_hu
 from heartseg_jax.imaging.volume import AIR_HU, Frame, Volume
 
@@ -29,8 +29,8 @@ THREADS = min(os.cpu_count() or 1, 8)
 Progress = Callable[[int, int], None]
 
 
-class Candidate(NamedTuple):
-    """A series, or one heart phase of it: `block` is None where the findings refuse it. `name` is what to ask for.
+class SeriesCandidate(NamedTuple):
+    """A series, or one heart phase of it: `stack` is None where the findings refuse it. `name` is what to ask for.
 
     `phase` tells it from the series' other phases; `cardiac_phase` is what the file says of the heart, in words.
     """
@@ -39,18 +39,18 @@ class Candidate(NamedTuple):
     description: str
     phase: str
     cardiac_phase: str
-    members: tuple[Member, ...]
-    block: Block | None
+    frames: tuple[FrameRef, ...]
+    stack: SliceStack | None
     findings: tuple[Finding, ...]
 
     @property
     def size(self) -> str:
         """Slices, rows and columns, as text."""
-        header = self.members[0].header
-        return f"{len(self.members)} x {header.rows} x {header.columns}"
+        header = self.frames[0].header
+        return f"{len(self.frames)} x {header.rows} x {header.columns}"
 
 
-def candidates_in(uid: str, headers: Sequence[Header], absent: Sequence[Finding]) -> list[Candidate]:
+def candidates_in(uid: str, headers: Sequence[Header], absent: Sequence[Finding]) -> list[SeriesCandidate]:
     """Return a series as one candidate, or as one for each heart phase where several lie in the same places.
 
     `absent` are the findings on what of the series did not come.
@@ -58,22 +58,22 @@ def candidates_in(uid: str, headers: Sequence[Header], absent: Sequence[Finding]
     headers, others = _of_one_kind(headers)
     headers, copies = _without_copies(headers)
     found = (*absent, *others, *copies)
-    members = [Member(header, number) for header in headers for number in range(len(header.places))]
-    by_phase: dict[str, list[Member]] = {}
-    for member in members:
-        by_phase.setdefault(member.place.phase, []).append(member)
-    if len(by_phase) == 1 or not _overlap(members) or any(_overlap(own) for own in by_phase.values()):
-        return [_candidate(uid, "", members, found)]
+    frames = [FrameRef(header, number) for header in headers for number in range(len(header.frames))]
+    by_phase: dict[str, list[FrameRef]] = {}
+    for frame in frames:
+        by_phase.setdefault(frame.geometry.phase, []).append(frame)
+    if len(by_phase) == 1 or not _overlap(frames) or any(_overlap(own) for own in by_phase.values()):
+        return [_candidate(uid, "", frames, found)]
     note = Finding(NOTE, "multi_phase", f"a series of {len(by_phase)} phases; each is a candidate of its own")
     return [_candidate(f"{uid}#{phase}", phase, own, (*found, note)) for phase, own in sorted(by_phase.items())]
 
 
-def _overlap(members: Sequence[Member]) -> bool:
-    """Tell whether two frames lie in one place."""
-    places = [member.place for member in members]
-    if any(place.position_mm is None or normal_of(place) is None for place in places):
+def _overlap(frames: Sequence[FrameRef]) -> bool:
+    """Tell whether two frames lie at one position."""
+    geometries = [frame.geometry for frame in frames]
+    if any(one.position_mm is None or normal_of(one) is None for one in geometries):
         return False
-    return len(np.unique(np.round(along_normal(members), 2))) < len(members)
+    return len(np.unique(np.round(along_normal(frames), 2))) < len(frames)
 
 
 def _of_one_kind(headers: Sequence[Header]) -> tuple[Sequence[Header], list[Finding]]:
@@ -82,7 +82,7 @@ def _of_one_kind(headers: Sequence[Header]) -> tuple[Sequence[Header], list[Find
     others = [header for header in headers if header.sop_class not in ("", *checks.CT)]
     if not images or not others:
         return headers, []
-    is_slice = any(place.position_mm for header in others for place in header.places)
+    is_slice = any(geometry.position_mm for header in others for geometry in header.frames)
     text = f"{len(others)} objects of another kind in the series were left out, such as {others[0].source.name}"
     fix = "if they are slices of it, export the series again" if is_slice else ""
     return images, [Finding(WARN if is_slice else NOTE, "other_objects", text, fix=fix)]
@@ -96,7 +96,7 @@ def _without_copies(headers: Sequence[Header]) -> tuple[list[Header], list[Findi
     kept: dict[object, Header] = {}
     copies, differing = 0, []
     for header in headers:
-        key = (header.instance_uid, header.places) if header.instance_uid else header.source.name
+        key = (header.instance_uid, header.frames) if header.instance_uid else header.source.name
         first = kept.setdefault(key, header)
         if first is header:
             continue
@@ -123,43 +123,43 @@ def _same_pixels(one: Header, other: Header) -> bool:
         return False
 
 
-def _candidate(name: str, phase: str, members: Sequence[Member], more: tuple[Finding, ...]) -> Candidate:
-    first = members[0].header
-    block, geometry = arrange(members)
+def _candidate(name: str, phase: str, frames: Sequence[FrameRef], more: tuple[Finding, ...]) -> SeriesCandidate:
+    first = frames[0].header
+    stack, geometry = arrange(frames)
     try:
-        words = read_words(first.source)
+        words = read_series_text(first.source)
     except (Unreadable, OSError):
-        words = Words("", "")
-    found = [*more, *checks.of_headers(members, words), *geometry]
-    uids = [(member.header.instance_uid, member.number) for member in members]
+        words = SeriesText("", "")
+    found = [*more, *checks.of_headers(frames, words), *geometry]
+    uids = [(frame.header.instance_uid, frame.number) for frame in frames]
     if len(set(uids)) < len(uids) or "" in {uid for uid, _ in uids}:
         text = "instances lack a UID of their own: nothing written later can refer to them"
         found.append(Finding(WARN, "same_instance", text, fix="send the study again"))
-    if block is not None:
-        found += block_checks.of_extent(len(members), (first.rows, first.columns), block.spacing_mm)
-        if 2 * len(members) * first.rows * first.columns > MOST_BYTES:
-            text = f"{len(members)} slices of {first.rows} x {first.columns} are more than memory is kept for"
+    if stack is not None:
+        found += block_checks.of_extent(len(frames), (first.rows, first.columns), stack.spacing_mm)
+        if 2 * len(frames) * first.rows * first.columns > MOST_BYTES:
+            text = f"{len(frames)} slices of {first.rows} x {first.columns} are more than memory is kept for"
             found.append(Finding(REFUSE, "too_large", text, fix="give the heart's part of the series"))
-    return Candidate(
-        name, words.description, phase, words.cardiac_phase, tuple(members), block, tuple(findings.in_order(found))
+    return SeriesCandidate(
+        name, words.description, phase, words.cardiac_phase, tuple(frames), stack, tuple(findings.in_order(found))
     )
 
 
-def read_block(candidate: Candidate, progress: Progress | None = None) -> tuple[Volume, list[Finding]]:
-    """Return a candidate's volume, and what its values tell; the candidate must have a block.
+def read_block(candidate: SeriesCandidate, progress: Progress | None = None) -> tuple[Volume, list[Finding]]:
+    """Return a candidate's volume, and what its values tell; the candidate must have a stack.
 
     Raises:
       UserError: a slice cannot be decoded; it names the file and the cause.
     """
-    block = candidate.block
-    assert block is not None
-    first = block.members[0].header
-    hu = np.full((len(block.members), first.rows, first.columns), AIR_HU, np.int16)
+    stack = candidate.stack
+    assert stack is not None
+    first = stack.frames[0].header
+    hu = np.full((len(stack.frames), first.rows, first.columns), AIR_HU, np.int16)
     files: dict[Source, list[tuple[int, int]]] = {}
     headers: dict[Source, Header] = {}
-    for z, member in enumerate(block.members):
-        files.setdefault(member.header.source, []).append((z, member.number))
-        headers[member.header.source] = member.header
+    for z, frame in enumerate(stack.frames):
+        files.setdefault(frame.header.source, []).append((z, frame.number))
+        headers[frame.header.source] = frame.header
 
     def decode(source: Source) -> int:
         frames, padded = read_hu(headers[source])
@@ -180,20 +180,20 @@ def read_block(candidate: Candidate, progress: Progress | None = None) -> tuple[
                 raise UserError(f"{source.name}: {error}; send the study again") from None
             if progress:
                 progress(done, len(files))
-    values = block_checks.of_values(hu, block.spacing_mm, padded, first.contrast_agent)
+    values = block_checks.of_values(hu, stack.spacing_mm, padded, first.contrast_agent)
     if not findings.refused(values):
-        values += _of_each_kind(block, hu)
-    frames = tuple(Frame(member.header.instance_uid, member.number + 1) for member in block.members)
-    return Volume(hu, block.spacing_mm, block.origin_mm, block.direction, frames), values
+        values += _of_each_kind(stack, hu)
+    frames = tuple(Frame(frame.header.instance_uid, frame.number + 1) for frame in stack.frames)
+    return Volume(hu, stack.spacing_mm, stack.origin_mm, stack.direction, frames), values
 
 
-def _of_each_kind(block: Block, hu: np.ndarray) -> list[Finding]:
+def _of_each_kind(stack: SliceStack, hu: np.ndarray) -> list[Finding]:
     """Find slices that are stored in another way than others, and come out as no HU."""
     kinds: dict[object, list[int]] = {}
-    for z, (header, place) in enumerate((member.header, member.place) for member in block.members):
+    for z, (header, geometry) in enumerate((frame.header, frame.geometry) for frame in stack.frames):
         kind = (
-            place.slope,
-            place.intercept,
+            geometry.slope,
+            geometry.intercept,
             header.photometric,
             header.bits_stored,
             header.high_bit,
@@ -204,7 +204,7 @@ def _of_each_kind(block: Block, hu: np.ndarray) -> list[Finding]:
     for slices in kinds.values() if len(kinds) > 1 else ():
         for finding in hu_checks.of_pixels(hu[slices], "HU"):
             if finding.check == "not_hu":
-                first = block.members[slices[0]].header.source.name
+                first = stack.frames[slices[0]].header.source.name
                 seen = f"{finding.seen}, in {len(slices)} of {len(hu)} slices, such as {first}"
                 found.append(replace(finding, seen=seen, fix="export the original series again"))
     return found

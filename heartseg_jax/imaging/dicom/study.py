@@ -14,16 +14,16 @@ from heartseg_jax.imaging.dicom.directory import Directory
 from heartseg_jax.imaging.dicom.elements import Unreadable
 from heartseg_jax.imaging.dicom.files import Source, sources_of
 from heartseg_jax.imaging.dicom.header import Header, read_header
-from heartseg_jax.imaging.dicom.series import Candidate, Progress, candidates_in, read_block
+from heartseg_jax.imaging.dicom.series import Progress, SeriesCandidate, candidates_in, read_block
 from heartseg_jax.imaging.volume import Volume
 
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 
 
-class Look(NamedTuple):
+class StudyContents(NamedTuple):
     """What a study holds: its series, the fittest first, findings of no single one of them, and segmentations."""
 
-    candidates: list[Candidate]
+    candidates: list[SeriesCandidate]
     findings: list[Finding]
     segmentations: list[Header]
 
@@ -33,15 +33,10 @@ class Study(NamedTuple):
 
     volume: Volume
     findings: tuple[Finding, ...]
-    chosen: Candidate
+    chosen: SeriesCandidate
 
 
-def candidates_of(path: Path, progress: Progress | None = None) -> tuple[list[Candidate], list[Finding]]:
-    """Return a study's series, the fittest first, and the findings that concern no single one of them: see `look`."""
-    return look(path, progress)[:2]
-
-
-def look(path: Path, progress: Progress | None = None) -> Look:
+def read_contents(path: Path, progress: Progress | None = None) -> StudyContents:
     """Read all headers of a study, and sort them into series.
 
     Raises:
@@ -65,10 +60,10 @@ def look(path: Path, progress: Progress | None = None) -> Look:
         series.setdefault(header.series_uid, []).append(header)
     here = frozenset(header.instance_uid for header in headers)
     candidates = []
-    for uid, members in series.items():
-        absent = announced.of_series(uid, members, listing, directories, here)
-        candidates += candidates_in(uid, members, absent)
-    return Look(sorted(candidates, key=_fitness), found, masks)
+    for uid, own in series.items():
+        absent = announced.of_series(uid, own, listing, directories, here)
+        candidates += candidates_in(uid, own, absent)
+    return StudyContents(sorted(candidates, key=_fitness), found, masks)
 
 
 def _headers(
@@ -108,12 +103,14 @@ def _headers(
     return headers, directories, found
 
 
-def _fitness(candidate: Candidate) -> tuple[int, int, int, str]:
+def _fitness(candidate: SeriesCandidate) -> tuple[int, int, int, str]:
     levels = [finding.level for finding in candidate.findings]
-    return levels.count(REFUSE), levels.count(WARN), -len(candidate.members), candidate.name
+    return levels.count(REFUSE), levels.count(WARN), -len(candidate.frames), candidate.name
 
 
-def choose(contents: Look, series: str, where: str, among: Sequence[Candidate] | None = None) -> Candidate:
+def choose(
+    contents: StudyContents, series: str, where: str, among: Sequence[SeriesCandidate] | None = None
+) -> SeriesCandidate:
     """Return the candidate that `series` names (its number in the list, its UID or the end of it), or the only fit one.
 
     Where none is named, only those in `among` come into question, if it is given.
@@ -141,7 +138,7 @@ def choose(contents: Look, series: str, where: str, among: Sequence[Candidate] |
     return fit[0] if fit else asked[0]
 
 
-def listed(candidates: Sequence[Candidate], among: Sequence[Candidate] | None = None) -> str:
+def listed(candidates: Sequence[SeriesCandidate], among: Sequence[SeriesCandidate] | None = None) -> str:
     """Return the candidates, or those in `among`, as text: numbered as `choose` counts, with their names and sizes."""
     return "; ".join(
         f"{number}: {c.description or 'no description'}{f', phase {c.phase}' if c.phase else ''}, {c.size}"
@@ -162,7 +159,7 @@ def read_study(path: str | Path, series: str = "", progress: Progress | None = N
       UserError: there is no series that can be used, with the gravest finding of the fittest.
     """
     path = Path(path)
-    contents = look(path, progress)
+    contents = read_contents(path, progress)
     chosen = choose(contents, series, str(path))
     findings.raise_refused(str(path), chosen.findings)
     volume, values = read_block(chosen, progress)

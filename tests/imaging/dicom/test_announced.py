@@ -9,7 +9,7 @@ import pytest
 from pydicom.fileset import FileSet
 
 from heartseg_jax.errors import UserError
-from heartseg_jax.imaging.dicom.study import candidates_of, look, read_study
+from heartseg_jax.imaging.dicom.study import read_contents, read_study
 from tests.dicom_writer import SERIES, axes, write_enhanced, write_series
 from tests.imaging.dicom.test_storage import checks, hu, put  # noqa: F401
 
@@ -39,11 +39,11 @@ def slices(folder):
 
 
 def of_series(folder):
-    return {one.name[-1]: checks(one.findings) for one in look(folder).candidates}
+    return {one.name[-1]: checks(one.findings) for one in read_contents(folder).candidates}
 
 
 def test_a_whole_disc_is_fine(disc, hu):  # noqa: F811
-    assert checks(look(disc).findings) == {}
+    assert checks(read_contents(disc).findings) == {}
     for source in (disc, disc / "DICOMDIR"):
         np.testing.assert_array_equal(read_study(source, f"{SERIES}.2").volume.voxels, hu + 2)
 
@@ -85,7 +85,7 @@ def test_a_damaged_dicomdir_ends(disc, tmp_path):
         for place in rng.integers(132, len(content), 30):
             damaged[place] ^= 1 << int(rng.integers(8))
         (tmp_path / "part" / "DICOMDIR").write_bytes(damaged)
-        assert len(look(tmp_path / "part").candidates) == 2
+        assert len(read_contents(tmp_path / "part").candidates) == 2
 
 
 def test_links_that_lead_nowhere(hu, tmp_path):  # noqa: F811
@@ -155,14 +155,14 @@ def test_zips_with_backslashes_and_with_zips_inside(hu, tmp_path):  # noqa: F811
     study = read_study(tmp_path / "windows.zip")
     np.testing.assert_array_equal(study.volume.voxels, hu)
     assert set(checks(study.findings)) == {"coarse_for_valve"}
-    assert study.chosen.members[0].header.source.name.startswith("STUDY/SE1/CT1_")
+    assert study.chosen.frames[0].header.source.name.startswith("STUDY/SE1/CT1_")
     with zipfile.ZipFile(tmp_path / "outer.zip", "w") as archive:
         archive.write(tmp_path / "windows.zip", "inner.zip")
     with pytest.raises(UserError, match=r"1 archive .*inner\.zip; unpack"):
         read_study(tmp_path / "outer.zip")
     with zipfile.ZipFile(tmp_path / "outer.zip", "a") as archive:
         archive.write(paths[0], "one.dcm")
-    assert checks(look(tmp_path / "outer.zip").findings)["archives"] == "warn"
+    assert checks(read_contents(tmp_path / "outer.zip").findings)["archives"] == "warn"
 
 
 def test_what_file_managers_leave_is_passed_over(hu, tmp_path):  # noqa: F811
@@ -179,6 +179,6 @@ def test_what_file_managers_leave_is_passed_over(hu, tmp_path):  # noqa: F811
 
 def test_only_localizers_is_said(hu, tmp_path):  # noqa: F811
     write_series(tmp_path, hu[:3], SPACING, edit=put(ImageType=["original", "primary", "localizer"]))
-    assert candidates_of(tmp_path)[0] == []
+    assert read_contents(tmp_path).candidates == []
     with pytest.raises(UserError, match="holds no DICOM image: 3 localizers"):
         read_study(tmp_path)

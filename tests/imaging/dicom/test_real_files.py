@@ -9,7 +9,7 @@ import pytest
 
 from heartseg_jax.errors import UserError
 from heartseg_jax.imaging.dicom.series import read_block
-from heartseg_jax.imaging.dicom.study import candidates_of, read_study
+from heartseg_jax.imaging.dicom.study import read_contents, read_study
 
 HU = {
     # file: (lowest, highest, mean) HU
@@ -99,7 +99,7 @@ def test_no_file_is_without_its_row(folder):
 
 @pytest.mark.parametrize(("name", "expected"), HU.items(), ids=HU)
 def test_ct_is_read_in_hu(folder, name, expected):
-    (candidate,), _ = candidates_of(folder / name)
+    (candidate,), *_ = read_contents(folder / name)
     volume, _ = read_block(candidate)
     hu = volume.voxels
     assert (int(hu.min()), int(hu.max())) == expected[:2]
@@ -112,7 +112,7 @@ def test_ct_is_read_in_hu(folder, name, expected):
 
 @pytest.mark.parametrize(("name", "check"), REFUSED.items(), ids=REFUSED)
 def test_what_is_no_ct_in_hu_is_refused(folder, name, check):
-    (candidate,), _ = candidates_of(folder / name)
+    (candidate,), *_ = read_contents(folder / name)
     assert {f.check: f.level for f in candidate.findings}[check] == "refuse"
     with pytest.raises(UserError):
         read_study(folder / name)
@@ -120,7 +120,7 @@ def test_what_is_no_ct_in_hu_is_refused(folder, name, check):
 
 @pytest.mark.parametrize(("name", "said"), NO_IMAGE.items(), ids=NO_IMAGE)
 def test_what_holds_no_image_is_left_out_and_said(folder, name, said):
-    candidates, found = candidates_of(folder / name)
+    candidates, found, _ = read_contents(folder / name)
     assert candidates == []
     assert any(said in finding.seen for finding in found)
     with pytest.raises(UserError):
@@ -129,7 +129,7 @@ def test_what_holds_no_image_is_left_out_and_said(folder, name, said):
 
 @pytest.mark.parametrize(("name", "syntax"), NO_DECODER.items(), ids=NO_DECODER)
 def test_what_cannot_be_decoded_names_the_syntax_and_the_plugin(folder, name, syntax):
-    (candidate,), _ = candidates_of(folder / name)
+    (candidate,), *_ = read_contents(folder / name)
     with pytest.raises(UserError, match=f"no decoder for its transfer syntax {syntax}.*; plugin: "):
         read_block(candidate)
 

@@ -7,7 +7,7 @@ import pytest
 from heartseg_jax.anatomy import HEART, Structure
 from heartseg_jax.errors import UserError
 from heartseg_jax.imaging.dicom.segmentation import read_segmentation, references
-from heartseg_jax.imaging.dicom.study import look
+from heartseg_jax.imaging.dicom.study import read_contents
 from heartseg_jax.imaging.masks.label_maps import AORTA, merge_for
 from tests.dicom_writer import write_series
 from tests.studies import phantom, write_segmentation, write_study
@@ -22,11 +22,11 @@ def study(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def block(study):
-    return look(study[0].parent).candidates[0].block
+    return read_contents(study[0].parent).candidates[0].stack
 
 
 def read(path, block, meanings=None):
-    (header,) = look(path).segmentations
+    (header,) = read_contents(path).segmentations
     return read_segmentation(header, block, meanings)
 
 
@@ -42,9 +42,9 @@ def test_every_type_gives_the_labels_that_were_written(study, block, labels, tmp
     np.testing.assert_array_equal(found.labels, labels)
     assert found.known == set(range(1, 9))
     assert (found.strange, found.overlapping) == (0, 0)
-    (header,) = look(tmp_path / "seg.dcm").segmentations
-    assert references(header).series_uid == block.members[0].header.series_uid
-    assert references(header).instances == {member.header.instance_uid for member in block.members}
+    (header,) = read_contents(tmp_path / "seg.dcm").segmentations
+    assert references(header).series_uid == block.frames[0].header.series_uid
+    assert references(header).instances == {member.header.instance_uid for member in block.frames}
 
 
 @pytest.mark.parametrize("kind", ["BINARY", "FRACTIONAL", "LABELMAP"])
@@ -55,7 +55,7 @@ def test_frames_may_begin_within_a_byte(tmp_path, kind):
     slices = write_series(tmp_path / "study", hu)
     labels = rng.integers(0, 9, hu.shape).astype(np.uint8)
     write_segmentation(tmp_path / "seg.dcm", slices, labels, kind=kind)
-    odd = look(tmp_path / "study").candidates[0].block
+    odd = read_contents(tmp_path / "study").candidates[0].stack
     np.testing.assert_array_equal(read(tmp_path / "seg.dcm", odd).labels, labels)
 
 

@@ -13,7 +13,7 @@ from pydicom import uid
 
 import main
 from heartseg_jax.errors import UserError
-from heartseg_jax.imaging.dicom.study import candidates_of, read_study
+from heartseg_jax.imaging.dicom.study import read_contents, read_study
 from heartseg_jax.imaging.phantom.generator import PhantomSpec, generate
 from tests.dicom_writer import PLANTED, axes, write_enhanced, write_series
 
@@ -122,7 +122,7 @@ def test_two_heart_phases_are_two_candidates(hu, tmp_path):
             dataset.NominalPercentageOfCardiacPhase = float(phase)
 
         write_series(tmp_path / "study", hu + part, edit=edit, part=part)
-    candidates, _ = candidates_of(tmp_path / "study")
+    candidates, *_ = read_contents(tmp_path / "study")
     assert [candidate.phase for candidate in candidates] == ["40.0", "75.0"]
     with pytest.raises(
         UserError, match=r"2 series that fit; choose by --series=N: 1: CTA heart, phase 40.0, 24 x 64 x"
@@ -213,7 +213,7 @@ REFUSED = {
 @pytest.mark.parametrize(("edit", "check"), REFUSED.values(), ids=REFUSED)
 def test_what_is_no_volume_of_hu_is_refused_by_name(hu, tmp_path, edit, check):
     write_series(tmp_path / "study", hu, edit=edit)
-    (candidate, *_), _ = candidates_of(tmp_path / "study")
+    (candidate, *_), *_ = read_contents(tmp_path / "study")
     assert checks(candidate.findings)[check] == "refuse"
     with pytest.raises(UserError) as caught:
         read_study(tmp_path / "study")
@@ -361,23 +361,23 @@ def test_a_description_that_tells_who_it_is_is_not_shown(hu, tmp_path, name, wor
         dataset.PatientName, dataset.SeriesDescription = name, words
 
     write_series(tmp_path / "study", hu[:3], edit=edit)
-    ((candidate,), _) = candidates_of(tmp_path / "study")
+    ((candidate,), *_) = read_contents(tmp_path / "study")
     assert candidate.description == "(not shown: it names the patient)"
 
 
 def test_a_description_that_tells_nothing_is_shown(hu, tmp_path):
     edit = put(PatientName="van der CT^De", SeriesDescription="CTA de coeur 1.0 Bv40 75 %")
     write_series(tmp_path / "study", hu[:3], edit=edit)
-    ((candidate,), _) = candidates_of(tmp_path / "study")
+    ((candidate,), *_) = read_contents(tmp_path / "study")
     assert candidate.description == "CTA de coeur 1.0 Bv40 75 %"
 
 
 def test_slices_of_two_patients_are_no_series(hu, tmp_path):
     write_series(tmp_path / "study", hu, edit=put(lambda z: z % 2 == 1, PatientID="ID1"))
-    ((candidate, *_), _) = candidates_of(tmp_path / "study")
+    ((candidate, *_), *_) = read_contents(tmp_path / "study")
     assert checks(candidate.findings)["mixed_patients"] == "refuse"
     write_series(tmp_path / "other", hu, edit=put(lambda z: z % 2 == 1, PatientID=""))
-    ((candidate, *_), _) = candidates_of(tmp_path / "other")
+    ((candidate, *_), *_) = read_contents(tmp_path / "other")
     assert "mixed_patients" not in checks(candidate.findings), "an empty id is no other patient"
 
 
@@ -394,7 +394,7 @@ def test_a_zip_of_many_files_is_opened_once(tmp_path, monkeypatch):
             super().__init__(*words, **more)
 
     monkeypatch.setattr(zipfile, "ZipFile", Counted)
-    candidates, found = candidates_of(tmp_path / "many.zip")
+    candidates, found, _ = read_contents(tmp_path / "many.zip")
     assert (candidates, len(opened)) == ([], 1)
     assert checks(found) == {"not_dicom": "note"}
 
@@ -407,7 +407,7 @@ def test_a_zip_whose_packing_is_damaged(hu, tmp_path):
     content[60:400] = bytes(340)
     (tmp_path / "a.zip").write_bytes(content)
     with pytest.raises(UserError, match=r"a\.dcm in .*a\.zip cannot be unpacked"):
-        candidates_of(tmp_path / "a.zip")
+        read_contents(tmp_path / "a.zip")
 
 
 def test_no_folder_is_too_deep(tmp_path):
@@ -420,7 +420,7 @@ def test_no_folder_is_too_deep(tmp_path):
     os.close(place)
     try:
         with pytest.raises(UserError):
-            candidates_of(tmp_path)
+            read_contents(tmp_path)
     finally:
         subprocess.run(["rm", "-rf", str(tmp_path / "a")], check=True)  # too deep for pytest's own cleaning
 

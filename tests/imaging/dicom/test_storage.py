@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
 
 from heartseg_jax.errors import UserError
-from heartseg_jax.imaging.dicom.study import candidates_of, read_study
+from heartseg_jax.imaging.dicom.study import read_contents, read_study
 from tests.dicom_writer import SERIES, axes, write_enhanced, write_series
 
 SPACING = (4.0, 3.0, 3.0)
@@ -82,7 +82,7 @@ def test_a_high_bit_that_contradicts_the_values_is_refused(hu, tmp_path):
     write(tmp_path / "rle", hu, put(BitsStored=12, HighBit=15), syntax=uid.RLELossless)
     write(tmp_path / "below", hu, put(lambda z: z == 9, BitsStored=16, HighBit=11))
     for name in ("rle", "below"):
-        ((candidate,), _) = candidates_of(tmp_path / name)
+        ((candidate,), *_) = read_contents(tmp_path / name)
         assert checks(candidate.findings)["high_bit"] == "refuse"
 
 
@@ -117,7 +117,7 @@ def test_slices_of_one_series_stored_in_different_ways(hu, tmp_path):
 @pytest.mark.parametrize("where", [lambda z: z == 5, lambda z: z == 23, lambda z: z != 5], ids=["5", "last", "others"])
 def test_a_slice_without_rescale_among_slices_with_one(hu, tmp_path, name, where):
     write(tmp_path, hu, drop(name, where))
-    ((candidate,), _) = candidates_of(tmp_path)
+    ((candidate,), *_) = read_contents(tmp_path)
     assert checks(candidate.findings)["missing_rescale"] == "refuse"
 
 
@@ -160,7 +160,7 @@ def test_frames_of_one_file_are_judged_each(hu, tmp_path):
         ("mip.dcm", frame_type, "projection"),
     ):
         write_enhanced(tmp_path / name, hu, SPACING, (0, 0, 0), axes(), edit=edit)
-        ((candidate,), _) = candidates_of(tmp_path / name)
+        ((candidate,), *_) = read_contents(tmp_path / name)
         assert checks(candidate.findings)[check] == "refuse"
 
 
@@ -180,7 +180,7 @@ def test_frames_of_one_file_are_judged_each(hu, tmp_path):
 @pytest.mark.parametrize("where", [lambda z: z == 0, lambda z: z == 13, lambda z: z > 6], ids=["0", "13", "from 7"])
 def test_every_header_of_a_series_is_judged(hu, tmp_path, values, check, level, where):
     write(tmp_path, hu, put(where, **values))
-    ((candidate,), _) = candidates_of(tmp_path)
+    ((candidate,), *_) = read_contents(tmp_path)
     assert checks(candidate.findings)[check] == level
     assert f"{sum(map(where, range(24)))} of 24 slices" in next(f.seen for f in candidate.findings if f.check == check)
 
@@ -226,8 +226,8 @@ def test_a_copy_is_one_only_if_its_pixels_are_the_same(hu, tmp_path):
 def test_one_instance_in_two_series_is_no_copy(hu, tmp_path):
     write(tmp_path / "a", hu)
     write(tmp_path / "b", hu + 300, put(SeriesInstanceUID=f"{SERIES}.9"))
-    candidates, _ = candidates_of(tmp_path)
-    assert [len(candidate.members) for candidate in candidates] == [24, 24]
+    candidates, *_ = read_contents(tmp_path)
+    assert [len(candidate.frames) for candidate in candidates] == [24, 24]
     np.testing.assert_array_equal(read_study(tmp_path, f"{SERIES}.9").volume.voxels, hu + 300)
 
 
