@@ -95,7 +95,7 @@ def bar(unit: str, now: Callable[[], float] = time.monotonic) -> Progress:
     def progress(done: int, total: int) -> None:
         nonlocal began, said, tenth
         if not bars:
-            bars.append(tqdm(total=total, unit=f" {unit}", disable=None))
+            bars.append(tqdm(total=total, desc=unit, unit="", disable=None))
         bars[0].update(done - bars[0].n)
         if bars[0].disable and now() - said >= LINE_S and 10 * done // max(total, 1) > tenth:
             left = duration((now() - began) / max(done, 1) * (total - done))

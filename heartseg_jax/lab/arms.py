@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -100,9 +101,15 @@ def jobs_of(config: Any) -> list[Job]:
         raise UserError(f"lab.train_patients must be whole numbers, not {config.lab.train_patients}") from None
     if min(counts) < 0:
         raise UserError(f"lab.train_patients must be 0 (all others) or more, not {min(counts)}")
+    try:
+        rates = [float(text) for text in config.lab.learning_rates]
+    except ValueError:
+        raise UserError(f"lab.learning_rates must be numbers, not {config.lab.learning_rates}") from None
+    if not all(0 < rate < math.inf for rate in rates):
+        raise UserError(f"lab.learning_rates must be above 0, not {config.lab.learning_rates}")
     found = []
     for split in splits:
-        # A split by slice has slices of every patient on both sides: their number is no question there.
+        # A split by slice has slices of every patient on both sides: the number of patients does not apply there.
         for count in counts if split == "patient" else [0]:
             for seed in range(config.lab.seeds):
                 found += [Job(arm, split, count, config.seed + seed) for arm in arms_of(config)]
@@ -112,7 +119,7 @@ def jobs_of(config: Any) -> list[Job]:
 def folds_of(dataset: Dataset, job: Job) -> list[Fold]:
     """Return as many folds as there are patients: each left out in turn, or slices dealt out at random.
 
-    A person with several volumes is one patient here, called as the first of them.
+    A person with several volumes is one patient here, named after the first of them.
 
     Which patients train, where not all others do, and how slices are dealt out follow from the job's seed: they are
     the same for every arm.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import binomtest
 
 from heartseg_jax.anatomy import LabelSet
 from heartseg_jax.data.dataset.write import Dataset
@@ -129,10 +130,7 @@ def compare(row: Mapping[str, Any], control: Mapping[str, Any], patients: Sequen
 def sign_test(differences: Sequence[float]) -> float | None:
     """Return the two-sided p of the sign test: ties are left out (Dixon and Mood, J Am Stat Assoc 1946)."""
     signs = [d > 0 for d in differences if d != 0]
-    if not signs:
-        return None
-    n, rarer = len(signs), min(sum(signs), len(signs) - sum(signs))
-    return min(1.0, 2 * sum(math.comb(n, k) for k in range(rarer + 1)) / 2**n)
+    return float(binomtest(sum(signs), len(signs)).pvalue) if signs else None
 
 
 def _baselines(dataset: Dataset, jobs: Sequence[Job], split: str, count: int) -> dict[str, dict[str, float | None]]:

@@ -77,6 +77,9 @@ def test_numbers_of_training_patients_are_no_question_for_a_split_by_slice():
         ({"lab__splits": "volume"}, "patient, slice"),
         ({"lab__train_patients": "two"}, "whole numbers"),
         ({"lab__train_patients": "-1"}, "or more"),
+        ({"lab__learning_rates": "fast"}, "must be numbers"),
+        ({"lab__learning_rates": "1e-3,0"}, "above 0"),
+        ({"lab__learning_rates": "nan"}, "above 0"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(changes, words):
