@@ -20,7 +20,7 @@ from typing import Any
 from heartseg_jax.errors import UserError
 
 PREFIX = ".partial-"
-"""First part of the name of what is still being written; a killed process leaves it behind."""
+"""Prefix of what is still being written; a killed process may leave it."""
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 FULL_TEXT = re.compile(r"RESOURCE_EXHAUSTED|No space left|quota exceeded|File too large|\d+ requested and \d+ written")
@@ -54,8 +54,8 @@ def writing(path: str | Path) -> Iterator[Path]:
 def new_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Yield an empty folder beside `path`; with all that the body puts into it, it is renamed to `path` at the end.
 
-    An older folder is replaced as a whole with `overwrite`; an empty one always. Where the body raises, nothing is
-    left behind and what was at `path` stays as it was.
+    An older folder is replaced as a whole with `overwrite`; an empty one always. Where the body raises, the new folder
+    is removed and what was at `path` stays as it was.
 
     Raises:
       UserError: the disk is full, or `path` is taken when all is written.
@@ -99,7 +99,7 @@ def full_disk_refused(path: str | Path) -> Iterator[None]:
 
 
 def is_full_disk(error: BaseException | None) -> bool:
-    """Whether an error, or the one behind it, means a full disk, a used-up quota or a file-size limit."""
+    """Whether an error, or one of its causes, means a full disk, a used-up quota or a file-size limit."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))

@@ -133,7 +133,7 @@ def regrey(kernel: np.ndarray, channels: int) -> np.ndarray:
 
 
 class _Found(NamedTuple):
-    """The (convolution, norm) names of the way down, notes, and what was left out with the reason."""
+    """Names of the encoder's (convolution, norm) pairs, notes, and the layers left out with the reason for each."""
 
     blocks: list[tuple[str, str]]
     notes: list[str]
@@ -145,15 +145,15 @@ def _by_graph(file: keras_file.KerasFile) -> _Found:
     path = graph.follow(graph.layers(file.config))
     blocks = [(block.conv.name, block.norm.name) for stage in path.stages for block in stage if block.norm is not None]
     taken = {name for pair in blocks for name in pair}
-    why = "behind the deepest block: the decoder is trained from scratch"
+    why = "after the deepest block: the decoder is trained from scratch"
     if path.stopped_at is not None:
-        why += f" (the way up begins at '{path.stopped_at.name}')"
+        why += f" (the decoder begins at '{path.stopped_at.name}')"
     left = [{"layer": name, "reason": why} for name in file.weights if name not in taken]
     return _Found(blocks, list(path.notes), left)
 
 
 def _by_order(file: keras_file.KerasFile) -> _Found:
-    """The same for a file without a config: layers in their order, told apart by names and shapes."""
+    """Return the same for a file without a config: layers in their order, recognised by names and shapes."""
     _check_names(file)
     convs, norms, ups = [], [], []
     for name, arrays in file.weights.items():
@@ -166,11 +166,11 @@ def _by_order(file: keras_file.KerasFile) -> _Found:
             norms.append(name)
         elif ranks:
             raise UserError(
-                f"the file has a layer '{name}' with {', '.join(ranks)}, which a plain U-Net has not, and no graph to "
-                "show where it stands; save the whole model (model.save('model.keras'))"
+                f"the file has a layer '{name}' with {', '.join(ranks)}, which a plain U-Net does not have, and no "
+                "graph to show where it is; save the whole model (model.save('model.keras'))"
             )
     if not convs:
-        raise UserError("the file has no encoder: no convolution's kernel lies in it")
+        raise UserError("the file has no encoder: it holds no convolution kernel")
     _check_rank(convs[0], file.weights[convs[0]]["kernel"])
     filters = {name: file.weights[name]["kernel"].shape[-1] for name in convs}
     down: list[str] = []
@@ -179,7 +179,7 @@ def _by_order(file: keras_file.KerasFile) -> _Found:
             break
         down += convs[place : place + 2]
     if len(down) < 4:
-        raise UserError("the file has no encoder: its kernels do not widen from stage to stage, two and two")
+        raise UserError("the file has no encoder: its kernels do not widen from stage to stage, two per stage")
     if len(down) % 2 or len(norms) < len(down):
         raise UserError(
             f"the file has {len(norms)} BatchNormalizations for the {len(down)} convolutions of its encoder; the brain "
@@ -194,13 +194,13 @@ def _by_order(file: keras_file.KerasFile) -> _Found:
     blocks = list(zip(down, norms, strict=False))
     taken = {name for pair in blocks for name in pair}
     left = [
-        {"layer": name, "reason": "behind the widest kernels: the decoder is trained from scratch"}
+        {"layer": name, "reason": "after the widest kernels: the decoder is trained from scratch"}
         for name in (*convs, *norms, *ups)
         if name not in taken
     ]
     note = (
-        "the file has only weights, no graph: its layers were put in their places by their order and their shapes; "
-        "kinds of activations, epsilon and strides were taken for the brain model's and cannot be checked"
+        "the file has only weights, no graph: its layers were placed by their order and shapes; "
+        "kinds of activations, epsilon and strides were assumed to be the brain model's and cannot be checked"
     )
     return _Found(blocks, [note], left)
 
@@ -221,8 +221,8 @@ def _check_names(file: keras_file.KerasFile) -> None:
     for stem, found in numbers.items():
         if stem not in PLAIN:
             raise UserError(
-                f"the file has a layer '{stem}', which a plain U-Net encoder has not, and no graph that shows where it "
-                "stands; save the whole model (model.save('model.keras'))"
+                f"the file has a layer '{stem}', which a plain U-Net does not have, and no graph to show "
+                "where it is; save the whole model (model.save('model.keras'))"
             )
         if sorted(found) != list(range(len(found))):
             raise UserError(
@@ -275,7 +275,7 @@ def row(layer: str, name: str, place: str, array: np.ndarray) -> dict[str, Any]:
 
 
 def save_folder(encoder: Pretrained, folder: Path) -> None:
-    """Write `encoder.npz` and, last, `conversion.json`, without which the folder is none of ours."""
+    """Write `encoder.npz` and, last, `conversion.json`, which marks the folder as one of `convert`."""
     arrays = named_leaves({"params": encoder.params, "batch_stats": encoder.batch_stats})
     # Both are written before either takes its place; the digest shows where a kill came between the two.
     with writing(folder / "conversion.json") as text, writing(folder / "encoder.npz") as half:
@@ -292,14 +292,20 @@ def _read_folder(folder: Path, channels: int) -> Pretrained:
             raise UserError(f"{folder}/encoder.npz is not what conversion.json describes; convert the file again")
         with np.load(folder / "encoder.npz", allow_pickle=False) as stored:
             trees = nested({name: stored[name] for name in stored.files})
+        params, batch_stats = trees["params"], trees["batch_stats"]
         width, levels, given = (int(report[key]) for key in ("width", "levels", "channels"))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder} is no whole folder of `convert` ({error}); convert the file again") from error
+        _ = report["source"], report["format"][:0], report["sha256"][:12], [*report["notes"]]
+        _ = [(row["keras"], row["flax"], [*row["shape"]]) for row in report["layers"]]
+        _ = [(entry["layer"], entry["reason"]) for entry in report["left_out"]]
+        first = params["stage1"]["conv1"]
+        if first["kernel"].shape[2:] != (given, width) or len(params) != levels:
+            raise ValueError("its arrays are not of the width, levels and channels that it states")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{folder} is not a complete output of `convert` ({error}); convert the file again") from error
     if given != channels:
-        kernel = regrey(trees["params"]["stage1"]["conv1"]["kernel"], channels)
-        trees["params"]["stage1"]["conv1"]["kernel"] = kernel
-        first = "encoder/stage1/conv1/kernel"
-        rows = [r | {"shape": list(kernel.shape)} if r["flax"] == first else r for r in report["layers"]]
+        kernel = first["kernel"] = regrey(first["kernel"], channels)
+        place = "encoder/stage1/conv1/kernel"
+        rows = [r | {"shape": list(kernel.shape)} if r["flax"] == place else r for r in report["layers"]]
         note = regrey_note(given, channels)
         report |= {"channels": channels, "layers": rows, "notes": [*report["notes"], note]}
-    return Pretrained(trees["params"], trees["batch_stats"], width, levels, channels, report)
+    return Pretrained(params, batch_stats, width, levels, channels, report)

@@ -25,7 +25,7 @@ MERGES = ("Concatenate", "Add", "Average", "Maximum", "Minimum", "Multiply", "Su
 
 
 class Block(NamedTuple):
-    """A convolution with its BatchNorm (None where there is none) and the ReLU behind them."""
+    """A convolution with its BatchNorm (None where there is none) and the ReLU after them."""
 
     conv: Layer
     norm: Layer | None
@@ -34,13 +34,13 @@ class Block(NamedTuple):
 
 
 class Path(NamedTuple):
-    """The way down.
+    """The encoder's path through the graph.
 
     Attributes:
       stages: two blocks each, finest first.
-      stopped_at: the layer behind the deepest block; None at the model's end.
+      stopped_at: the layer after the deepest block; None at the model's end.
       scale: by how much the images that Keras takes are larger than those that the encoder takes (255 or 1).
-      notes: what was left out on the way, and why that changes nothing.
+      notes: which layers were left out, and why that changes nothing.
     """
 
     stages: tuple[tuple[Block, Block], ...]
@@ -136,16 +136,14 @@ def follow(graph: Mapping[str, Layer]) -> Path:
             layer = skip_idle(graph, next_layer(graph, layer.node), notes)
         elif layer.kind in MERGES:
             raise UserError(
-                f"layer {layer} joins the way down with another before the way up begins (a residual, dense or "
-                "recurrent block); this project's encoder has none"
+                f"layer {layer} merges two paths before the decoder begins (a residual, dense or recurrent block); "
+                "this project's encoder has none"
             )
         else:
-            raise UserError(f"layer {layer} on the way down has no place in this project's encoder")
+            raise UserError(f"layer {layer} in the encoder has no counterpart in this project's")
     if len(stages) < 2 or not stages[0]:
         met = ", ".join(sorted({entry.kind for entry in graph.values()})[:6])
-        raise UserError(
-            f"the model has no encoder: no convolutions with max pooling between them lie in it (it has {met})"
-        )
+        raise UserError(f"the model has no encoder: it has no convolutions with max pooling between them (only {met})")
     for number, stage in enumerate(stages, 1):
         if len(stage) != 2:
             names = ", ".join(block.conv.name for block in stage) or "none"
@@ -169,29 +167,29 @@ def _entrance(graph: Mapping[str, Layer], notes: list[str]) -> tuple[float, Laye
         notes.append(f"{layer.name} (Rescaling) was left out: images come as 0 to 1 here")
         layer = next_layer(graph, layer.node)
     if layer is None:
-        raise UserError("the model has no encoder: no convolution lies behind its input")
+        raise UserError("the model has no encoder: no convolution follows its input")
     if layer.kind != "Conv2D":
         raise UserError(
-            f"the model has no encoder of this project's kind: layer {layer} stands where the first convolution "
-            "belongs; save the model from the layer behind it on"
+            f"the model has no encoder of this project's kind: layer {layer} comes before the first "
+            "convolution; save the model from the next layer on"
         )
     return scale, layer
 
 
 def _check_is_last(graph: Mapping[str, Layer], head: Layer) -> None:
-    """Raise a UserError where the encoder goes on behind a 1x1 convolution."""
+    """Raise a UserError where the encoder goes on after a 1x1 convolution."""
     layer = next_layer(graph, head.node)
     while layer is not None and layer.kind not in UPSAMPLING:
         if layer.kind in ("Conv2D", "MaxPooling2D"):
-            raise UserError(f"'{head.name}' is a 1x1 convolution on the way down; this project's encoder has none")
+            raise UserError(f"'{head.name}' is a 1x1 convolution inside the encoder; this project's encoder has none")
         layer = next_layer(graph, layer.node)
 
 
 def next_layer(graph: Mapping[str, Layer], node: str) -> Layer | None:
-    """Return the layer that follows on the way down: skips to a merging layer are passed over."""
+    """Return the layer that follows in the encoder; skip connections to a merging layer are ignored."""
     found = [layer for layer in consumers(graph, node) if layer.kind not in MERGES]
     if len(found) > 1:
-        raise UserError(f"the model forks behind '{node}' into {' and '.join(f.node for f in found)}; a U-Net does not")
+        raise UserError(f"the model forks after '{node}' into {' and '.join(f.node for f in found)}; a U-Net does not")
     return found[0] if found else next(iter(consumers(graph, node)), None)
 
 
@@ -207,7 +205,7 @@ def skip_idle(graph: Mapping[str, Layer], layer: Layer | None, notes: list[str] 
 def read_block(
     graph: Mapping[str, Layer], conv: Layer, notes: list[str], *, need_norm: bool
 ) -> tuple[Block, Layer | None]:
-    """Return the block that begins at a convolution, and the layer behind it that does something."""
+    """Return the block that begins at a convolution, and the next layer that does something at inference."""
     check_convolution(conv)
     activation, norm, last = activation_of("Activation", conv.config), None, conv.node
     layer = skip_idle(graph, next_layer(graph, last), notes)
@@ -215,7 +213,7 @@ def read_block(
         if activation != "linear":
             raise UserError(
                 f"'{conv.name}' applies {activation} before its BatchNormalization '{layer.name}'; "
-                "this project's networks apply it behind"
+                "this project's networks apply it after"
             )
         check_norm(layer)
         norm, last = layer, layer.node
@@ -223,14 +221,14 @@ def read_block(
     elif need_norm:
         met = "the model's end" if layer is None else f"layer {layer}"
         raise UserError(
-            f"'{conv.name}' has no BatchNormalization behind it but {met}; the brain model's encoder has one at each"
+            f"'{conv.name}' is followed by {met}, not by a BatchNormalization as in the brain model's encoder"
         )
     if activation == "linear":
         activation = "linear (the model's end)" if layer is None else activation_of(layer.kind, layer.config)
         if activation != "relu":
             where = f" of layer '{layer.name}'" if layer is not None else ""
             raise UserError(
-                f"behind '{conv.name}' stands {activation}{where}, where this project's networks have a plain ReLU"
+                f"'{conv.name}' is followed by {activation}{where}; this project's networks have a plain ReLU there"
             )
         assert layer is not None
         last = layer.node

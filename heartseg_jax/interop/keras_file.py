@@ -33,10 +33,10 @@ class KerasFile(NamedTuple):
     """What a file holds.
 
     Attributes:
-      path: where it lies.
+      path: of the file.
       format: 'keras', 'h5' or 'weights'.
       sha256: of its bytes.
-      config: the serialised model, or None where the file has weights alone.
+      config: the serialised model, or None where the file has only weights.
       weights: layer's name -> variable's name -> array. With a config the layers have its names; without, the file's,
         in the file's order, those without variables too.
       added: 'layer/variable' of those that the model does not have, filled with `NEUTRAL` values.
@@ -119,7 +119,7 @@ def _about_folder(path: Path) -> str:
 
 
 def _read_shards(path: Path, content: bytes) -> KerasFile:
-    """Read all shards that an index names; they lie beside it."""
+    """Read all shards that an index names, from the index's folder."""
     fix = "copy the index and all its shards into one folder, or save the model again"
     try:
         mapped = read_json(path, fix=fix)["weight_map"].values()

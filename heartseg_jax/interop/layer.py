@@ -1,6 +1,6 @@
 """One layer of a Keras model's config, and what it must be to compute what this project's layers compute.
 
-Plain JSON in; no weights and no Keras here. How layers follow one another is `graph`'s.
+Plain JSON in; no weights and no Keras here. How layers follow one another is in `graph`.
 """
 
 from __future__ import annotations
@@ -122,8 +122,8 @@ def activation_of(kind: str, config: Mapping[str, Any]) -> str:
 def input_scale(layer: Layer) -> float:
     """Return by how much the images that a Rescaling takes are larger than what it gives: 1 or 255.
 
-    This project's images come as 0 to 1, so a Rescaling of 0 to 255 is what the input contract does already. Nothing
-    else is exact: a shift is not one at the borders, where convolutions see zeros.
+    This project's images come as 0 to 1, so a Rescaling of 0 to 255 is already done by the input contract. Nothing
+    else is exact: after a shift, the zeros that pad the borders would have to be shifted too.
 
     Raises:
       UserError: it scales by something else, or shifts.
@@ -139,7 +139,7 @@ def input_scale(layer: Layer) -> float:
 
 
 def _number(value: Any) -> float:
-    """Return a setting as a number; Keras 2 wrote some as {'value': 0.0}; NaN is what is none."""
+    """Return a setting as a number (Keras 2 wrote some as {'value': 0.0}), NaN where it is not one."""
     if isinstance(value, Mapping):
         value = value.get("value", value.get("config"))
     if value is None:

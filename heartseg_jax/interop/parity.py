@@ -1,6 +1,6 @@
 """Parity with real Keras: every block's output, and the whole network's, on the same seeded input.
 
-Keras is imported here alone, and only when it is asked for; converting needs none of it.
+Only this module imports Keras, and only on request; converting does not need it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Parity(NamedTuple):
     """What was compared.
 
     Attributes:
-      rows: one a tensor, in the order in which data passes.
+      rows: one per tensor, in the order in which data passes.
       whole: whether the model's output is among them.
       why: the reason where it is not.
     """
@@ -66,8 +66,8 @@ def verify(path: Path, *, channels: int = 3, seed: int = 0) -> Parity:
     file = keras_file.read(path)
     if file.config is None:
         raise UserError(
-            f"{path} has weights alone: without the model's graph Keras cannot run it, so nothing can be verified; "
-            "give the whole model (.keras or .h5), or leave --verify out"
+            f"{path} has only weights: without the model's graph Keras cannot run it, so nothing can be verified; "
+            "give the whole model (.keras or .h5), or remove --verify"
         )
     try:
         model, variables, activation, scale, taps, output, why = _flax(file, channels)
@@ -130,7 +130,7 @@ def _flax(
     file: keras_file.KerasFile, channels: int
 ) -> tuple[nn.Module, dict[str, Any], str, float, dict[str, str], str, str]:
     """Return the network, its variables, the last activation, the scale of Keras's images, taps, the output's layer,
-    and why it is no whole network.
+    and why it is not the whole network.
     """
     try:
         unet = unet_from_file(file, channels)
@@ -179,7 +179,7 @@ def _load(file: keras_file.KerasFile) -> Any:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
             raise UserError(
                 f"{file.path} cannot be loaded by Keras {library.__version__} itself ({reason}), so nothing can be "
-                "verified; leave --verify out, or give the file to the Keras that saved it"
+                "verified; remove --verify, or give the file to the Keras that saved it"
             ) from error
 
 
@@ -190,7 +190,7 @@ def _image(model: Any, path: Path, divisor: int, seed: int, channels: int) -> np
     if rows % divisor or columns % divisor:
         raise UserError(
             f"{path} takes images of {rows}x{columns}, not divisible by {divisor}: this project's network would refuse "
-            "them, so nothing can be verified; leave --verify out"
+            "them, so nothing can be verified; remove --verify"
         )
     depth = channels if given == channels else 1
     return np.random.default_rng(seed).random((1, rows, columns, depth), dtype=np.float32)
@@ -224,7 +224,7 @@ def _run_flax(model: nn.Module, variables: Mapping[str, Any], image: np.ndarray)
     def collect(node: Mapping[str, Any], path: str) -> None:
         for name, child in node.items():
             if name.startswith("conv"):
-                # Modules capture what they return: the ReLU behind a block is a function, and added here.
+                # Modules capture what they return: the ReLU of a block is a function, and added here.
                 last = node.get(name.replace("conv", "norm"), child)
                 found[path + name] = np.asarray(nn.relu(last["__call__"][0]))
             elif name == "up":

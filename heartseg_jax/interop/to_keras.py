@@ -23,7 +23,7 @@ EPSILON = 1e-3
 NOTES = (
     "input: [batch, rows, columns, channels] in 0 to 1, through the run's intensity window; rows and columns "
     "divisible by 2^(levels - 1)",
-    "output: probabilities, by a softmax behind the head; channel 0 is background",
+    "output: probabilities, by a softmax after the head; channel 0 is background",
 )
 
 
@@ -79,9 +79,9 @@ class _Builder:
 def export(
     params: Mapping[str, Any], batch_stats: Mapping[str, Any], *, model: Any, size: int, channels: int, target: Path
 ) -> dict[str, Any]:
-    """Write the network as `.keras` (whole) or `.weights.h5` (weights alone, for a model of `keras_config`).
+    """Write the network as `.keras` (whole) or `.weights.h5` (only weights, for a model of `keras_config`).
 
-    `model` is a config's group of that name; `size` is what the run trained at, told in the file's metadata. Returns
+    `model` is a config's group of that name; `size` is what the run trained at, stated in the file's metadata. Returns
     what was written: target, layers, numbers, notes.
 
     Raises:
@@ -101,7 +101,7 @@ def export(
                 archive.writestr("config.json", json.dumps(config))
                 archive.writestr("model.weights.h5", stream.getvalue())
         else:
-            raise UserError(f"{target} must end in .keras (the whole model) or .weights.h5 (weights alone)")
+            raise UserError(f"{target} must end in .keras (the whole model) or .weights.h5 (only weights)")
     numbers = sum(array.size for array in arrays.values())
     return {"target": str(target), "layers": len(config["config"]["layers"]), "numbers": numbers, "notes": list(NOTES)}
 
@@ -109,7 +109,7 @@ def export(
 def keras_config(
     params: Mapping[str, Any], batch_stats: Mapping[str, Any], *, model: Any, channels: int
 ) -> dict[str, Any]:
-    """Return the config that Keras rebuilds the model from, as it stands in a `.keras` file's `config.json`."""
+    """Return the config that Keras rebuilds the model from, in the form of a `.keras` file's `config.json`."""
     return _build(params, batch_stats, model, channels)[0]
 
 

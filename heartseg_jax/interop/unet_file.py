@@ -1,4 +1,4 @@
-"""A whole U-Net from a Keras file: the encoder by `encoder`, and the way up to the head in the same manner."""
+"""A whole U-Net from a Keras file: the encoder by `encoder`, decoder and head in the same manner."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class KerasUNet(NamedTuple):
       scale: by how much the images that Keras takes are larger than those that this network takes.
       taps: Flax path of a convolution -> the Keras layer with that block's output, in the order in which data passes.
       output: the Keras layer with the model's output.
-      rows: one a decoder's or head's array, as in `conversion.json`.
+      rows: one per array of decoder and head, as in `conversion.json`.
     """
 
     params: dict[str, Any]
@@ -81,7 +81,7 @@ def load_unet(path: Path, *, channels: int = 3) -> KerasUNet:
 def unet_from_file(file: keras_file.KerasFile, channels: int = 3) -> KerasUNet:
     """Return the U-Net of a Keras file that has been read."""
     if file.config is None:
-        raise UserError("the file has weights alone, no graph: what its decoder computes cannot be known from it")
+        raise UserError("the file has only weights, no graph: what its decoder computes cannot be known from it")
     layers = graph.layers(file.config)
     down = graph.follow(layers)
     up = climb(layers, down)
@@ -115,7 +115,7 @@ def unet_from_file(file: keras_file.KerasFile, channels: int = 3) -> KerasUNet:
 
 
 def encoder_taps(path: graph.Path) -> dict[str, str]:
-    """Return, for each convolution of the way down by its Flax path, the Keras layer with its block's output."""
+    """Return, for each convolution of the encoder by its Flax path, the Keras layer with its block's output."""
     return {
         f"encoder/stage{level}/conv{place}": block.last
         for level, stage in enumerate(path.stages, 1)
@@ -144,8 +144,8 @@ def climb(layers: Mapping[str, Layer], down: graph.Path) -> WayUp:
         layer = graph.skip_idle(layers, layer)
         if layer is None or layer.kind != "Conv2DTranspose":
             raise UserError(
-                f"{_met(layer)} stands where the transposed convolution to stage {level + 1} belongs; "
-                "this is no whole U-Net of this project's kind"
+                f"the decoder's stage {level + 1} begins with {_met(layer)}, not with a transposed convolution; "
+                "this is not a whole U-Net of this project's kind"
             )
         expected = {"kernel_size": 2, "strides": 2, "dilation_rate": 1, "output_padding": None}
         check_single_call(layer)
@@ -157,7 +157,7 @@ def climb(layers: Mapping[str, Layer], down: graph.Path) -> WayUp:
             layer = graph.skip_idle(layers, layer)
             if layer is None or layer.kind != "Conv2D" or is_head(layer):
                 raise UserError(
-                    f"{_met(layer)} stands where a 3x3 convolution of the decoder's stage {level + 1} belongs; "
+                    f"the decoder's stage {level + 1} has {_met(layer)} in place of a 3x3 convolution; "
                     "this project's has 2 in each"
                 )
             block, layer = graph.read_block(layers, layer, [], need_norm=False)
@@ -171,23 +171,23 @@ def climb(layers: Mapping[str, Layer], down: graph.Path) -> WayUp:
         )
     head = graph.skip_idle(layers, layer)
     if head is None or head.kind != "Conv2D" or not is_head(head):
-        raise UserError(f"{_met(head)} stands where the head's 1x1 convolution belongs")
+        raise UserError(f"the decoder is followed by {_met(head)}, not by the head's 1x1 convolution")
     check_convolution(head, size=1)
     return WayUp(tuple(ups), tuple(stages), head, *_ending(layers, head))
 
 
 def _merge(layers: Mapping[str, Layer], up: Layer, skip: str) -> Layer | None:
-    """Check that the upsampled image and the skip are joined in this project's order; return the layer behind."""
+    """Check that the upsampled image and the skip are joined in this project's order; return the next layer."""
     joined = graph.next_layer(layers, up.node)
     if joined is None or joined.kind != "Concatenate":
-        raise UserError(f"{_met(joined)} follows '{up.name}', where a Concatenate with the skip belongs")
+        raise UserError(f"'{up.name}' is followed by {_met(joined)}, not by a Concatenate with the skip")
     if joined.config.get("axis", -1) not in (-1, 3):
         raise UserError(f"'{joined.name}' joins along axis {joined.config['axis']}, not along the channels")
     sources = [_source(layers, name) for name in joined.inputs]
     if sources == [skip, up.node]:
         raise UserError(
             f"'{joined.name}' joins [skip, upsampled], this project's decoder [upsampled, skip]: "
-            "the kernels behind it would meet the wrong channels"
+            "the kernels after it would meet the wrong channels"
         )
     if sources != [up.node, skip]:
         raise UserError(
@@ -197,23 +197,23 @@ def _merge(layers: Mapping[str, Layer], up: Layer, skip: str) -> Layer | None:
 
 
 def _source(layers: Mapping[str, Layer], node: str) -> str:
-    """Return the layer behind a skip, past those that do nothing at inference."""
+    """Return the layer that a skip comes from, past those that do nothing at inference."""
     while node in layers and layers[node].kind in IDLE:
         node = layers[node].inputs[0]
     return node
 
 
 def _ending(layers: Mapping[str, Layer], head: Layer) -> tuple[str, str]:
-    """Return the activation behind the head and the layer that has the model's output."""
+    """Return the activation after the head and the layer that has the model's output."""
     activation, last = activation_of("Activation", head.config), head
-    behind = graph.next_layer(layers, head.node)
-    if activation == "linear" and behind is not None and behind.kind in ("Activation", "Softmax"):
-        if behind.kind == "Softmax" and behind.config.get("axis", -1) not in (-1, 3):
-            raise UserError(f"'{behind.name}' is a softmax along axis {behind.config['axis']}, not over the classes")
-        activation = "softmax" if behind.kind == "Softmax" else activation_of(behind.kind, behind.config)
-        last, behind = behind, graph.next_layer(layers, behind.node)
-    if behind is not None:
-        raise UserError(f"{_met(behind)} follows the head '{head.name}', where this project's network ends")
+    after = graph.next_layer(layers, head.node)
+    if activation == "linear" and after is not None and after.kind in ("Activation", "Softmax"):
+        if after.kind == "Softmax" and after.config.get("axis", -1) not in (-1, 3):
+            raise UserError(f"'{after.name}' is a softmax along axis {after.config['axis']}, not over the classes")
+        activation = "softmax" if after.kind == "Softmax" else activation_of(after.kind, after.config)
+        last, after = after, graph.next_layer(layers, after.node)
+    if after is not None:
+        raise UserError(f"{_met(after)} follows the head '{head.name}', where this project's network ends")
     if activation not in ACTIVATIONS:
         raise UserError(f"the head '{head.name}' ends in {activation}; known are {', '.join(ACTIVATIONS)}")
     return activation, last.node

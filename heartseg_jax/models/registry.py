@@ -38,7 +38,7 @@ def build_model(model: Any, labels: LabelSet) -> Any:
 
 
 def shape_of(model: Any, labels: LabelSet, channels: int) -> Shape:
-    """Return what the cost of that network depends on, for images of so many channels."""
+    """Return what the cost of that network depends on, for images of `channels` channels."""
     return Shape(channels, model.width, model.levels, labels.num_classes, model.norm)
 
 

@@ -134,7 +134,7 @@ class Encoder(nn.Module):
 
 
 class DecoderStage(nn.Module):
-    """Upsample, put the skip behind it, convolve twice."""
+    """Upsample, append the skip, convolve twice."""
 
     features: int
     norm: bool = False

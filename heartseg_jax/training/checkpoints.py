@@ -100,7 +100,7 @@ class Checkpoints:
         return known[-1] if step is None else step
 
     def folder(self, step: Step) -> Path:
-        """Return where the checkpoint of a chosen step lies."""
+        """Return the folder of a chosen step's checkpoint."""
         store, number = self._at(step)
         return store.path / str(number)
 
@@ -134,7 +134,7 @@ class Checkpoints:
         return True
 
     def read(self, step: Step) -> Saved:
-        """Return what lies beside the state of `step`.
+        """Return what is kept beside the state of `step`.
 
         Raises:
           UserError: it cannot be read, is not what was saved, or holds something else than objects.
@@ -193,7 +193,7 @@ class Checkpoints:
             yield
         except Damaged as error:
             good = next((n for n in reversed(self.steps()) if n != step and self._steps.is_whole(n)), None)
-            fix = "no other checkpoint of this run is whole: delete that folder to train again"
+            fix = "no other checkpoint of this run is good: delete that folder to train again"
             if good is not None:
                 fix = f"delete that folder to go on from step {good}, the newest good one"
             raise UserError(f"the checkpoint {self.folder(step)} is damaged ({error}); {fix}") from error

@@ -1,4 +1,4 @@
-"""Weights from elsewhere put into a fresh network before its optimizer is built: a Keras file's or a run's."""
+"""Pretrained weights, of a Keras file or a run, put into a fresh network before its optimizer is built."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def start(
 ) -> tuple[Any, Any, dict[str, Any]]:
     """Return (params, batch_stats, record) with the weights that `config.pretrained` names in their places.
 
-    `params` and `batch_stats` are the freshly drawn network's; `first_batches` gives so many training batches as it is
-    asked for, to measure BatchNorm's statistics on.
+    `params` and `batch_stats` are those of the freshly drawn network; `first_batches(n)` gives n training batches, to
+    measure BatchNorm's statistics on.
 
     Raises:
       UserError: the weights cannot be read, or are of another network than the config's, naming both.
@@ -75,11 +75,11 @@ def _read(asked: Any, task: str, params: Any) -> tuple[dict[str, Any], dict[str,
         return found, source
     if asked.load == "all":
         raise UserError(
-            f"pretrained.load=all needs a run's folder, and {asked.path} is none; give pretrained.load=encoder"
+            f"pretrained.load=all needs the folder of a run, which {asked.path} is not; give pretrained.load=encoder"
         )
     from heartseg_jax.interop.encoder import load_encoder  # HDF5 is loaded only where a Keras file is read
 
-    encoder = load_encoder(path)
+    encoder = load_encoder(path, channels=int(params["encoder"]["stage1"]["conv1"]["kernel"].shape[2]))
     found = {"params": {"encoder": encoder.params}, "batch_stats": {"encoder": encoder.batch_stats}}
     report = encoder.report
     source = {key: report[key] for key in ("sha256", "format") if key in report}
@@ -87,7 +87,7 @@ def _read(asked: Any, task: str, params: Any) -> tuple[dict[str, Any], dict[str,
 
 
 def _put(tree: Any, found: Mapping[str, Any], what: str, model: Any) -> Any:
-    """Return `tree` with the leaves of `found` in their places; both must have the very same paths below them."""
+    """Return `tree` with the leaves of `found` in their places; both must have the same paths."""
     groups = {group: tree[group] for group in found if group in tree}
     wanted, given = named_leaves(groups), named_leaves(found)
     wrong = [
@@ -96,21 +96,20 @@ def _put(tree: Any, found: Mapping[str, Any], what: str, model: Any) -> Any:
         if name in given and given[name].shape != wanted[name].shape
     ]
     if wrong:
-        mend = ""
+        fix = ""
         first = next((leaf for name, leaf in given.items() if name.endswith("stage1/conv1/kernel")), None)
         if first is not None and first.shape[-1] != model.width:
-            mend = f"; give --config.model.width={first.shape[-1]}"
-        raise UserError(f"the {what} do not fit: {wrong[0]} (and {len(wrong) - 1} more){mend}")
+            fix = f"; give --config.model.width={first.shape[-1]}"
+        raise UserError(f"the {what} do not fit: {wrong[0]} (and {len(wrong) - 1} more){fix}")
     absent, extra = sorted(set(wanted) - set(given)), sorted(set(given) - set(wanted))
     if absent or extra:
         have, need = (len({name.split("/")[1] for name in names}) for names in (given, wanted))
-        mend = f"; give --config.model.levels={have}" if have != need else ""
+        fix = f"; give --config.model.levels={have}" if have != need else ""
         lacks = f"{absent[0]} is missing" if absent else f"{extra[0]} has no place in the network"
-        raise UserError(f"the {what} do not fit: {lacks} (and {len(absent) + len(extra) - 1} more){mend}")
+        raise UserError(f"the {what} do not fit: {lacks} (and {len(absent) + len(extra) - 1} more){fix}")
     bad = [name for name, leaf in given.items() if not np.isfinite(leaf).all()]
     if bad:
         raise UserError(f"the {what} hold NaN or infinite values, first in {bad[0]}; use another file or checkpoint")
-    # Where each array lies on the devices is the fresh one's affair.
     placed = jax.tree.map(lambda old, new: jnp.asarray(np.asarray(new), old.dtype), groups, dict(found))
     return {**tree, **placed}
 

@@ -86,11 +86,11 @@ def _verified(encoder: Pretrained, source: Path, channels: int) -> Pretrained:
     from heartseg_jax.interop import parity
 
     if source.is_dir():
-        raise UserError(f"{source} is a folder of convert: Keras cannot run it; verify the Keras file it came from")
+        raise UserError(f"{source} is a folder of convert: Keras cannot run it; verify the Keras file it was made from")
     found = parity.verify(source, channels=channels)
     print(f"\n{parity.table(found)}")
     if not found.whole:
-        print(f"the encoder alone was compared: {found.why}")
+        print(f"only the encoder was compared: {found.why}")
     parity.check(found)
     print(f"verified: at most {found.worst.difference:.2g} of the peak, {parity.TOLERANCE:g} allowed")
     return encoder._replace(report=encoder.report | {"verification": parity.summary(found)})
@@ -110,11 +110,11 @@ def _check_folder(output: Path, overwrite: bool) -> None:
 def _to_keras(flags: Mapping[str, Any]) -> None:
     target = Path(flags["output"])
     if not target.name.endswith((".keras", ".weights.h5")):
-        raise UserError(f"--output={target} must end in .keras (the whole model) or .weights.h5 (weights alone)")
+        raise UserError(f"--output={target} must end in .keras (the whole model) or .weights.h5 (only weights)")
     if target.is_dir():
         raise UserError(f"--output={target} is a folder; name a file")
     if target.exists() and "overwrite" not in flags:
-        raise UserError(f"--output={target} is there already; give --overwrite to replace it")
+        raise UserError(f"--output={target} exists already; give --overwrite to replace it")
     # Orbax takes a second to import: only once the flags are known to be good.
     from heartseg_jax.interop.to_keras import export
     from heartseg_jax.training.checkpoints import Checkpoints
@@ -137,7 +137,7 @@ def _to_keras(flags: Mapping[str, Any]) -> None:
 
 
 def table(encoder: Pretrained) -> str:
-    """Lay out what was kept, what was left and why, and what else is to know."""
+    """Return the page for the terminal: what was kept, what was left out and why, and notes."""
     report = encoder.report
     rows = [(row["keras"], row["flax"], "x".join(map(str, row["shape"])), "kept") for row in report["layers"]]
     head = ("in Keras", "here", "shape", "")

@@ -48,7 +48,7 @@ def inspect(
     """Print and return what the checkpoint of `step` (or 'best'; default: the last) of the run in `path` holds.
 
     The keys are `step`, `parameters` {total, trainable, frozen} and `arrays`, each with `path, shape, dtype,
-    group, frozen, mean, std, l2, finite`; frozen is what the phase that led to this step left alone. The optimizer's
+    group, frozen, mean, std, l2, finite`; frozen is what the phase that led to this step did not train. The optimizer's
     arrays are left out. With `against`, another run (or the same) at `against_step`, the keys are instead `changed`,
     `unchanged`, `only_here` and `only_there`, lists of paths; a changed array differs in a bit, or in shape.
 

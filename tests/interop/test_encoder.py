@@ -112,7 +112,38 @@ def test_a_folder_whose_arrays_were_changed_is_refused(saved, tmp_path):
     with pytest.raises(UserError, match="is not what conversion.json describes"):
         load_encoder(tmp_path)
     (tmp_path / "conversion.json").write_text("{}")
-    with pytest.raises(UserError, match="no whole folder of `convert`"):
+    with pytest.raises(UserError, match="convert the file again"):
+        load_encoder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda report: report.pop("npz_sha256"),
+        lambda report: report.update(layers=3),
+        lambda report: report.update(layers=[3]),
+        lambda report: report.update(notes=None),
+        lambda report: report.update(left_out={"a": 1}),
+        lambda report: report.update(sha256=None),
+        lambda report: report.update(width="x"),
+        lambda report: report.update(levels=2),
+    ],
+)
+def test_a_report_of_another_shape_is_refused(saved, tmp_path, change):
+    save_folder(load_encoder(saved[4].files["h5"]), tmp_path)
+    report = json.loads((tmp_path / "conversion.json").read_text())
+    change(report)
+    (tmp_path / "conversion.json").write_text(json.dumps(report))
+    for channels in (1, 3):
+        with pytest.raises(UserError, match="convert the file again"):
+            load_encoder(tmp_path, channels=channels)
+
+
+@pytest.mark.parametrize("content", ["[]", "null", '"x"', "{"])
+def test_a_report_that_is_no_object_is_refused(saved, tmp_path, content):
+    save_folder(load_encoder(saved[4].files["h5"]), tmp_path)
+    (tmp_path / "conversion.json").write_text(content)
+    with pytest.raises(UserError, match=r"conversion\.json"):
         load_encoder(tmp_path)
 
 

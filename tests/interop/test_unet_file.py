@@ -102,8 +102,8 @@ def behind_the_head(path):
     ("make", "message"),
     [
         (save(skip_first=True), "joins [skip, upsampled], this project's decoder [upsampled, skip]"),
-        (save(decoder=False), "the model's end stands where the transposed convolution to stage 1 belongs"),
-        (upsampled, "layer 'grow' (UpSampling2D) stands where the transposed convolution"),
+        (save(decoder=False), "not with a transposed convolution"),
+        (upsampled, "begins with layer 'grow' (UpSampling2D)"),
         (save(between=lambda level: layers.LayerNormalization(name="other")), "layer 'other' (LayerNormalization)"),
         (changed("Conv2DTranspose", strides=[1, 1]), "strides=[1, 1], this project's has 2"),
         (changed("Conv2DTranspose", activation="relu"), "activation=relu, this project's has linear"),
@@ -121,5 +121,5 @@ def test_another_decoder_is_refused_by_name(make, message, tmp_path):
 
 
 def test_weights_alone_have_no_decoder_to_be_known(saved):
-    with pytest.raises(UserError, match="the file has weights alone, no graph"):
+    with pytest.raises(UserError, match="the file has only weights, no graph"):
         load_unet(saved[4].files["weights.h5"])
