@@ -177,6 +177,8 @@ def read_metrics(workdir: Workdir) -> list[dict[str, Any]]:
             break
         if not isinstance(row, dict) or type(row.get("step")) is not int:
             break
+        if not all(value is None or type(value) in (int, float) for value in row.values()):
+            break
         rows.append(row)
     return rows
 

@@ -79,7 +79,9 @@ def test_metrics_are_rewound_to_the_step_of_the_checkpoint(tmp_path):
     assert folder.metrics.read_text() == '{"step": 2}\n{"step": 4}\n'
 
 
-@pytest.mark.parametrize("line", [b"[1]", b"3", b'{"loss": 1}', b'{"step": "2"}', b"\xff\xfe", b"[" * 100_000])
+@pytest.mark.parametrize(
+    "line", [b"[1]", b"3", b'{"loss": 1}', b'{"step": "2"}', b'{"step": 3, "loss": []}', b"\xff\xfe", b"[" * 100_000]
+)
 def test_metrics_that_are_no_rows_end_the_file(tmp_path, line):
     folder = workdir.Workdir(tmp_path)
     folder.metrics.write_bytes(b'{"step": 2}\n' + line + b'\n{"step": 4}\n')
