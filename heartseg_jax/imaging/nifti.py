@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import warnings
 import zlib
 from dataclasses import replace
@@ -20,6 +22,7 @@ from heartseg_jax.findings import Finding
 from heartseg_jax.imaging.nifti_header import check_raw, compare_geometries, raw_header
 from heartseg_jax.imaging.volume import Volume
 
+nibabel.imageglobals.logger.setLevel(logging.CRITICAL)  # what it says of headers is said here, or refused
 MOST_BYTES = 2**30
 ORTHOGONAL = 1e-3
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -79,10 +82,12 @@ def _opened(path: Path) -> tuple[Any, Volume, list[Finding]]:
     kinds: Any = {1: nibabel.Nifti1Image, 2: nibabel.Nifti2Image}[version]
     raw = kinds.header_class(block, order, check=False)
     check_raw(raw, path)
-    with warnings.catch_warnings(), nibabel.imageglobals.LoggingOutputSuppressor():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             image: Any = kinds.from_filename(path)
+            if image.header.endianness != order:  # nibabel goes by another field
+                raise ValueError("its fields contradict each other on the order of bytes")
         except BROKEN as error:
             raise UserError(f"{path} is no NIfTI file, or a damaged one ({error}); export it again") from error
     shape = image.shape[:3]
@@ -91,7 +96,7 @@ def _opened(path: Path) -> tuple[Any, Volume, list[Finding]]:
     kind = image.get_data_dtype()
     if kind.fields or kind.kind not in "iuf":
         raise UserError(f"{path} holds values of the kind {kind}, not numbers; export it as a grey volume")
-    if int(np.prod(shape, dtype=np.int64)) * kind.itemsize > MOST_BYTES:
+    if math.prod(map(int, shape)) * kind.itemsize > MOST_BYTES:
         raise UserError(f"{path} claims {' x '.join(map(str, shape))} voxels, more than memory is kept for; crop it")
     affine = _affine(image, path)
     columns = (LPS @ affine)[:3, [2, 1, 0]]
@@ -116,6 +121,7 @@ def _both(header: Any, raw: Any) -> tuple[np.ndarray | None, np.ndarray | None]:
         return sform, None
 
 
+@np.errstate(all="ignore")  # what is not finite is refused
 def _affine(image: Any, path: Path) -> np.ndarray:
     """Return the matrix from voxels (i, j, k) to mm in NIfTI's axes."""
     header = image.header

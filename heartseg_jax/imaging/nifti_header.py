@@ -78,6 +78,7 @@ def check_raw(header: Mapping[str, Any], path: Path) -> None:
         )
 
 
+@np.errstate(all="ignore")  # a qform that is not finite says nothing
 def compare_geometries(
     sform: np.ndarray | None, qform: np.ndarray | None, header: Mapping[str, Any], path: Path
 ) -> list[Finding]:
@@ -100,7 +101,7 @@ def compare_geometries(
                 f"the sform of {path} ({_axes(sform)}) and its qform ({_axes(qform)}) are mirror images: nothing tells "
                 "which side is left; correct the wrong one, or export it again"
             )
-        corners = np.array([*np.ndindex(2, 2, 2)]) * (np.array(header["dim"][1:4]) - 1)
+        corners = np.array([*np.ndindex(2, 2, 2)]) * (np.array(header["dim"][1:4], np.float64) - 1)
         apart = np.linalg.norm(corners @ (sform - qform)[:3, :3].T + (sform - qform)[:3, 3], axis=1).max()
         if apart > SAME_PLACE_MM:
             text = (

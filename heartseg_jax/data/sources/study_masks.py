@@ -18,7 +18,7 @@ from heartseg_jax.imaging.dicom.geometry import FrameRef, SliceStack
 from heartseg_jax.imaging.dicom.header import Header
 from heartseg_jax.imaging.dicom.segmentation import read_segmentation
 from heartseg_jax.imaging.dicom.series import SeriesCandidate
-from heartseg_jax.imaging.masks import label_maps as words
+from heartseg_jax.imaging.masks import label_maps
 from heartseg_jax.imaging.masks import palette as colour_masks
 from heartseg_jax.imaging.nifti import check_geometry, read_labels
 from heartseg_jax.imaging.orientation import AxisReorder, patient_axial
@@ -56,7 +56,7 @@ def from_segmentation(header: Header, block: SliceStack, turn: AxisReorder, how:
     if read.strange:
         found.append(Finding(NOTE, "other_segments", f"{read.strange} segments of other anatomy count as background"))
     found += overlapping(read.overlapping)
-    return Masks(turn.forth(read.labels), words.merge_for(read.known), found=tuple(found))
+    return Masks(turn.forth(read.labels), label_maps.merge_for(read.known), found=tuple(found))
 
 
 def from_nifti(path: Path, volume: Volume, how: Reading) -> Masks:
@@ -67,9 +67,9 @@ def from_nifti(path: Path, volume: Volume, how: Reading) -> Masks:
     """
     labels, _ = patient_axial(read_labels(path))
     check_same_grid(labels, volume, path)
-    meanings = words.OWN if how.label_map is None else words.by_number(how.label_map, "--labels")
-    own = words.translated(labels.voxels, meanings, str(path))
-    merge = HEART.all_known if how.label_map is None else words.merge_for(set(meanings.values()))
+    meanings = label_maps.OWN if how.label_map is None else label_maps.by_number(how.label_map, "--labels")
+    own = label_maps.translated(labels.voxels, meanings, str(path))
+    merge = HEART.all_known if how.label_map is None else label_maps.merge_for(set(meanings.values()))
     return Masks(own, merge, found=tuple(check_geometry(path)))
 
 
@@ -146,7 +146,7 @@ def from_pictures(
     if not annotated.all():
         text = f"{int(annotated.sum())} of {len(annotated)} slices have a mask, and only these are in the dataset"
         found.append(Finding(NOTE, "slices_without_mask", text))
-    merge = HEART.all_known if how.colours is None else words.merge_for(set(how.colours.values()))
+    merge = HEART.all_known if how.colours is None else label_maps.merge_for(set(how.colours.values()))
     if annotated.all():
         return Masks(turn.forth(labels), merge, None, tuple(found))
     if turn.axes[0] != 0:
