@@ -187,6 +187,17 @@ def test_a_run_is_taken_up_and_scored_wherever_it_lies_but_not_on_other_data(run
     assert "has changed since" in capsys.readouterr().err
 
 
+def test_channels_may_be_any_slices_and_windows(data, tmp_path):
+    path = tmp_path / "channels"
+    channels = {"data__channels": "0,1:-100..300", "train__epochs": "1", "log__figures": "false"}
+    assert main.main(words(data, path, **channels)) == 0
+    saved = Checkpoints(path / "checkpoints").read(5)
+    assert saved.contract["input"]["channels"] == [[0, [-200.0, 600.0]], [1, [-100.0, 300.0]]]
+    assert (3, 3, 2, 8) in {array.shape for array in arrays(Workdir(path), 5)}  # the first layer takes two channels
+    assert main.main(["evaluate", f"--workdir={path}"]) == 0
+    assert main.main(words(data, path, **channels | {"data__channels": "0,1"})) == 2
+
+
 def test_inspect_lists_the_arrays_by_path(run, capsys):
     assert main.main(["inspect", f"--workdir={run.path}", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
