@@ -74,7 +74,7 @@ def confusion(truth: np.ndarray, prediction: np.ndarray, labels: LabelSet, merge
     if truth.shape != prediction.shape:
         raise ValueError(f"truth has shape {truth.shape}, prediction {prediction.shape}")
     classes = labels.num_classes
-    to = np.asarray(labels.check_merge(tuple(merge)), dtype=np.int64)
+    merge = labels.check_merge(tuple(merge))
     counts = np.zeros(classes * classes, dtype=np.int64)
     # A slice at a time: a whole volume's int64 index would be eight times the labels.
     for true_slice, predicted_slice in zip(_slices(truth), _slices(prediction), strict=True):
@@ -84,7 +84,7 @@ def confusion(truth: np.ndarray, prediction: np.ndarray, labels: LabelSet, merge
             if values.size and (int(values.min()) < 0 or int(values.max()) >= classes):
                 outside = [int(v) for v in np.unique(values) if not 0 <= v < classes]
                 raise ValueError(f"{what} holds labels outside 0..{classes - 1}: {outside[:5]}")
-        index = to[t.astype(np.int64)] * classes + to[p.astype(np.int64)]
+        index = merge_labels(t, merge).astype(np.int64) * classes + merge_labels(p, merge)
         counts += np.bincount(index, minlength=counts.size)
     return counts.reshape(classes, classes)
 

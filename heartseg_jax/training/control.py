@@ -46,6 +46,7 @@ def scores(run: Path, split: str, step: int) -> dict[str, dict[str, float | None
         found = read_json(file)
         if found["split"] != split or found["step"] != step:
             return {}
-        return {NAME: {key: found[key] for key in ("mean_dice", "pixel_accuracy")}}
+        row = {key: found[key] for key in ("mean_dice", "pixel_accuracy")}
+        return {NAME: row} if all(value is None or type(value) is float for value in row.values()) else {}
     except (UserError, KeyError, TypeError):
         return {}

@@ -124,7 +124,8 @@ def _of_patient(dataset: Dataset, patient: Patient, images: np.ndarray, labels: 
             Finding(WARN, "no_labels", "not one pixel of a structure", fix="label the patient, or leave it out")
         )
     if dataset.intensity == "HU":
-        found += of_values(images, patient.spacing_mm)  # padding was set to air when the dataset was made
+        # Padding was set to air when the dataset was made. Contrast is looked for in hearts, which needs the spacing.
+        found += of_values(images, patient.spacing_mm if dataset.label_set == HEART else None)
         if dark := on_air(images, labels, dataset.label_set):
             text = f"{', '.join(dark)} lie where the image is as dark as air or lung"
             found.append(
