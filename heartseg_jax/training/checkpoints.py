@@ -27,7 +27,8 @@ from heartseg_jax.training.steps import TrainState
 
 # Orbax logs a dozen lines per save, and each error with several tracebacks; what matters is raised as well.
 absl_logging.set_verbosity(absl_logging.FATAL)
-logging.getLogger("orbax").setLevel(logging.CRITICAL)
+for _name in ("orbax", "asyncio"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 
 def _quiet_late_answers(unraisable: Any, report: Any = sys.unraisablehook) -> None:
