@@ -100,9 +100,7 @@ def full_disk_refused(path: str | Path) -> Iterator[None]:
 
 def is_full_disk(error: BaseException | None) -> bool:
     """Whether an error, or one of its causes, means a full disk, a used-up quota or a file-size limit."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
+    while error is not None:
         if isinstance(error, OSError) and error.errno in FULL:
             return True
         if isinstance(error, OSError | ValueError) and FULL_TEXT.search(str(error)):

@@ -196,7 +196,7 @@ class Checkpoints:
             good = next((n for n in reversed(self.steps()) if n != step and self._steps.is_whole(n)), None)
             fix = "no other checkpoint of this run is good: delete that folder to train again"
             if good is not None:
-                fix = f"delete that folder to go on from step {good}, the newest good one"
+                fix = f"delete that folder, or give --step={good}, to use step {good}, the newest good one"
             raise UserError(f"the checkpoint {self.folder(step)} is damaged ({error}); {fix}") from error
 
 

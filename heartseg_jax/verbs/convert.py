@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -155,14 +156,9 @@ def table(encoder: Pretrained) -> str:
     for entry in report["left_out"]:
         reasons.setdefault(entry["reason"], []).append(entry["layer"])
     for reason, names in reasons.items():
-        lines += ["", f"left out, {reason}:", *_wrapped(names)]
+        lines += [
+            "",
+            f"left out, {reason}:",
+            *textwrap.wrap(" ".join(names), 104, initial_indent="    ", subsequent_indent="    "),
+        ]
     return "\n".join([*lines, *(f"note: {note}" for note in report["notes"])])
-
-
-def _wrapped(names: list[str], width: int = 100) -> list[str]:
-    lines = ["   "]
-    for name in names:
-        if len(lines[-1]) + len(name) > width:
-            lines.append("   ")
-        lines[-1] += f" {name}"
-    return lines

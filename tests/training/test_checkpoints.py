@@ -143,7 +143,7 @@ def test_the_newest_good_step_is_one_that_is_whole_itself(tmp_path):
     saved(tmp_path, steps=(1, 2, 3))
     for step in (2, 3):
         (tmp_path / f"{step}" / "contract" / "metadata").write_text("{}")
-    with pytest.raises(UserError, match="go on from step 1"):
+    with pytest.raises(UserError, match="to use step 1, the newest"):
         Checkpoints(tmp_path).read(3)
 
 
