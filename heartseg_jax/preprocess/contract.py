@@ -129,9 +129,8 @@ class Contract:
 
     def differences(self, other: Contract) -> list[str]:
         """Return the names of the attributes in which a run that goes on must not differ, and does."""
-        skipped = {"dataset"}
-        if not self.phases or not other.phases:
-            skipped |= {"phases"} if len(self.phases or other.phases) < 2 else set()
+        one_phase = not (self.phases and other.phases) and len(self.phases or other.phases) < 2
+        skipped = {"dataset", "phases"} if one_phase else {"dataset"}
         names = (field.name for field in dataclasses.fields(self) if field.name not in skipped)
         return [name for name in names if getattr(self, name) != getattr(other, name)]
 
