@@ -25,7 +25,7 @@ class Prediction:
       volume: what was given, as it was given.
       contract: how its input was made.
       models: which models were used; several where their mean was taken.
-      findings: what does not quite meet the contract; none refuses.
+      findings: of its unit, values, extent, spacing and orientation; none refuses.
     """
 
     labels: np.ndarray
