@@ -71,6 +71,7 @@ class Checkpoints:
     def __init__(self, path: Path, keep: int | None = None):
         self._path = path.absolute()
         self._keep = keep
+        self._best_dice: float | None = None
         self._steps = _Store(self._path, keep)
 
     @functools.cached_property
@@ -125,12 +126,13 @@ class Checkpoints:
         """
         if dice is None or not math.isfinite(dice):
             return False
-        self._best.wait()
-        if self._best.steps():
-            with contextlib.suppress(Damaged):  # What cannot be read is replaced.
+        if self._best_dice is None and self._best.steps():  # of the process before
+            with contextlib.suppress(Damaged):  # what cannot be read is replaced
                 kept = self._best.read(self._best.steps()[-1]).data.get(DICE)
-                if isinstance(kept, float) and dice <= kept:
-                    return False
+                self._best_dice = kept if isinstance(kept, float) else None
+        if self._best_dice is not None and dice <= self._best_dice:
+            return False
+        self._best_dice = float(dice)
         self._best.save(state, {**data, DICE: float(dice)}, contract)
         return True
 
@@ -266,17 +268,13 @@ class _Store:
             return bool(self.read(step)) and bool(self.state(step))
         return False
 
-    def wait(self) -> None:
-        with full_disk_refused(self.path):
-            self._manager.wait_until_finished()
-
     def close(self) -> None:
         with contextlib.ExitStack() as stack:  # in reverse order, each step whatever the one before it raised
             if self._writes:
                 stack.callback(self._sweep)
             stack.enter_context(full_disk_refused(self.path))
             stack.callback(self._manager.close)
-            self.wait()
+            self._manager.wait_until_finished()
 
     def _sweep(self) -> None:
         """Remove what was begun and not committed; Orbax never takes it for whole, but would leave it for ever."""
