@@ -13,7 +13,7 @@ from heartseg_jax.imaging.volume import AIR_HU, Volume
 
 FEW_SLICES = 20
 SMALL_FIELD_MM, SHORT_MM = 130.0, 80.0
-"""A heart with its great vessels needs about so much: across, and from top to bottom."""
+"""What a heart with its great vessels needs: across, and from top to bottom."""
 SMALLEST = 32
 """Pixels along a slice's shorter side, below which no chamber has a shape."""
 COARSE_MM = 5.0
@@ -125,7 +125,7 @@ def of_values(
         text = (
             f"no chamber or vessel is bright with contrast{said[contrast_agent]} ({blood:.1f} cm2 of a slice at most)"
         )
-        fix = "chambers cannot be told from their walls without contrast: choose a series with it"
+        fix = "chambers and walls look alike without contrast: choose a series with it"
         found.append(Finding(WARN, "no_contrast", text, fix=fix))
     return found
 

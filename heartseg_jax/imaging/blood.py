@@ -10,7 +10,7 @@ from scipy import ndimage
 
 SLICES = 24
 PIXEL_MM = 2.0
-"""What is looked at: at most so many slices, evenly spaced, of pixels averaged to about this size."""
+"""At most this many slices are examined, evenly spaced, their pixels averaged to about this size."""
 BLUR_MM = 2.0
 LOW_HU, HIGH_HU = 100.0, 800.0
 """Blood without contrast has 30 to 60 HU, and no other soft tissue above 90; a late phase has 115 to 190."""
@@ -19,16 +19,16 @@ EVEN_HU = 80.0
 """Within a square this wide, blood varies by no more: noise and mixing. Spongy bone varies more, ribs are narrower."""
 REACH_MM = 10.0
 FRAMED_HU, FRAMED = 60.0, 0.4
-"""A vertebra is framed by its cortex: brighter than its inside by so much, within reach, along such a share of its rim;
-blood borders on darker walls, fat and lung."""
-LEAST_CM2, LEAST_CM2_PER_MM = 4.0, 1.75
-"""Less is no blood. In coarse pixels a vertebra's cortex fades, and its inside counts in part."""
+"""A vertebra is framed by its cortex: brighter than its inside by FRAMED_HU, within REACH_MM, along this share of its
+rim; blood borders mostly on darker walls, fat and lung."""
+LEAST_CM2, MOST_LEAST_CM2 = 3.5, 8.0
+"""Less is no blood. In coarse pixels a vertebra's cortex fades and its inside counts in part, so that more is asked."""
 COARSEST_MM = 6.0
 
 
 def least_cm2(spacing_mm: Sequence[float]) -> float:
     """Return the area in cm2 from which on `blood_cm2` means contrast."""
-    return max(LEAST_CM2, LEAST_CM2_PER_MM * max(spacing_mm[1:]))
+    return min(max(LEAST_CM2, 3.6 * (max(spacing_mm[1:]) - 2)), MOST_LEAST_CM2)
 
 
 def blood_cm2(hu: np.ndarray, spacing_mm: Sequence[float]) -> float | None:
@@ -54,7 +54,7 @@ def blood_cm2(hu: np.ndarray, spacing_mm: Sequence[float]) -> float | None:
     smooth = ndimage.gaussian_filter(planes, (0, *(BLUR_MM / one for one in pixel)))
     low, high = (one(smooth, window(WIDE_MM)) for one in (ndimage.minimum_filter, ndimage.maximum_filter))
     even = (high - low < EVEN_HU) & ((low + high) / 2 > LOW_HU) & (high < HIGH_HU)
-    # An even square's middle stands for the square.
+    # The middle of an even square represents the square.
     in_plane = np.zeros((3, 3, 3), bool)
     in_plane[1] = True
     regions, count = ndimage.label(ndimage.maximum_filter(even, window(WIDE_MM)), in_plane)

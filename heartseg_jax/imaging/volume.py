@@ -131,7 +131,7 @@ def resample_labels(labels: np.ndarray, size: int, scale: tuple[float, float]) -
     """Resample `labels [N, H, W]` to `[N, size, size]`; 0 outside the source. `scale` is (y, x), of `scale_for`.
 
     On a coarser grid each pixel takes the label with the largest share of what the image's own kernel
-    averages there (background only where it alone has the largest): picking the nearest pixel would, for even
+    averages there (background only where no other ties with it): picking the nearest pixel would, for even
     scales, lie half a source pixel beside the image. On a finer grid it is the nearest pixel. On the same grid
     the input itself is returned.
     """

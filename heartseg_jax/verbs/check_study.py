@@ -1,4 +1,4 @@
-"""The verb `check --input=STUDY`: what a DICOM study holds, and whether the heart can be segmented in it."""
+"""The verb `check --input=STUDY`: what a DICOM study holds, and what it is fit for."""
 
 from __future__ import annotations
 

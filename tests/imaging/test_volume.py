@@ -138,7 +138,7 @@ def test_outside_the_field_is_background():
     assert (back[2:4, 2:4] == 4).all()
 
 
-def test_step_for_by_hand():
+def test_scale_for_by_hand():
     assert scale_for(512, 512, None, 256, 0.0) == (2.0, 2.0)
     assert scale_for(400, 512, (2.0, 0.8, 0.7), 256, 0.0) == (2.0, 2.0)
     assert scale_for(400, 512, None, 256, 1.5) == (2.0, 2.0)

@@ -123,7 +123,7 @@ def choose_all(places: Sequence[Place], options: Options) -> tuple[list[Chosen],
             key = options.naming.keyed(f"name\n{table[place.name]}", table[place.name], place.name, salt)
         else:
             key = options.naming.keyed(person.secret, person.secret.split("\n")[1], place.name, salt)
-            if not person.told:
+            if not person.stated:
                 text = "the study has neither PatientID nor PatientName: it counts as a patient"
                 found.append(Finding(WARN, "unknown_patient", text, fix=TABLE_FIXES))
         chosen.append(replace(one, key=key, found=tuple(found)))

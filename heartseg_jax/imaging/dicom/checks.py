@@ -85,16 +85,14 @@ def _of_storage(frames: Sequence[FrameRef]) -> list[Finding]:
     ]
     if len(bare) == len(frames):
         text = "RescaleSlope or RescaleIntercept is missing: values are taken as HU as they are"
-        found.append(Finding(WARN, "missing_rescale", text, fix="look at the values: air is -1000 HU, blood 30 to 500"))
+        found.append(Finding(WARN, "missing_rescale", text, fix="check the values: air is -1000 HU, blood 30 to 500"))
     elif bare:
         text = f"{len(bare)} of {len(frames)} slices lack RescaleSlope or RescaleIntercept, such as {_name(bare[0])}"
         found.append(Finding(REFUSE, "missing_rescale", text, fix="export the original series again"))
     inverted = sum((frame.geometry.slope or 1) < 0 for frame in frames)
     if inverted:
         text = f"RescaleSlope is negative in {inverted} of {len(frames)} slices: brighter is stored as less"
-        found.append(
-            Finding(WARN, "inverted_rescale", text, fix="look at the values: air is -1000 HU, blood 30 to 500")
-        )
+        found.append(Finding(WARN, "inverted_rescale", text, fix="check the values: air is -1000 HU, blood 30 to 500"))
     headers = [frame.header for frame in frames]
     # Above the stored bits a shift gives the value, if the pixels are not compressed; below, nothing does.
     odd = [h for h in headers if h.bits_stored and h.has_pixels and h.high_bit != h.bits_stored - 1 and not h.plain]

@@ -64,7 +64,7 @@ def _decoded(header: Header, dataset: pydicom.Dataset, work: Callable[[pydicom.D
     """Do what decodes pixels; decoders' own errors are of many kinds."""
     syntax = header.transfer_syntax
     if not syntax:
-        raise Unreadable("it does not say its transfer syntax, so nothing tells how its pixels are stored")
+        raise Unreadable("its pixels are compressed and it does not state its transfer syntax")
     if header.high_bit != header.bits_stored - 1:
         raise Unreadable(f"its HighBit {header.high_bit} does not go with {header.bits_stored} bits stored")
     if header.syntax_is_guessed:

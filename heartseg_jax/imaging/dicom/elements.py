@@ -1,4 +1,4 @@
-"""Single values out of a parsed DICOM header. The parser itself is `dicom`'s."""
+"""Single values out of a parsed DICOM header. The parser itself is in `header`."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Unreadable(Exception):
 
 
 TAGS: dict[str, Any] = {}
-"""The parser's own tags by name, filled in by `dicom`: to look names up anew in every file is a tenth of reading it."""
+"""The parser's own tags by name, filled in by `header`: looking them up in every file takes a tenth of the reading."""
 
 
 def item(dataset: Any, name: str) -> Any:
-    """Return an element as it stands in the file, or None where it is absent."""
+    """Return an element as it is in the file, or None where it is absent."""
     return dataset.get_item(TAGS.get(name, name))
 
 
@@ -41,7 +41,7 @@ def text(dataset: Any, name: str) -> str:
 
 
 def vector(dataset: Any, name: str, length: int) -> Vector | None:
-    """Return an element of `length` finite numbers, or None where it is absent; raise Unreadable for another thing."""
+    """Return an element of `length` finite numbers, or None where it is absent; raise Unreadable for anything else."""
     value = text(dataset, name)
     if not value:
         return None
@@ -56,7 +56,7 @@ def vector(dataset: Any, name: str, length: int) -> Vector | None:
 
 
 def number(dataset: Any, name: str) -> float | None:
-    """Return an element of one finite number, or None where it is absent; raise Unreadable for another thing."""
+    """Return an element of one finite number, or None where it is absent; raise Unreadable for anything else."""
     found = vector(dataset, name, 1)
     return found[0] if found else None
 

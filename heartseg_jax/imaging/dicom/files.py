@@ -1,4 +1,4 @@
-"""Every file of a study: below a folder, in a zip, or alone. Nothing is unpacked to disk."""
+"""Every file of a study: below a folder, in a zip, or a single one. Nothing is unpacked to disk."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BROKEN = (
 )
 """What unpacking damaged zips raises."""
 MOST_RATIO = 2000
-"""How many times larger than its packed form a zip's member may be; beyond that it is a bomb."""
+"""Beyond this ratio of unpacked to packed size, a zip's member is a bomb."""
 
 
 CLUTTER = ("thumbs.db", "desktop.ini", ".ds_store")
@@ -119,7 +119,7 @@ def _members(path: Path) -> Listing:
     named = sorted(((entry.filename.replace("\\", "/"), entry) for entry in entries), key=lambda pair: pair[0])
     named = [(name, entry) for name, entry in named if not name.endswith("/") and not is_clutter(name.split("/")[-1])]
     if len(named) > MOST_FILES:
-        raise UserError(f"{path} holds more than {MOST_FILES:,} files; pack the study alone")
+        raise UserError(f"{path} holds more than {MOST_FILES:,} files; pack only the study")
     sources, links = [], []
     for name, entry in named:
         if entry.flag_bits & 1:

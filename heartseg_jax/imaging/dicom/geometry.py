@@ -16,12 +16,12 @@ SAME_PLACE_MM = 0.01
 ORTHONORMAL = 1e-3
 PARALLEL = 1e-3
 UNEVEN_WARN, UNEVEN_REFUSE, GAP = 0.01, 0.1, 1.5
-"""Shares of the usual distance: rounding stays below the first; a gap is a distance so many times the usual."""
+"""Shares of the usual distance: rounding stays below the first; a gap is a distance of at least GAP times the usual."""
 TILT_DEGREES = 0.5
 MM = (1e-3, 1e3)
-"""Spacings beyond these are no patient's: another unit, or a broken file."""
+"""Spacings outside this range are in another unit, or from a broken file."""
 CONTRADICTION = 0.05
-"""So far apart, as a share, must two statements of the distance between slices be before it is said."""
+"""Relative difference between two statements of the slice spacing from which on it is reported."""
 
 
 class FrameRef(NamedTuple):
@@ -95,7 +95,7 @@ def arrange(frames: Sequence[FrameRef]) -> tuple[SliceStack | None, list[Finding
 
 
 def _one_by_one(frames: Sequence[FrameRef]) -> list[Finding]:
-    """Find frames that do not say where they lie."""
+    """Find frames that do not state where they lie."""
     found = []
     wanted = {
         "position": (lambda p: p.position_mm is not None, "ImagePositionPatient"),
@@ -113,12 +113,12 @@ def _one_by_one(frames: Sequence[FrameRef]) -> list[Finding]:
                     REFUSE,
                     f"missing_{name}",
                     f"{lacking} of {len(frames)} slices have no {words}",
-                    fix="export the original series anew; sizes in mm cannot be guessed",
+                    fix="export the original series again; sizes in mm cannot be guessed",
                 )
             )
     if not found and any(normal_of(frame.geometry) is None for frame in frames):
-        text = "the directions of rows and columns are no right angle of unit vectors"
-        found.append(Finding(REFUSE, "contradictory_orientation", text, fix="export the original series anew"))
+        text = "the directions of rows and columns are not orthogonal unit vectors"
+        found.append(Finding(REFUSE, "contradictory_orientation", text, fix="export the original series again"))
     return found
 
 
@@ -134,7 +134,7 @@ def _together(frames: Sequence[FrameRef]) -> list[Finding]:
                 REFUSE,
                 "mixed_orientation",
                 f"the series has slices of {kinds} orientations",
-                fix="choose another series, or export the axial slices alone",
+                fix="choose another series, or export only the axial slices",
             )
         )
     spacings = np.array([frame.geometry.spacing_mm for frame in frames])
@@ -162,17 +162,17 @@ def _together(frames: Sequence[FrameRef]) -> list[Finding]:
 
 
 def _step(frames: Sequence[FrameRef], distances: np.ndarray) -> tuple[float | None, list[Finding]]:
-    """Return the distance in mm between neighbouring slices, or None where there is no such one."""
+    """Return the distance in mm between neighbouring slices, or None where there is none."""
     if len(frames) == 1:
         thickness = frames[0].header.thickness_mm
         if not thickness or thickness <= 0:
-            text = "a single slice without a SliceThickness: its extent across is not known"
+            text = "a single slice without a SliceThickness: its extent across the plane is unknown"
             return None, [Finding(REFUSE, "missing_spacing", text, fix="give the whole series")]
         return float(thickness), []
     steps = np.diff(distances)
     twice = int((steps < SAME_PLACE_MM).sum())
     if twice:
-        text = f"{twice} of {len(frames)} slices lie where another one lies, and nothing tells them apart"
+        text = f"{twice} of {len(frames)} slices lie where another one lies, and nothing distinguishes them"
         fix = "remove the copies, or export each reconstruction or heart phase as a series of its own"
         return None, [Finding(REFUSE, "duplicate_positions", text, fix=fix)]
     usual = float(np.median(steps))
@@ -189,14 +189,14 @@ def _step(frames: Sequence[FrameRef], distances: np.ndarray) -> tuple[float | No
     if uneven > UNEVEN_WARN:
         text = f"slices lie {steps.min():.4g} to {steps.max():.4g} mm apart; their mean is taken"
         found.append(Finding(WARN, "uneven_spacing", text, fix="prefer a series of even spacing"))
-    told = frames[0].header.between_mm
-    if told is not None and told != 0 and abs(abs(told) / usual - 1) > CONTRADICTION:
-        text = f"SpacingBetweenSlices says {abs(told):.4g} mm, the positions {usual:.4g} mm; the positions count"
+    stated = frames[0].header.between_mm
+    if stated and abs(abs(stated) / usual - 1) > CONTRADICTION:
+        text = f"SpacingBetweenSlices says {abs(stated):.4g} mm, the positions {usual:.4g} mm; the positions count"
         found.append(Finding(WARN, "contradictory_spacing", text, fix="compare with the scan's report"))
     tilt = _tilt_degrees(frames)
     if tilt > TILT_DEGREES:
         text = f"the slices are shifted sideways against each other: a gantry tilt of {tilt:.1f} degrees"
-        fix = "resample the series to a stack of right angles first, such as dcm2niix does"
+        fix = "resample the series to a right-angled stack first, for example with dcm2niix"
         return None, [*found, Finding(REFUSE, "gantry_tilt", text, fix=fix)]
     return float((distances[-1] - distances[0]) / (len(frames) - 1)), found
 

@@ -1,6 +1,6 @@
-"""One DICOM file: its header as plain values, its stored values. The only module of imaging that knows pydicom.
+"""One DICOM file: its header as plain values, and where its stored values lie.
 
-What names a patient is read in `dicom_words`, and nowhere else.
+What names a patient is read in `patient`, and nowhere else.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from heartseg_jax.imaging.dicom.elements import TAGS, Unreadable, Vector, item, 
 from heartseg_jax.imaging.dicom.files import Source
 from heartseg_jax.imaging.dicom.marks import marks_of
 
-# Odd values are ours to judge, and threads decode: the filter is set once, for pydicom alone.
+# Odd values are judged here, and threads decode: the filter is set once, only for pydicom.
 warnings.filterwarnings("ignore", module=r"pydicom\b")
 
 T = TypeVar("T")
@@ -32,7 +32,7 @@ DirectoryRecordSequence SharedFunctionalGroupsSequence PerFrameFunctionalGroupsS
 TemporalPositionIdentifier TriggerTime NominalPercentageOfCardiacPhase ImagePositionPatient ImageOrientationPatient
 PixelSpacing RescaleSlope RescaleIntercept RescaleType SeriesDescription CTImageFrameTypeSequence FrameType
 ConcatenationUID InConcatenationNumber InConcatenationTotalNumber"""
-"""What is looked at in every file."""
+"""The elements that are read in every file."""
 TAGS.update((name, Tag(name)) for name in READ.split())
 NATIVE = (pydicom.uid.ImplicitVRLittleEndian, pydicom.uid.ExplicitVRLittleEndian)
 MOST_FRAMES = 10_000
@@ -40,10 +40,10 @@ MOST_FRAMES = 10_000
 
 
 class FrameGeometry(NamedTuple):
-    """Where one frame lies, and how its values become HU. What the file does not tell is None.
+    """Where one frame lies, and how its values become HU. What the file does not state is None.
 
     `position_mm` is (x, y, z) in DICOM's LPS; `orientation` the directions of a row and of a column; `spacing_mm`
-    (between rows, between columns); `phase` what tells apart the frames of one place in several heart phases; `marks`
+    (between rows, between columns); `phase` what distinguishes frames of one position in several heart phases; `marks`
     those of `marks_of` that are the frame's own.
     """
 
@@ -120,7 +120,7 @@ def read_header(source: Source) -> Header | Directory | None:
         if item(dataset, "DirectoryRecordSequence") is not None:
             return guarded(lambda: directory_of(source.name, dataset))
         syntax = guarded(lambda: text(getattr(dataset, "file_meta", EMPTY), "TransferSyntaxUID"))
-        # The parser stops at the pixels' tag: what follows there, follows or not. A deflated file is unpacked whole.
+        # The parser stops at the pixels' tag, whether pixels follow or not. A deflated file is unpacked whole.
         if syntax == pydicom.uid.DeflatedExplicitVRLittleEndian:
             file.seek(0)
             has_pixels, plain, guessed = "PixelData" in parse(file), None, False
@@ -163,7 +163,7 @@ def _guess(dataset: pydicom.Dataset, head: bytes) -> str:
 
 
 def parse(file: Any, **how: Any) -> pydicom.Dataset:
-    """Return a file's elements; `how` is for `pydicom.dcmread`. Raises Unreadable for one that is none, or broken."""
+    """Return a file's elements; `how` is for `pydicom.dcmread`. Raises Unreadable where it is none, or broken."""
     try:
         return pydicom.dcmread(file, force=True, **how)
     except InvalidDicomError as error:
@@ -173,7 +173,7 @@ def parse(file: Any, **how: Any) -> pydicom.Dataset:
 
 
 def guarded(work: Callable[[], T]) -> T:
-    """Do what reads values out of a parsed file: damaged ones raise at the moment they are looked at."""
+    """Do what reads values out of a parsed file: damaged ones raise when they are read."""
     try:
         return work()
     except Unreadable:
@@ -185,7 +185,7 @@ def guarded(work: Callable[[], T]) -> T:
 
 
 def _short(error: BaseException) -> str:
-    """Return an error's kind alone: its text may quote a value, and a value may be a name."""
+    """Return only an error's kind: its text may quote a value, and a value may be a name."""
     return type(error).__name__
 
 
@@ -252,7 +252,7 @@ def _geometries(dataset: pydicom.Dataset, frames: int) -> tuple[FrameGeometry, .
         for name in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
     )
     if each and len(each) != frames:
-        raise Unreadable(f"it has {frames} frames and places of {len(each)}")
+        raise Unreadable(f"it has {frames} frames and positions of {len(each)}")
     groups = (shared[0],) if shared else ()
     if not each:
         return (_geometry(dataset, groups),) * frames
@@ -260,7 +260,7 @@ def _geometries(dataset: pydicom.Dataset, frames: int) -> tuple[FrameGeometry, .
 
 
 def _geometry(dataset: pydicom.Dataset, groups: tuple[pydicom.Dataset, ...]) -> FrameGeometry:
-    """Return a frame's place: from the functional groups, its own first, else from the file itself."""
+    """Return a frame's geometry: from the functional groups, its own first, else from the file itself."""
 
     def group(name: str) -> pydicom.Dataset:
         for one in groups:
@@ -269,11 +269,11 @@ def _geometry(dataset: pydicom.Dataset, groups: tuple[pydicom.Dataset, ...]) -> 
         return dataset
 
     rescale = group("PixelValueTransformationSequence")
-    index = _told(group("FrameContentSequence"), "TemporalPositionIndex")
+    index = _stated(group("FrameContentSequence"), "TemporalPositionIndex")
     phase = [
-        index or _told(dataset, "TemporalPositionIdentifier"),
-        _told(group("CardiacSynchronizationSequence"), "NominalPercentageOfCardiacPhase"),
-        _told(dataset, "TriggerTime"),
+        index or _stated(dataset, "TemporalPositionIdentifier"),
+        _stated(group("CardiacSynchronizationSequence"), "NominalPercentageOfCardiacPhase"),
+        _stated(dataset, "TriggerTime"),
     ]
     return FrameGeometry(
         position_mm=vector(group("PlanePositionSequence"), "ImagePositionPatient", 3),
@@ -286,8 +286,8 @@ def _geometry(dataset: pydicom.Dataset, groups: tuple[pydicom.Dataset, ...]) -> 
     )
 
 
-def _told(dataset: pydicom.Dataset, name: str) -> str:
-    """Return an element's value in words, '' where it is absent, which is told without converting anything."""
+def _stated(dataset: pydicom.Dataset, name: str) -> str:
+    """Return an element's value as text, '' where it is absent, which is seen without converting anything."""
     if item(dataset, name) is None:
         return ""
     value = dataset.get(name)

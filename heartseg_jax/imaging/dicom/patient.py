@@ -1,6 +1,6 @@
 """What a DICOM file says in words: the series' description, the heart's phase, and who the patient is.
 
-Who the patient is leaves this module by `read_person` alone, to be turned into a key.
+Who the patient is leaves this module only by `read_person`, to be turned into a key.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ NO_NAMES = frozenset(["ct", "mr", "de", "la", "le", "el", "di", "da", "st", "dr"
 
 
 class SeriesText(NamedTuple):
-    """What a series is called, without the patient's name, and the heart's phase where it is told."""
+    """What a series is called, without the patient's name, and the heart's phase where it is stated."""
 
     description: str
     cardiac_phase: str
 
 
 def read_series_text(source: Source) -> SeriesText:
-    """Return a file's own words on its series. They are asked for once a series: reading names is slow.
+    """Return a file's own words on its series. They are read once per series: reading names is slow.
 
     Raises:
       Unreadable: the file is broken.
@@ -35,7 +35,7 @@ def read_series_text(source: Source) -> SeriesText:
 
 
 def _cardiac_phase(dataset: Any) -> str:
-    """Return the heart's phase where the file tells it: percent of the cycle, or ms after the R wave."""
+    """Return the heart's phase where the file states it: percent of the cycle, or ms after the R wave."""
     percent = dataset.get("NominalPercentageOfCardiacPhase")
     if percent is not None:
         return f"{float(percent):g} %"
@@ -46,7 +46,7 @@ def _cardiac_phase(dataset: Any) -> str:
 
 
 def _description(dataset: Any) -> str:
-    """Return the series' description, unless a part of what tells the patient or the hospital is in it."""
+    """Return the series' description, unless it contains a part of what identifies the patient or the hospital."""
     text = str(dataset.get("SeriesDescription", "") or "")
     parts = set(
         _words(" ".join(str(dataset.get(name) or "") for name in ("PatientName", "PatientID", "AccessionNumber")))
@@ -72,23 +72,23 @@ def _words(text: str) -> list[str]:
 
 
 class Person(NamedTuple):
-    """Who a study is of. `secret` tells the patient from all others and never enters anything that is kept.
+    """Who a study is of. `secret` identifies the patient and never enters anything that is kept.
 
-    `also` is name and date of birth, '' unless both are told; `study` is the study's UID; `told` is False where neither
-    id nor name was there and the study stands for a patient.
+    `also` is name and date of birth, '' unless both are stated; `study` is the study's UID; `stated` is False where
+    there was neither id nor name, so that the study counts as a patient.
     """
 
     secret: str
     also: str
     study: str
-    told: bool
+    stated: bool
 
 
 def read_person(source: Source) -> Person:
     """Return who a file is of: by PatientID, else by name and date of birth, else by the study.
 
-    The id's issuer is left out: it is told in some of a patient's studies and not in others, and one patient under two
-    keys is worse than two under one, which is noticed.
+    The id's issuer is left out: some of a patient's studies state it and others do not, and one patient under two keys
+    is worse than two under one, which is noticed.
 
     Raises:
       Unreadable: the file is broken, or holds none of them.
@@ -111,5 +111,5 @@ def _person(dataset: Any) -> Person:
     if name:
         return Person(f"name\n{name}\n{born}", also, study, True)
     if not study:
-        raise Unreadable("it has neither a PatientID nor any UID of its study: nothing tells whose it is")
+        raise Unreadable("it has neither a PatientID nor any UID of its study: whose it is cannot be known")
     return Person(f"study\n{study}", "", study, False)

@@ -17,15 +17,15 @@ from heartseg_jax.imaging.dicom.series import SeriesCandidate
 from heartseg_jax.imaging.masks.label_maps import CODES, meaning_of, paint
 
 SAME_PLACE_MM = 0.1
-"""So far apart may a frame of the segmentation and its slice lie: rounding of decimal strings."""
+"""Largest distance between a frame of the segmentation and its slice: rounding of decimal strings."""
 LABELMAP = "1.2.840.10008.5.1.4.1.1.66.7"
 
 
 class Segmentation(NamedTuple):
     """Labels `[Z, H, W]` uint8 (`meanings.PART_OF` among them) in a stack's own order, and what was seen on the way.
 
-    `known` are the labels that some segment stands for, also where no voxel has them; `strange` counts segments of
-    other anatomy, and `overlapping` voxels that two structures claim: nobody's, 255.
+    `known` are the labels of all segments, also where no voxel has them; `strange` counts segments of
+    other anatomy, and `overlapping` voxels that two structures claim: 255, excluded from loss and score.
     """
 
     labels: np.ndarray
@@ -41,14 +41,14 @@ class References(NamedTuple):
     instances: frozenset[str]
 
     def are(self, candidate: SeriesCandidate) -> bool:
-        """Tell whether a series, or one phase of it, is what was drawn on, as far as anything is said."""
+        """Return whether a series, or one phase of it, is what was drawn on, as far as anything is said."""
         if self.instances:
             return any(frame.header.instance_uid in self.instances for frame in candidate.frames)
         return self.series_uid in ("", candidate.frames[0].header.series_uid)
 
 
 def references(header: Header) -> References:
-    """Return what a segmentation was drawn on; nothing where it is broken, which reading it tells."""
+    """Return what a segmentation was drawn on; nothing where it is broken, as reading it will show."""
     try:
         with header.source.open() as file:
             dataset = parse(file, stop_before_pixels=True)
@@ -69,7 +69,7 @@ def _references(dataset: Any) -> References:
 def read_segmentation(header: Header, stack: SliceStack, meanings: Mapping[str, int] | None = None) -> Segmentation:
     """Return a segmentation, binary, fractional (half counts) or label map, on the grid of `stack`.
 
-    A segment's structure is told by `meanings` (number or label -> structure), else by its SNOMED CT code, else by its
+    A segment's structure is given by `meanings` (number or label -> structure), else by its SNOMED CT code, else by its
     label. Other segments are background, as they are in every source.
 
     Raises:
@@ -84,7 +84,7 @@ def read_segmentation(header: Header, stack: SliceStack, meanings: Mapping[str, 
         if not known:
             raise UserError(
                 f"none of the {len(segments)} segments of {name} is a structure of the heart that is known here; say "
-                'what each stands for by --labels=map.json, such as {"1": "left_ventricle"}'
+                'what each is by --labels=map.json, such as {"1": "left_ventricle"}'
             )
         slices = _slices(header, stack)
         return _drawn(header, slices, len(stack.frames), segments, numbers, most, known)
@@ -95,7 +95,7 @@ def read_segmentation(header: Header, stack: SliceStack, meanings: Mapping[str, 
 def _segments(
     dataset: Any, header: Header, meanings: Mapping[str, int]
 ) -> tuple[dict[int, int | None], list[int], float]:
-    """Return number -> label (None: other anatomy), each frame's segment (0: pixels tell it), and full membership."""
+    """Return number -> label (None: other anatomy), each frame's segment (0: the pixels say), and full membership."""
     segments: dict[int, int | None] = {}
     for item in dataset.get("SegmentSequence") or []:
         number, label = int(item.SegmentNumber), str(item.get("SegmentLabel", "") or "")
@@ -109,10 +109,10 @@ def _segments(
     shared = (dataset.get("SharedFunctionalGroupsSequence") or [{}])[0]
     numbers = []
     for own in dataset.get("PerFrameFunctionalGroupsSequence") or [{}] * len(header.frames):
-        told = own.get("SegmentIdentificationSequence") or shared.get("SegmentIdentificationSequence")
-        if not told:
+        stated = own.get("SegmentIdentificationSequence") or shared.get("SegmentIdentificationSequence")
+        if not stated:
             raise Unreadable("a frame does not say of which segment it is")
-        numbers.append(int(told[0].ReferencedSegmentNumber))
+        numbers.append(int(stated[0].ReferencedSegmentNumber))
     if set(numbers) - set(segments):
         raise Unreadable("a frame is of a segment that is not described")
     fractional = str(dataset.get("SegmentationType", "")).upper() == "FRACTIONAL"

@@ -32,7 +32,7 @@ Progress = Callable[[int, int], None]
 class SeriesCandidate(NamedTuple):
     """A series, or one heart phase of it: `stack` is None where the findings refuse it. `name` is what to ask for.
 
-    `phase` tells it from the series' other phases; `cardiac_phase` is what the file says of the heart, in words.
+    `phase` distinguishes it from the series' other phases; `cardiac_phase` is what the file states, as text.
     """
 
     name: str
@@ -69,7 +69,7 @@ def candidates_in(uid: str, headers: Sequence[Header], absent: Sequence[Finding]
 
 
 def _overlap(frames: Sequence[FrameRef]) -> bool:
-    """Tell whether two frames lie at one position."""
+    """Return whether two frames lie at one position."""
     geometries = [frame.geometry for frame in frames]
     if any(one.position_mm is None or normal_of(one) is None for one in geometries):
         return False
@@ -133,12 +133,12 @@ def _candidate(name: str, phase: str, frames: Sequence[FrameRef], more: tuple[Fi
     found = [*more, *checks.of_headers(frames, words), *geometry]
     uids = [(frame.header.instance_uid, frame.number) for frame in frames]
     if len(set(uids)) < len(uids) or "" in {uid for uid, _ in uids}:
-        text = "instances lack a UID of their own: nothing written later can refer to them"
+        text = "instances have no UID, or share one: nothing written later can refer to them"
         found.append(Finding(WARN, "same_instance", text, fix="send the study again"))
     if stack is not None:
         found += block_checks.of_extent(len(frames), (first.rows, first.columns), stack.spacing_mm)
         if 2 * len(frames) * first.rows * first.columns > MOST_BYTES:
-            text = f"{len(frames)} slices of {first.rows} x {first.columns} are more than memory is kept for"
+            text = f"{len(frames)} slices of {first.rows} x {first.columns} need more than {MOST_BYTES // 2**30} GiB"
             found.append(Finding(REFUSE, "too_large", text, fix="give the heart's part of the series"))
     return SeriesCandidate(
         name, words.description, phase, words.cardiac_phase, tuple(frames), stack, tuple(findings.in_order(found))
@@ -146,7 +146,7 @@ def _candidate(name: str, phase: str, frames: Sequence[FrameRef], more: tuple[Fi
 
 
 def read_block(candidate: SeriesCandidate, progress: Progress | None = None) -> tuple[Volume, list[Finding]]:
-    """Return a candidate's volume, and what its values tell; the candidate must have a stack.
+    """Return a candidate's volume, and findings on its values; the candidate must have a stack.
 
     Raises:
       UserError: a slice cannot be decoded; it names the file and the cause.

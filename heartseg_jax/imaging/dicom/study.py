@@ -21,7 +21,7 @@ ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 
 
 class StudyContents(NamedTuple):
-    """What a study holds: its series, the fittest first, findings of no single one of them, and segmentations."""
+    """What a study holds: its series, best first, findings that concern none in particular, and segmentations."""
 
     candidates: list[SeriesCandidate]
     findings: list[Finding]
@@ -37,7 +37,7 @@ class Study(NamedTuple):
 
 
 def read_contents(path: Path, progress: Progress | None = None) -> StudyContents:
-    """Read all headers of a study, and sort them into series.
+    """Read all headers of a study and sort them into series.
 
     Raises:
       UserError: there is no such path, or nothing in it.
@@ -113,7 +113,7 @@ def choose(
 ) -> SeriesCandidate:
     """Return the candidate that `series` names (its number in the list, its UID or the end of it), or the only fit one.
 
-    Where none is named, only those in `among` come into question, if it is given.
+    Where none is named, only those in `among` are considered, if it is given.
 
     Raises:
       UserError: none is named so, or several are fit and none is named; they are listed.
@@ -156,7 +156,7 @@ def read_study(path: str | Path, series: str = "", progress: Progress | None = N
       progress: called with (files done, files in all), once for the headers and once for the pixels.
 
     Raises:
-      UserError: there is no series that can be used, with the gravest finding of the fittest.
+      UserError: there is no series that can be used, with the gravest finding of the best one.
     """
     path = Path(path)
     contents = read_contents(path, progress)

@@ -69,7 +69,7 @@ NO_IMAGE = {
     # file: what is said of it
     "odd/badVR.dcm": "its NumberOfFrames is not a number",
     "odd/empty_charset_LEI.dcm": "without an image",
-    "odd/liver_1frame.dcm": "it has 1 frames and places of 3",
+    "odd/liver_1frame.dcm": "it has 1 frames and positions of 3",
     "odd/no_meta.dcm": "not DICOM",
     "odd/no_meta_group_length.dcm": "without an image",
     "odd/rtplan.dcm": "without an image",
