@@ -73,10 +73,13 @@ def train(config: Any, path: Path, argv: list[str], *, as_control: bool = False)
         for warning in apply_policy(found, config.guards):
             say(f"WARNING {warning}")
         if not as_control:
-            if best := summary["best_checkpoint"]:
+            best, last = summary["best_checkpoint"], summary["step"]
+            if best and best["step"] == last:
+                print(f"\nscored: the last step, {last}, also the best by validation Dice")
+            elif best:
                 print(
-                    f"\nscored: the last step, {summary['step']}; the best by validation Dice is that of step "
-                    f"{best['step']} ({best['validation_dice']:.3f}): evaluate --workdir={folder.path} --step=best"
+                    f"\nscored: the last step, {last}; the best by validation Dice is that of step {best['step']} "
+                    f"({best['validation_dice']:.3f}): evaluate --workdir={folder.path} --step=best"
                 )
             print(f"\nrun: {folder.path}  (summary.json and cases.csv in evaluation/, pictures in figures/)")
         write_text(folder.done, f"step {int(state.step)}\n")
