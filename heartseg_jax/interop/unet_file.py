@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from heartseg_jax.errors import UserError
@@ -65,21 +64,12 @@ class WayUp(NamedTuple):
     output: str
 
 
-def load_unet(path: Path, *, channels: int = 3) -> KerasUNet:
-    """Return the U-Net in a Keras file that holds a whole model.
+def unet_from_file(file: keras_file.KerasFile, channels: int = 3) -> KerasUNet:
+    """Return the U-Net of a Keras file that has been read.
 
     Raises:
-      UserError: it cannot be read, has no graph, or is no U-Net of this project's kind.
+      UserError: it has no graph, or is not a U-Net of this project's kind.
     """
-    file = keras_file.read(path)
-    try:
-        return unet_from_file(file, channels)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-
-
-def unet_from_file(file: keras_file.KerasFile, channels: int = 3) -> KerasUNet:
-    """Return the U-Net of a Keras file that has been read."""
     if file.config is None:
         raise UserError("the file has only weights, no graph: what its decoder computes cannot be known from it")
     layers = graph.layers(file.config)
