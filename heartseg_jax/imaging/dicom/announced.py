@@ -55,8 +55,7 @@ def of_series(
     folders = {PurePath(header.source.name).parent for header in headers}
     beside = [name for name in listing.dangling if PurePath(name).parent in folders]
     if beside:
-        text = (
-            f"beside the series' files {counted(len(beside), 'link')} to files that are not here, such as {beside[0]}"
-        )
+        links = counted(len(beside), "link")
+        text = f"{links} to files that are not here lie beside the series' files, such as {beside[0]}"
         found.append(Finding(REFUSE, "missing_files", text, fix="fetch the files that they mean, or remove the links"))
     return found

@@ -93,7 +93,7 @@ def test_links_that_lead_nowhere(hu, tmp_path):  # noqa: F811
     (tmp_path / "tail").mkdir()
     for z, path in enumerate(paths):
         (tmp_path / "tail" / path.name).symlink_to(path if z < 20 else tmp_path / "annex" / path.name)
-    with pytest.raises(UserError, match=r"4 links to files that are not here, such as CT1_0020\.dcm"):
+    with pytest.raises(UserError, match=r"4 links to files that are not here .*, such as CT1_0020\.dcm"):
         read_study(tmp_path / "tail")
     with zipfile.ZipFile(tmp_path / "tail.zip", "w") as archive:
         for z, path in enumerate(paths):
