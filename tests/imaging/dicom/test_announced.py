@@ -85,7 +85,9 @@ def test_a_damaged_dicomdir_ends(disc, tmp_path):
         for place in rng.integers(132, len(content), 30):
             damaged[place] ^= 1 << int(rng.integers(8))
         (tmp_path / "part" / "DICOMDIR").write_bytes(damaged)
-        assert len(read_contents(tmp_path / "part").candidates) == 2
+        # So damaged, it may pass for an image of a series of its own: the writer's UIDs, and so the bytes, vary.
+        found = {one.name for one in read_contents(tmp_path / "part").candidates}
+        assert {f"{SERIES}.1", f"{SERIES}.2"} <= found
 
 
 def test_links_that_lead_nowhere(hu, tmp_path):  # noqa: F811
