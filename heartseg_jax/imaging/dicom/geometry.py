@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from heartseg_jax.findings import NOTE, REFUSE, WARN, Finding
+from heartseg_jax.findings import NOTE, REFUSE, WARN, Finding, counted
 from heartseg_jax.imaging.dicom.elements import Vector
 from heartseg_jax.imaging.dicom.header import FrameGeometry, Header
 
@@ -179,7 +179,9 @@ def _step(frames: Sequence[FrameRef], distances: np.ndarray) -> tuple[float | No
     gaps = np.flatnonzero(steps > GAP * usual)
     if len(gaps):
         lost = int(sum(round(steps[g] / usual) - 1 for g in gaps))
-        text = f"{lost} slices seem to be missing in {len(gaps)} places, the first after slice {gaps[0] + 1}"
+        text = (
+            f"missing: {counted(lost, 'slice')} in {counted(len(gaps), 'place')}, the first after slice {gaps[0] + 1}"
+        )
         return None, [Finding(REFUSE, "gaps", text, fix="send the whole series: slices were lost on the way")]
     uneven = float(np.abs(steps / usual - 1).max())
     if uneven > UNEVEN_REFUSE:

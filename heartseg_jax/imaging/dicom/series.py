@@ -12,7 +12,7 @@ import numpy as np
 
 from heartseg_jax import findings
 from heartseg_jax.errors import UserError
-from heartseg_jax.findings import NOTE, REFUSE, WARN, Finding
+from heartseg_jax.findings import NOTE, REFUSE, WARN, Finding, counted
 from heartseg_jax.imaging import block_checks, hu_checks
 from heartseg_jax.imaging.dicom import checks
 from heartseg_jax.imaging.dicom.elements import Unreadable
@@ -106,7 +106,11 @@ def _without_copies(headers: Sequence[Header]) -> tuple[list[Header], list[Findi
             differing.append(f"{first.source.name} and {header.source.name}")
     found = []
     if copies:
-        found.append(Finding(WARN, "copies", f"{copies} files are copies of others and were left out"))
+        found.append(
+            Finding(
+                WARN, "copies", f"left out: {counted(copies, 'file')} of an instance and pixels that are there already"
+            )
+        )
     if differing:
         text = f"{len(differing)} times two files have one SOPInstanceUID and other pixels, such as {differing[0]}"
         found.append(Finding(REFUSE, "differing_copies", text, fix="remove those that are not the original slices"))

@@ -493,12 +493,12 @@ def two_of_a_name(source):
         (wrong_size, "is 40 x 40 pixels, its slice 64 x 48"),
         (off_palette, "masks hold 1 colours without a meaning"),
         (not_ct, "two: the series is MR, not CT; choose a CT series"),
-        (lost_slice, "two: 1 slices seem to be missing in 1 places"),
+        (lost_slice, "two: missing: 1 slice in 1 place"),
         (empty_study, "two holds no file"),
         (two_of_a_name, "masks holds two twice: remove one"),
         (two_patients_in_one, "two: the slices are of several patients"),
         (pictures_and_a_segmentation, "holds pictures and a segmentation"),
-        (odd_trigger_time, "two: 1 slices seem to be missing"),
+        (odd_trigger_time, "two: missing: 1 slice"),
     ],
 )
 def test_what_does_not_fit_is_one_line_and_no_dataset(source, capsys, damage, told):

@@ -224,9 +224,7 @@ def test_a_lost_slice_a_tilt_and_uneven_steps(hu, tmp_path):
     paths = write_series(tmp_path / "gap", hu)
     paths[7].unlink()
     paths[8].unlink()
-    with pytest.raises(
-        UserError, match="2 slices seem to be missing in 1 places, the first after slice 7; send the whole"
-    ):
+    with pytest.raises(UserError, match="missing: 2 slices in 1 place, the first after slice 7; send the whole"):
         read_study(tmp_path / "gap")
 
     def tilt(dataset, z):
