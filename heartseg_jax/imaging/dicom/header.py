@@ -117,7 +117,7 @@ def read_header(source: Source) -> Header | Directory | None:
             return None
         file.seek(0)
         dataset = parse(file, stop_before_pixels=True)
-        if item(dataset, "DirectoryRecordSequence") is not None:
+        if guarded(lambda: item(dataset, "DirectoryRecordSequence")) is not None:
             return guarded(lambda: directory_of(source.name, dataset))
         syntax = guarded(lambda: text(getattr(dataset, "file_meta", EMPTY), "TransferSyntaxUID"))
         # The parser stops at the pixels' tag, whether pixels follow or not. A deflated file is unpacked whole.

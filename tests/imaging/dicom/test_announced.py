@@ -79,6 +79,8 @@ def test_a_series_that_the_dicomdir_lists_and_is_absent(disc, hu, tmp_path):  # 
 def test_a_damaged_dicomdir_ends(disc, tmp_path):
     shutil.copytree(disc, tmp_path / "part")
     content = bytearray((tmp_path / "part" / "DICOMDIR").read_bytes())
+    (tmp_path / "part" / "DICOMDIR").write_bytes(content.replace(b"\x04\x00\x20\x12SQ", b"\x04\x00\x20\x12WQ"))
+    assert checks(read_contents(tmp_path / "part").findings)["damaged_files"] == "warn"
     for seed in range(40):
         rng = np.random.default_rng(seed)
         damaged = bytearray(content)
