@@ -51,9 +51,10 @@ def parse(argv: list[str]) -> tuple[ModuleType, FlagValues]:
     verb, words = (argv[0], argv[1:]) if argv and not argv[0].startswith("-") else ("train", argv)
     if verb not in VERBS:
         raise UserError(f"unknown command '{verb}'{suggestion(verb, list(VERBS))}")
-    words = sorted(words, key=lambda word: not word.startswith("--config="))  # config_flags needs the file first
-    from heartseg_jax.config import load  # --help does without
+    from heartseg_jax.config import flags, load  # --help does without
 
+    # config_flags needs the config's file before its fields.
+    words = sorted(flags.expanded(words), key=lambda word: not word.startswith("--config="))
     values = flags_of(verb, words)
     load.parse(verb, values, words)
     return importlib.import_module(f"heartseg_jax.verbs.{verb}"), values
@@ -70,10 +71,11 @@ def flags_of(verb: str, words: Sequence[str] = ()) -> FlagValues:
 
 def show_help(argv: list[str]) -> None:
     """Print the flags of the verb that is named, or the page of all verbs."""
-    if argv[0] not in VERBS:
+    verb = next((word for word in argv[:2] if word in VERBS), None)
+    if verb is None:
         print(usage())
-        return
-    print(f"python main.py {argv[0]}: {VERBS[argv[0]]}\n{flags_of(argv[0]).get_help(include_special_flags=False)}")
+    else:
+        print(f"python main.py {verb}: {VERBS[verb]}\n{flags_of(verb).get_help(include_special_flags=False)}")
 
 
 def main(argv: list[str]) -> int:

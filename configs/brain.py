@@ -14,9 +14,7 @@ from configs import base
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    if variant not in ("", "small"):
-        raise ValueError(f"the variants of configs/brain.py are '' and 'small', not '{variant}'")
-    config = base.get_config(variant)
+    config = base.get_config(variant, ["small"])
     config.data.task = "tumour"
     config.data.size = 256
     config.data.batch_size = 16

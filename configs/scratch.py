@@ -10,9 +10,7 @@ from configs import base
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    if variant not in ("", "small"):
-        raise ValueError(f"the variants of configs/scratch.py are '' and 'small', not '{variant}'")
-    config = base.get_config(variant)
+    config = base.get_config(variant, ["small"])
     config.train.learning_rate = 1e-3
     if variant == "small":
         config.data.size = 128

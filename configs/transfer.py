@@ -11,9 +11,7 @@ from configs import base
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    if variant not in ("", "full"):
-        raise ValueError(f"the variants of configs/transfer.py are '' and 'full', not '{variant}'")
-    config = base.get_config(variant)
+    config = base.get_config(variant, ["full"])
     config.model.levels = 5
     config.model.norm = "encoder"
     config.data.channels = "repeat"  # as the brain model saw its slices: one slice three times

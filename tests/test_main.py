@@ -57,6 +57,18 @@ def test_switches_stand_alone():
         (["convert", "--to=onnx"], "--to=onnx"),
         (["convert", "--input=a.h5", "--output=x", "--channels=0"], "--channels"),
         (["inspect", "--flagfile=nowhere.txt"], "nowhere.txt"),
+        ([QUICKSTART, "--flagfile=configs"], "configs"),
+        ([QUICKSTART, "--flagfile="], "--flagfile"),
+        (["--flagfile"], "--flagfile"),
+        ([QUICKSTART, "--workdir=a\0b"], "NUL"),
+        ([QUICKSTART + ":smal"], "'smal'"),
+        (["--config=configs/scratch.py:smal"], "small"),
+        (["--config=quickstart.py"], "configs/quickstart.py"),
+        ([QUICKSTART, "--config.transfer.schedule=custom"], "transfer.phases"),
+        ([QUICKSTART, "--config.transfer.phases=2:all"], "transfer.schedule"),
+        (["inspect", "--workdir=x", "--against_step=3"], "--against_step"),
+        (["prepare", "--source=png_pairs", "--output=x", "--input=x", "--max_off_palette=nan"], "--max_off_palette"),
+        (["prepare", "--source=png_pairs", "--output=x", "--input=x", "--merge=a,b"], "--merge"),
     ],
 )
 def test_a_mistake_on_the_command_line_is_one_line(argv, named, capsys):
@@ -77,8 +89,9 @@ def test_help_lists_the_verbs(words, capsys):
 
 
 @pytest.mark.parametrize("verb", main.VERBS)
-def test_the_help_of_a_verb_shows_its_flags_only(verb, capsys):
-    assert main.main([verb, "--help"]) == 0
+@pytest.mark.parametrize("words", ["{} --help", "--help {}", "help {}"])
+def test_the_help_of_a_verb_shows_its_flags_only(verb, words, capsys):
+    assert main.main(words.format(verb).split()) == 0
     shown = capsys.readouterr().out
     assert shown.count("heartseg_jax.verbs.") == 1
     assert ("--workdir" in shown) == (verb not in ("prepare", "check"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -32,6 +33,23 @@ class _Words(flags.ArgumentParser):
 
 
 config_flags.register_flag_parser_for_type(tuple, _Words())
+
+
+def expanded(argv: Sequence[str]) -> list[str]:
+    """Return the words with those of each file that --flagfile names in its place.
+
+    Raises:
+      UserError: --flagfile names no file of text.
+    """
+    try:
+        if "flagfile=" in [word.lstrip("-") for word in argv]:
+            raise flags.Error("it is empty")
+        words = flags.FlagValues().read_flags_from_files(list(argv), force_gnu=False)
+    except (flags.Error, ValueError) as error:
+        raise UserError(f"--flagfile needs a text file with one flag per line: {error}") from None
+    if wrong := [word for word in words if "\0" in word]:
+        raise UserError(f"{wrong[0]!r} holds a NUL character, which no name can have")
+    return words
 
 
 def define_config(
@@ -97,10 +115,7 @@ def parse(program: str, values: flags.FlagValues, argv: Sequence[str], known_fie
     """
     # absl takes an empty value, and what it says of a config file and of fields that are not there depends on where it
     # stumbles: these are looked for first.
-    try:
-        typed = list(_typed(values.read_flags_from_files(list(argv), force_gnu=False)))
-    except flags.Error as error:
-        raise UserError(str(error)) from None
+    typed = list(_typed(argv))
     if [name for name, _ in typed].count("config") > 1:
         raise UserError("--config is given twice: remove one")
     for name, value in typed:
@@ -134,6 +149,8 @@ def parse(program: str, values: flags.FlagValues, argv: Sequence[str], known_fie
         value = values[name].value
         if isinstance(value, str) and value.startswith("--"):
             raise UserError(f"--{name} needs a value: --{name}=...")  # absl takes the next flag for it
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"--{name} needs a finite number, not {value}")  # no bound of absl's refuses NaN
 
 
 def spec_of(values: flags.FlagValues) -> tuple[Path, str] | None:
@@ -175,8 +192,9 @@ def _check_file(spec: str | None) -> None:
         return
     if file.exists():
         raise UserError(f"{file} is not a Python config file; give one such as configs/quickstart.py")
-    folder = file.parent if any(file.parent.glob("*.py")) else Path("configs")
-    known = sorted(str(path) for path in folder.glob("*.py") if path.stem not in ("__init__", "base"))
+    near = [] if file.parent == Path() else file.parent.glob("*.py")
+    found = {path for path in (*near, *Path("configs").glob("*.py")) if path.stem not in ("__init__", "base")}
+    known = sorted(map(str, found))
     raise UserError(f"no config file at {file}{suggestion(str(file), known)}")
 
 

@@ -56,6 +56,8 @@ def config_of(values: absl_flags.FlagValues) -> tuple[str, FrozenConfigDict]:
     config, typed = flags.typed_config(values)
     tuples = {field: _members(field, words) for field, words in typed.items() if isinstance(words, tuple)}
     config.update_from_flattened_dict(tuples)
+    if "transfer.phases" in typed and config.transfer.schedule != "custom":
+        raise UserError("transfer.phases is only used with --config.transfer.schedule=custom")
     return path.stem + (f"-{variant}" if variant else ""), _checked(config)
 
 

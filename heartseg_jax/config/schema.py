@@ -216,6 +216,8 @@ def check_together(values: Mapping[str, Any]) -> None:
         raise UserError("pretrained.load=all needs --config.pretrained.path=RUN")
     if values["train.dice_weight"] + values["train.cross_entropy_weight"] <= 0:
         raise UserError("train.dice_weight and train.cross_entropy_weight are both 0: nothing would be learned")
+    if values["transfer.schedule"] == "custom" and not values["transfer.phases"]:
+        raise UserError("transfer.schedule=custom needs transfer.phases, such as 1:decoder+head,2:all")
     channels.parse(values["data.channels"], None)
     for field in ("data.window_hu", "data.percentiles"):
         low, high = values[field]

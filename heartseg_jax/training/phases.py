@@ -68,8 +68,6 @@ def plan(transfer: Any, levels: int, total_steps: int) -> tuple[Phase, ...]:
     asked: list[tuple[float, dict[str, float]]]
     if transfer.schedule == "custom":
         asked = [_parse(text, levels) for text in transfer.phases]
-        if not asked:
-            raise UserError("transfer.schedule=custom needs transfer.phases, such as 1:decoder+head,2:all")
     else:
         named = {
             "none": [dict.fromkeys(groups(levels), 1.0)],

@@ -11,6 +11,7 @@ import numpy as np
 from absl.flags import FlagValues
 
 from heartseg_jax.config.flags import define_step, switches, texts
+from heartseg_jax.errors import UserError
 
 
 def define(values: FlagValues, argv: Sequence[str]) -> None:
@@ -28,6 +29,8 @@ def define(values: FlagValues, argv: Sequence[str]) -> None:
 
 def run(values: FlagValues, argv: list[str]) -> None:
     """Print the arrays of a checkpoint, or how two checkpoints differ."""
+    if values.against_step is not None and not values.against:
+        raise UserError("inspect --against_step is only used with --against=RUN; remove it")
     inspect(
         Path(values.workdir),
         values.step,

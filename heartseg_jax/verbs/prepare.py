@@ -152,6 +152,8 @@ def _shares(words: list[str]) -> tuple[float, ...]:
 def _merge(words: list[str]) -> tuple[int, ...]:
     from heartseg_jax.anatomy import HEART
 
+    if not all(word.isdecimal() for word in words):
+        raise UserError(f"--merge needs nine labels such as 0,1,2,3,4,5,1,7,4, not '{','.join(words)}'")
     try:
         return HEART.check_merge([int(word) for word in words])
     except ValueError as error:

@@ -10,7 +10,7 @@ QUICKSTART = "configs/quickstart.py"
 
 
 def values_of(*words):
-    values = FlagValues()
+    words, values = flags.expanded(words), FlagValues()
     flags.define_config(values, words)
     flags.texts(values, name="a name")
     flags.switches(values, loud="or not")
@@ -84,6 +84,9 @@ def test_one_config_does_not_see_another(tmp_path):
 def test_flags_from_a_file_are_flags(tmp_path, lines, named):
     (tmp_path / "flags.txt").write_text(lines)
     with pytest.raises(UserError, match=named):
+        values_of(f"--flagfile={tmp_path / 'flags.txt'}")
+    (tmp_path / "flags.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match="--flagfile"):
         values_of(f"--flagfile={tmp_path / 'flags.txt'}")
     (tmp_path / "flags.txt").write_text(f"--config={QUICKSTART}\n--config.seed=3")
     assert values_of(f"--flagfile={tmp_path / 'flags.txt'}").config.seed == 3

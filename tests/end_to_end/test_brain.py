@@ -176,5 +176,5 @@ def test_the_networks_fit_those_of_the_transfer():
             theirs.model.levels,
             theirs.model.norm,
         )
-    with pytest.raises(main.UserError, match="the variants of configs/brain.py are '' and 'small', not 'large'"):
+    with pytest.raises(main.UserError, match="no variant 'large'; there are small"):
         load.load("configs/brain.py:large")
