@@ -51,12 +51,12 @@ def parse(argv: list[str]) -> tuple[ModuleType, FlagValues]:
     verb, words = (argv[0], argv[1:]) if argv and not argv[0].startswith("-") else ("train", argv)
     if verb not in VERBS:
         raise UserError(f"unknown command '{verb}'{suggestion(verb, list(VERBS))}")
-    from heartseg_jax.config import flags, load  # --help does without
+    from heartseg_jax.config import flags  # --help does without
 
     # config_flags needs the config's file before its fields.
     words = sorted(flags.expanded(words), key=lambda word: not word.startswith("--config="))
     values = flags_of(verb, words)
-    load.parse(verb, values, words)
+    flags.parse(verb, values, words)
     return importlib.import_module(f"heartseg_jax.verbs.{verb}"), values
 
 

@@ -11,7 +11,6 @@ import platform
 import shlex
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,51 +23,25 @@ from heartseg_jax.files import PREFIX, append_line, read_json, write_json, write
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "ml_collections")
 
 
-@dataclass(frozen=True)
 class Workdir:
-    """The paths of one run's files."""
+    """The paths of one run's files.
 
-    path: Path
+    Attributes:
+      config: the resolved config.
+      run: provenance: versions, command, machine, dataset.
+      metrics: one JSON object per line.
+      transfer: where the initial weights came from, and the proof of what each phase froze.
+      checkpoints: one folder per step, and `best`.
+      evaluation: `summary.json` and `cases.csv` of the last step.
+      figures: `curves.png`, `predictions.png`, `inputs.png`.
+      done: exists only when the run is complete.
+    """
 
-    @property
-    def config(self) -> Path:
-        """The resolved config."""
-        return self.path / "config.json"
-
-    @property
-    def run(self) -> Path:
-        """Provenance: versions, command, machine, dataset."""
-        return self.path / "run.json"
-
-    @property
-    def metrics(self) -> Path:
-        """One JSON object per line."""
-        return self.path / "metrics.jsonl"
-
-    @property
-    def transfer(self) -> Path:
-        """Where the initial weights came from, and the proof of what each phase froze."""
-        return self.path / "transfer.json"
-
-    @property
-    def checkpoints(self) -> Path:
-        """One folder per step."""
-        return self.path / "checkpoints"
-
-    @property
-    def evaluation(self) -> Path:
-        """`summary.json` and `cases.csv` of the last step."""
-        return self.path / "evaluation"
-
-    @property
-    def figures(self) -> Path:
-        """`curves.png`, `predictions.png`, `inputs.png`."""
-        return self.path / "figures"
-
-    @property
-    def done(self) -> Path:
-        """Exists only when the run is complete."""
-        return self.path / "DONE"
+    def __init__(self, path: Path):
+        self.path = path
+        self.config, self.run, self.transfer = (path / f"{name}.json" for name in ("config", "run", "transfer"))
+        self.metrics, self.done = path / "metrics.jsonl", path / "DONE"
+        self.checkpoints, self.evaluation, self.figures = path / "checkpoints", path / "evaluation", path / "figures"
 
 
 def open_for_training(path: Path, config: FrozenConfigDict) -> tuple[Workdir, IO[str]]:
@@ -124,22 +97,15 @@ def read_config(workdir: Workdir) -> FrozenConfigDict:
     if not workdir.config.is_file():
         raise UserError(f"no run at {workdir.path} (config.json is missing); give the --workdir of a run")
     try:
-        config = load.complete(read_json(workdir.config, fix="give the --workdir of another run"))
+        return load.complete(read_json(workdir.config))
     except (ValueError, TypeError, AttributeError, RecursionError, UserError) as error:
         raise UserError(
             f"{workdir.config} is damaged, or of another version ({error}); give the --workdir of another run"
         ) from error
-    return config
 
 
 def provenance(argv: list[str]) -> dict[str, Any]:
     """Return date, command (as it can be pasted into a shell), commit, versions and machine of this process."""
-    versions: dict[str, str | None] = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = None
     return {
         "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": shlex.join(["python", "main.py", *argv]),
@@ -147,7 +113,7 @@ def provenance(argv: list[str]) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
-        "versions": versions,
+        "versions": {package: importlib.metadata.version(package) for package in PACKAGES},
     }
 
 

@@ -13,10 +13,12 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from heartseg_jax.config.schema import FIELDS
 from heartseg_jax.errors import UserError, suggestion
 
 flags.disclaim_key_flags()  # `VERB --help` lists --config among the flags of the verb
 
+ROOT = Path(__file__).resolve().parents[2]
 NO_CONFIG = "get_config() of the config file must return an ml_collections ConfigDict"
 
 
@@ -69,21 +71,16 @@ def define_config(
         flags.mark_flag_as_required("config", values)
 
 
-class StepParser(flags.ArgumentParser):
-    """Parses which checkpoint: a step's number, or best."""
-
+class _Step(flags.ArgumentParser):
     syntactic_help = "a step's number, or best"
 
     def parse(self, argument: str | int) -> int | str:
-        """Return the number, or 'best'; ValueError for anything else."""
-        if argument == "best":
-            return "best"
-        return int(argument)
+        return "best" if argument == "best" else int(argument)
 
 
 def define_step(name: str, meaning: str, values: flags.FlagValues) -> None:
-    """Declare a flag that names a checkpoint."""
-    flags.DEFINE(StepParser(), name, None, meaning, flag_values=values)
+    """Declare a flag that names a checkpoint: a step's number, or 'best'."""
+    flags.DEFINE(_Step(), name, None, meaning, flag_values=values)
 
 
 def texts(values: flags.FlagValues, *, required: str = "", **meanings: str) -> None:
@@ -107,8 +104,8 @@ def given(values: flags.FlagValues) -> dict[str, Any]:
     }
 
 
-def parse(program: str, values: flags.FlagValues, argv: Sequence[str], known_fields: Sequence[str] = ()) -> None:
-    """Parse `argv`, without the program's name, into `values`; `known_fields` are the config's, with dots.
+def parse(program: str, values: flags.FlagValues, argv: Sequence[str]) -> None:
+    """Parse the command line `argv` of the verb `program` into `values`.
 
     Raises:
       UserError: an unknown flag or field, a value that is missing or of another type, or a config that fails.
@@ -124,7 +121,9 @@ def parse(program: str, values: flags.FlagValues, argv: Sequence[str], known_fie
         if name == "config" and "config" in values:
             _check_file(value)
         if name.startswith("config.") and "config" in values:
-            _check_field(name.removeprefix("config."), known_fields)
+            _check_field(name.removeprefix("config."))
+    if str(ROOT) not in sys.path:
+        sys.path.insert(0, str(ROOT))  # the files in configs/ build on configs/base.py
     sys.modules.pop("config_config", None)  # config_flags would run the file among the names of the one before it
     try:
         rest = values([program, *argv])[1:]
@@ -198,13 +197,12 @@ def _check_file(spec: str | None) -> None:
     raise UserError(f"no config file at {file}{suggestion(str(file), known)}")
 
 
-def _check_field(field: str, known: Sequence[str]) -> None:
-    if field in known:
-        return
-    inside = [name for name in known if name.startswith(field + ".")]
+def _check_field(field: str) -> None:
+    inside = [name for name in FIELDS if name.startswith(field + ".")]
     if inside:
         raise UserError(f"config.{field} is a group of fields; set one inside it, such as {inside[0]}")
-    raise UserError(f"the config has no field '{field}'{suggestion(field, known)}")
+    if field not in FIELDS:
+        raise UserError(f"the config has no field '{field}'{suggestion(field, list(FIELDS))}")
 
 
 def _illegal(program: str, values: flags.FlagValues, message: str) -> str:

@@ -1,24 +1,19 @@
-"""Configs from files, the command line and run folders: complete, of the right types and accepted. No JAX here."""
+"""Configs from files, the command line and run folders: complete and accepted; and how two differ. No JAX here."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from absl import flags as absl_flags
 from ml_collections import ConfigDict, FrozenConfigDict
 
+from heartseg_jax.anatomy import LABEL_SETS
 from heartseg_jax.config import flags, schema
-from heartseg_jax.config.diff import differences as differences
-from heartseg_jax.config.diff import fields as fields
-from heartseg_jax.config.diff import from_plain as from_plain
-from heartseg_jax.config.diff import to_plain as to_plain
-from heartseg_jax.errors import UserError
-from heartseg_jax.errors import suggestion as suggestion
+from heartseg_jax.errors import UserError, suggestion
 
-ROOT = Path(__file__).resolve().parents[2]
+RESUMABLE = ("train.epochs", "guards.", "log.", "checkpoint.", "data.threads", "data.cache_gb")
+"""Fields (or, with a final dot, groups) that a run may change when it is resumed."""
 
 
 def load(spec: str, overrides: Mapping[str, str] | None = None) -> tuple[str, FrozenConfigDict]:
@@ -32,15 +27,8 @@ def load(spec: str, overrides: Mapping[str, str] | None = None) -> tuple[str, Fr
     values = absl_flags.FlagValues()
     argv = [f"--config={spec}", *(f"--config.{field}={text}" for field, text in (overrides or {}).items())]
     flags.define_config(values, argv)
-    parse("config", values, argv)
+    flags.parse("config", values, argv)
     return config_of(values)
-
-
-def parse(program: str, values: absl_flags.FlagValues, argv: Sequence[str]) -> None:
-    """Parse the command line of one verb; see `flags.parse`."""
-    if str(ROOT) not in sys.path:
-        sys.path.insert(0, str(ROOT))  # the files in configs/ build on configs/base.py
-    flags.parse(program, values, argv, list(schema.FIELDS))
 
 
 def config_of(values: absl_flags.FlagValues) -> tuple[str, FrozenConfigDict]:
@@ -113,7 +101,7 @@ def _checked(config: ConfigDict) -> FrozenConfigDict:
     for name, value in found.items():
         schema.FIELDS[name].check(value)
     schema.check_together(found)
-    config.model.num_classes = schema.num_classes(config.data.task)
+    config.model.num_classes = LABEL_SETS[config.data.task].num_classes
     return FrozenConfigDict(config)
 
 
@@ -130,3 +118,51 @@ def _members(field: str, words: tuple[Any, ...]) -> tuple[Any, ...]:
         return tuple(type(one)(word) for word, one in zip(words, like, strict=True)) if like else words
     except ValueError:
         raise UserError(f"{field} needs numbers such as {like}, not '{','.join(map(str, words))}'") from None
+
+
+def fields(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (dotted name, value) of every leaf, in the config's order."""
+    for name, value in config.items():
+        if isinstance(value, ConfigDict | FrozenConfigDict | dict):
+            yield from fields(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def to_plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config as nested dicts and lists, ready for JSON."""
+    return {
+        name: to_plain(value)
+        if isinstance(value, ConfigDict | FrozenConfigDict | dict)
+        else list(value)
+        if isinstance(value, tuple)
+        else value
+        for name, value in config.items()
+    }
+
+
+def from_plain(plain: Mapping[str, Any]) -> FrozenConfigDict:
+    """Return the config that `to_plain` wrote."""
+
+    def tuples(node: Any) -> Any:
+        if isinstance(node, Mapping):
+            return {name: tuples(value) for name, value in node.items()}
+        return tuple(node) if isinstance(node, list) else node
+
+    return FrozenConfigDict(tuples(plain))
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Return 'field: old -> new' for each field that differs, without those on RESUMABLE."""
+    before, after = dict(fields(to_plain(old))), dict(fields(to_plain(new)))
+    missing = object()
+    return [
+        f"{field}: {before.get(field, 'absent')} -> {after.get(field, 'absent')}"
+        for field in sorted(set(before) | set(after))
+        if before.get(field, missing) != after.get(field, missing) and not is_resumable(field)
+    ]
+
+
+def is_resumable(field: str) -> bool:
+    """Return whether a run may change this field when it is resumed."""
+    return any(field == name or (name.endswith(".") and field.startswith(name)) for name in RESUMABLE)

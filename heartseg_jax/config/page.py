@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import groupby
 
-from heartseg_jax.config.diff import is_resumable
+from heartseg_jax.config.load import is_resumable
 from heartseg_jax.config.schema import TABLE, Field
 
 INTRODUCTION = """\

@@ -201,7 +201,7 @@ def defaults() -> ConfigDict:
 
 def check_together(values: Mapping[str, Any]) -> None:
     """Raise a UserError for the first rule that `values`, dotted field -> value, break."""
-    classes = num_classes(values["data.task"])
+    classes = LABEL_SETS[values["data.task"]].num_classes
     if values["model.num_classes"] not in (0, classes):
         raise UserError(
             f"model.num_classes must be {classes} for data.task={values['data.task']}, "
@@ -239,8 +239,3 @@ def check_together(values: Mapping[str, Any]) -> None:
     shape = values["data.phantom.shape"]
     if not values["data.path"] and math.prod(shape) > MOST_PHANTOM_VOXELS:
         raise UserError(f"data.phantom.shape must hold at most {MOST_PHANTOM_VOXELS} voxels, not {shape}")
-
-
-def num_classes(task: str) -> int:
-    """Return the number of classes of a task's networks, background included."""
-    return LABEL_SETS[task].num_classes

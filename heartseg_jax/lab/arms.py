@@ -11,7 +11,7 @@ from ml_collections import FrozenConfigDict
 
 from heartseg_jax.config import load
 from heartseg_jax.data.dataset.write import Dataset, with_test_patients
-from heartseg_jax.errors import UserError
+from heartseg_jax.errors import UserError, suggestion
 
 CALIBRATION_BATCHES = 8
 TRANSFER = {"model.norm": "encoder"}
@@ -72,7 +72,7 @@ def arms_of(config: Any) -> list[str]:
     asked = list(config.lab.arms) or [name for name in ARMS if name != "synthetic_full" or config.lab.synthetic_run]
     unknown = [name for name in asked if name not in ARMS]
     if unknown:
-        raise UserError(f"lab.arms has '{unknown[0]}'{load.suggestion(unknown[0], list(ARMS))}")
+        raise UserError(f"lab.arms has '{unknown[0]}'{suggestion(unknown[0], list(ARMS))}")
     if "synthetic_full" in asked and not config.lab.synthetic_run:
         raise UserError("the arm synthetic_full needs --config.lab.synthetic_run=RUN, a run of configs/synthetic.py")
     return [name for name in ARMS if name in asked]

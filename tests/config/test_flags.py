@@ -14,7 +14,7 @@ def values_of(*words):
     flags.define_config(values, words)
     flags.texts(values, name="a name")
     flags.switches(values, loud="or not")
-    load.parse("verb", values, words)
+    flags.parse("verb", values, words)
     return values
 
 

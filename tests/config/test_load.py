@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from heartseg_jax.config import load
+from heartseg_jax.config import load, schema
 from heartseg_jax.errors import UserError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -101,3 +101,26 @@ def test_a_config_file_has_the_fields_of_the_base(tmp_path, line, message):
     with pytest.raises(UserError) as caught:
         load.load(str(file))
     assert message in str(caught.value)
+
+
+def test_the_plain_form_comes_back_equal():
+    _, config = load.load(str(CONFIGS / "quickstart.py"))
+    assert load.from_plain(load.to_plain(config)) == config
+    assert dict(load.fields(load.to_plain(config)))["data.window_hu"] == [-200.0, 600.0]
+
+
+def test_differences_leave_out_what_may_change_on_resume():
+    _, old = load.load(str(CONFIGS / "quickstart.py"))
+    changes = {"train.epochs": "99", "guards.collapse": "warn", "log.every_steps": "7", "model.width": "12"}
+    _, new = load.load(str(CONFIGS / "quickstart.py"), changes)
+    assert load.differences(old, new) == ["model.width: 16 -> 12"]
+
+
+def test_a_field_that_only_one_of_them_has_differs():
+    assert load.differences({"seed": 1}, {"seed": 1, "model": {"width": 3}}) == ["model.width: absent -> 3"]
+
+
+@pytest.mark.parametrize("name", load.RESUMABLE)
+def test_what_may_change_is_a_field_or_a_group(name):
+    assert any(load.is_resumable(field) and field.startswith(name) for field in schema.FIELDS)
+    assert not load.is_resumable("train.steps")
