@@ -55,11 +55,6 @@ class LabelSet:
         """The structures' names, by label."""
         return tuple(structure.name for structure in self.structures)
 
-    @cached_property
-    def by_name(self) -> dict[str, Structure]:
-        """The structures by their names."""
-        return {structure.name: structure for structure in self.structures}
-
     @property
     def all_known(self) -> tuple[int, ...]:
         """The `merge` of a source that labels every structure: channel c counts as c."""
@@ -67,8 +62,7 @@ class LabelSet:
 
     def colour(self, label: int, scheme: str) -> tuple[int, int, int]:
         """Return a label's colour: scheme 'display' is colour-blind-safe, 'masks' is that of the mask files."""
-        structure = self.structures[label]
-        return {"display": structure.display_rgb, "masks": structure.mask_rgb}[scheme]
+        return {"display": self.structures[label].display_rgb, "masks": self.structures[label].mask_rgb}[scheme]
 
     def check_merge(self, merge: Sequence[int]) -> tuple[int, ...]:
         """Return `merge` as a tuple of `num_classes` labels, or raise ValueError.

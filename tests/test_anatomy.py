@@ -11,7 +11,7 @@ GREY = (128, 128, 128)
 
 def test_heart_has_the_documented_labels_and_codes():
     assert HEART.names[4] == "right_atrium"
-    assert HEART.by_name["descending_aorta"].snomed == "281130003"
+    assert HEART.structures[6][1:3] + HEART.structures[6][5:] == ("descending_aorta", "DA", "281130003")
     assert HEART.all_known == (0, 1, 2, 3, 4, 5, 6, 7, 8)
     assert [s.short for s in HEART.foreground] == ["AA", "LA", "LV", "RA", "RV", "DA", "PA", "VC"]
     assert HEART.colour(2, "masks") == (255, 0, 0)

@@ -5,12 +5,12 @@ They read a dataset folder one patient at a time. No JAX.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-from heartseg_jax.data.dataset.records import Dataset
+from heartseg_jax.data.dataset.records import Dataset, Patient
 from heartseg_jax.evaluation.metrics import score_patient, summarise
 
 THUMBNAIL = 32
@@ -32,16 +32,10 @@ class Learned(NamedTuple):
 
 
 def thumbnail(image: np.ndarray, size: int = THUMBNAIL) -> np.ndarray:
-    """Reduce a slice to block means, less their mean, scaled to length 1, so that a dot product is a correlation.
+    """Reduce a slice [H, W] to block means, less their mean, scaled to length 1; float32 [rows * columns].
 
-    Brightness and contrast have no influence. A constant image gives zeros: it correlates with nothing.
-
-    Args:
-        image: [H, W], any intensity.
-        size: rows and columns; fewer if the image has fewer.
-
-    Returns:
-        float32 [rows * columns].
+    A dot product of two is their correlation: brightness and contrast have no influence. A constant image gives zeros:
+    it correlates with nothing. `size` is the number of rows and columns; fewer if the image has fewer.
     """
     image = np.asarray(image, dtype=np.float64)
     for axis in (0, 1):
@@ -59,39 +53,32 @@ def learn(dataset: Dataset) -> Learned | None:
 
     Memory: the thumbnails, and one count per class and pixel; images and labels are read one slice at a time.
     """
-    where = tuple((int(p), int(z)) for p, z in dataset.examples("train"))
+    where = tuple(dataset.examples("train"))
     if not where:
         return None
     thumbnails = []
     classes = dataset.label_set.num_classes
     counts = np.zeros((classes, dataset.height, dataset.width), dtype=np.int32)
-    for index, rows in _by_patient(where).items():
-        patient = dataset.patients[index]
-        images, labels = dataset.images(patient), dataset.labels(patient)
+    for index, rows in dataset.slices_of("train").items():
+        images, labels = dataset.images(index), dataset.labels(index)
         for z in rows:
             thumbnails.append(thumbnail(images[z]))
             plane = np.asarray(labels[z])
             for label in range(classes):
                 counts[label] += plane == label
-    ordered = tuple((p, z) for p, rows in _by_patient(where).items() for z in rows)
     # Ties, and pixels that are ignored in every slice, go to the lowest label: background.
-    return Learned(np.stack(thumbnails), ordered, counts.argmax(axis=0).astype(np.uint8))
+    return Learned(np.stack(thumbnails), where, counts.argmax(axis=0).astype(np.uint8))
 
 
 def predict_patient(dataset: Dataset, learned: Learned | None, patient_index: int, slices: list[int]) -> dict:
-    """Predict some slices of one patient by every baseline.
+    """Predict some slices of one patient by every baseline: name -> uint8 [n, H, W], read-only.
 
-    Returns:
-        name -> uint8 [n, H, W], read-only; None for those that learn, if `learned` is None. `nearest_slice` copies the
-        labels of the training slice whose thumbnail correlates best (the first of equals), never the slice
-        itself; ignored pixels of it become background. `position_prior` is the same in every slice.
+    Those that learn are left out if `learned` is None. `nearest_slice` copies the labels of the training slice whose
+    thumbnail correlates best (the first of equals), never the slice itself; ignored pixels of it become background.
+    `position_prior` is the same in every slice.
     """
     shape = (len(slices), dataset.height, dataset.width)
-    found: dict[str, np.ndarray | None] = {
-        ALL_BACKGROUND: np.broadcast_to(np.zeros((), dtype=np.uint8), shape),
-        NEAREST_SLICE: None,
-        POSITION_PRIOR: None,
-    }
+    found = {ALL_BACKGROUND: np.broadcast_to(np.zeros((), dtype=np.uint8), shape)}
     if learned is not None:
         found[NEAREST_SLICE] = _nearest(dataset, learned, patient_index, slices)
         found[POSITION_PRIOR] = np.broadcast_to(learned.prior, shape)
@@ -104,26 +91,16 @@ def baseline_scores(dataset: Dataset, split: str) -> dict[str, dict[str, float |
     for patient, slices, predictions in predict_split(dataset, split):
         truth = dataset.labels(patient)[slices]
         for name, labels in predictions.items():
-            if labels is not None:
-                scores[name][patient.id] = score_patient(
-                    truth, labels, dataset.label_set, patient.merge, distances=False
-                )
+            scores[name][patient.id] = score_patient(truth, labels, dataset.label_set, patient.merge)
     summaries = {name: summarise(found, dataset.label_set) for name, found in scores.items()}
     return {name: {key: s[key] for key in ("mean_dice", "pixel_accuracy")} for name, s in summaries.items()}
 
 
-def predict_split(dataset: Dataset, split: str) -> Iterator[tuple]:
+def predict_split(dataset: Dataset, split: str) -> Iterator[tuple[Patient, list[int], dict[str, np.ndarray]]]:
     """Yield (patient, its slices in `split`, predictions by name as of `predict_patient`)."""
     learned = learn(dataset)
-    for index, slices in _by_patient(dataset.examples(split)).items():
+    for index, slices in dataset.slices_of(split).items():
         yield dataset.patients[index], slices, predict_patient(dataset, learned, index, slices)
-
-
-def _by_patient(examples) -> Mapping[int, list[int]]:
-    found: dict[int, list[int]] = {}
-    for patient, z in examples:
-        found.setdefault(int(patient), []).append(int(z))
-    return found
 
 
 def _nearest(dataset: Dataset, learned: Learned, patient_index: int, slices: list[int]) -> np.ndarray:

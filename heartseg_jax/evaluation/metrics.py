@@ -76,8 +76,10 @@ def confusion(truth: np.ndarray, prediction: np.ndarray, labels: LabelSet, merge
     classes = labels.num_classes
     merge = labels.check_merge(tuple(merge))
     counts = np.zeros(classes * classes, dtype=np.int64)
+    if truth.ndim < 3:
+        truth, prediction = truth[np.newaxis], prediction[np.newaxis]
     # A slice at a time: a whole volume's int64 index would be eight times the labels.
-    for true_slice, predicted_slice in zip(_slices(truth), _slices(prediction), strict=True):
+    for true_slice, predicted_slice in zip(truth, prediction, strict=True):
         counted = true_slice != IGNORED
         t, p = true_slice[counted], predicted_slice[counted]
         for what, values in (("truth", t), ("prediction", p)):
@@ -125,7 +127,6 @@ def score_patient(
     merge: Sequence[int],
     spacing_mm: Sequence[float] | None = None,
     contiguous: bool = False,
-    distances: bool = True,
 ) -> PatientScore:
     """Score one patient's slices, pooled.
 
@@ -139,7 +140,6 @@ def score_patient(
         merge: the patient's; see `LabelSet.check_merge`.
         spacing_mm: (z, y, x), or None if unknown.
         contiguous: whether these n slices follow one another without a gap.
-        distances: False leaves the surface distances out (None), for a quick score.
 
     Raises:
         ValueError: as `confusion`, or the labels are not [n, H, W].
@@ -150,22 +150,18 @@ def score_patient(
     counts = confusion(truth, prediction, labels, merge)
     dice, iou = dice_from_counts(counts), iou_from_counts(counts)
     spacing = tuple(float(s) for s in spacing_mm) if contiguous and spacing_mm is not None else None
-    masks = None
-    if spacing and distances:
-        counted = truth != IGNORED
-        masks = [np.where(counted, merge_labels(array, merge), 0) for array in (truth, prediction)]
+    masks = [np.where(truth == IGNORED, 0, merge_labels(a, merge)) for a in (truth, prediction)] if spacing else []
 
     found = {}
     for structure in labels.foreground:
         label = structure.label
         true_voxels, predicted_voxels = int(counts[label].sum()), int(counts[:, label].sum())
         hd95 = assd = nsd = bias = None
-        known = merge[label] == label
         if spacing and dice[label] is not None:
             bias = (predicted_voxels - true_voxels) * math.prod(spacing) / 1000.0
-            if masks and true_voxels and predicted_voxels:
+            if true_voxels and predicted_voxels:
                 hd95, assd, nsd = surface_distances(masks[0] == label, masks[1] == label, spacing, NSD_TOLERANCE_MM)
-            elif distances:
+            else:
                 hd95 = assd = math.hypot(*(n * s for n, s in zip(truth.shape, spacing, strict=True)))
                 nsd = 0.0
         found[structure.name] = StructureScore(
@@ -178,7 +174,7 @@ def score_patient(
             missed=(true_voxels == 0) != (predicted_voxels == 0),
             truth_voxels=true_voxels,
             predicted_voxels=predicted_voxels,
-            known=known,
+            known=merge[label] == label,
             merged_with=tuple(s.name for s in labels.foreground if merge[s.label] == label != s.label),
         )
     return PatientScore(found, counts, len(truth))
@@ -203,6 +199,7 @@ def summarise(scores: Mapping[str, PatientScore], labels: LabelSet, *, seed: int
     scored = [s["dice"] for s in table.values() if s["dice"] is not None]
     mean_dice = _mean(scored)
     total = int(counts.sum())
+    shares = {"truth": int(counts[1:].sum()), "prediction": int(counts[:, 1:].sum())}
     few = len(scores) < BOOTSTRAP_FROM_PATIENTS
     return {
         "patients": len(scores),
@@ -213,10 +210,7 @@ def summarise(scores: Mapping[str, PatientScore], labels: LabelSet, *, seed: int
         "structures_scored": len(scored),
         "structures": table,
         "pixel_accuracy": pixel_accuracy(counts),
-        "foreground_fraction": {
-            "truth": int(counts[1:].sum()) / total if total else None,
-            "prediction": int(counts[:, 1:].sum()) / total if total else None,
-        },
+        "foreground_fraction": {which: number / total if total else None for which, number in shares.items()},
         "by_patient": {key: _one_patient(score) for key, score in scores.items()} if few else None,
         "warnings": _warnings(scores, table, counts, mean_dice),
     }
@@ -239,8 +233,7 @@ def bootstrap_mean_dice(
     means = np.divide(draws @ dice, patients, out=np.zeros_like(patients), where=patients > 0)
     shares = (patients > 0).sum(axis=1)
     values = means.sum(axis=1)[shares > 0] / shares[shares > 0]
-    low, high = np.percentile(values, (2.5, 97.5))
-    return [float(low), float(high)]
+    return np.percentile(values, (2.5, 97.5)).tolist()
 
 
 def _summarise_structure(scores: Sequence[StructureScore]) -> dict:
@@ -302,7 +295,3 @@ def _mean(values: Sequence[float]) -> float | None:
 
 def _some(names: Sequence[str], most: int = 6) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def _slices(labels: np.ndarray):
-    return labels if labels.ndim > 2 else labels[np.newaxis]

@@ -14,7 +14,7 @@ import numpy as np
 
 from heartseg_jax.anatomy import LabelSet
 from heartseg_jax.evaluation.baselines import NAMES as BASELINES
-from heartseg_jax.evaluation.metrics import MEASURES, PatientScore, summarise
+from heartseg_jax.evaluation.metrics import PatientScore, StructureScore, summarise
 from heartseg_jax.files import write_json, write_text
 from heartseg_jax.findings import counted
 
@@ -24,16 +24,9 @@ MEMORISATION = (
 )
 DIAGONAL_IF_MISSED = ("hd95_mm", "assd_mm")
 """Measures that are the diagonal of the image where a structure is missed; only JSON shows that number."""
-CASE_COLUMNS = (
-    "patient",
-    "structure",
-    *MEASURES,
-    "missed",
-    "truth_voxels",
-    "predicted_voxels",
-    "known",
-    "merged_with",
-)
+NOTED = {"unknown": "not labelled", "absent": "absent"}
+"""Counts of patients in a structure's summary that are noted beside its row."""
+CASE_COLUMNS = ("patient", "structure", *StructureScore._fields)
 
 
 def build_summary(
@@ -47,7 +40,6 @@ def build_summary(
     baselines: Mapping[str, Mapping[str, float | None]] | None = None,
     split_kind: str = "patient",
     warnings: Sequence[str] = (),
-    seed: int = 0,
 ) -> dict:
     """Return the content of `summary.json`.
 
@@ -61,11 +53,10 @@ def build_summary(
         baselines: name -> {mean_dice, pixel_accuracy} (see `baselines.baseline_scores`); null where not given.
         split_kind: "patient" or "block"; a block split adds the warning that it measures memorisation.
         warnings: the caller's own, put first.
-        seed: of the bootstrap.
     """
-    metrics = summarise(scores, labels, seed=seed)
+    metrics = summarise(scores, labels)
     given = baselines or {}
-    rows = {name: given.get(name, {}) for name in (*BASELINES, *(n for n in given if n not in BASELINES))}
+    row = {name: {key: given.get(name, {}).get(key) for key in ("mean_dice", "pixel_accuracy")} for name in BASELINES}
     found = list(warnings)
     # The training slices themselves are memorised whatever the kind of split, so this warning is the clearer one.
     if split == "train":
@@ -73,7 +64,6 @@ def build_summary(
     elif split_kind == "block":
         found.append(MEMORISATION)
     found += metrics.pop("warnings")
-    row = {name: {key: r.get(key) for key in ("mean_dice", "pixel_accuracy")} for name, r in rows.items()}
     best = max((r["mean_dice"] for r in row.values() if r["mean_dice"] is not None), default=None)
     if metrics["mean_dice"] is not None and best is not None and metrics["mean_dice"] <= best:
         which = next(name for name, r in row.items() if r["mean_dice"] == best)
@@ -94,24 +84,19 @@ def build_summary(
 def with_controls(summary: Mapping, controls: Mapping[str, Mapping[str, float | None]]) -> dict:
     """Return the summary with `controls` (name -> mean_dice, pixel_accuracy), and a warning where one is as good."""
     warnings = list(summary["warnings"])
+    own = summary["mean_dice"]
     for name, row in controls.items():
-        if (
-            summary["mean_dice"] is not None
-            and row["mean_dice"] is not None
-            and row["mean_dice"] >= summary["mean_dice"]
-        ):
+        if own is not None and row["mean_dice"] is not None and row["mean_dice"] >= own:
             warnings.append(
-                f"the control {name} is as good (mean Dice {row['mean_dice']:.3f}, this model "
-                f"{summary['mean_dice']:.3f}): nothing here speaks for the pretrained weights"
+                f"the control {name} is as good (mean Dice {row['mean_dice']:.3f}, this model {own:.3f}): nothing here "
+                "speaks for the pretrained weights"
             )
     return {**summary, "controls": {name: dict(row) for name, row in controls.items()}, "warnings": warnings}
 
 
 def write_report(folder: Path, summary: Mapping, scores: Mapping[str, PatientScore]) -> None:
     """Write `summary.json` and `cases.csv` into `folder`, which is created; each appears whole or not at all."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_cases(folder / "cases.csv", case_rows(scores))
+    write_cases(folder / "cases.csv", scores)
     write_summary(folder / "summary.json", summary)
 
 
@@ -120,28 +105,20 @@ def write_summary(path: Path, summary: Mapping) -> None:
     write_json(path, _plain(summary))
 
 
-def case_rows(scores: Mapping[str, PatientScore]) -> list[dict]:
-    """Return one row per patient and structure, with the columns CASE_COLUMNS; what is unknown is None."""
-    rows = []
-    for patient, score in scores.items():
-        for name, s in score.structures.items():
-            row = {"patient": patient, "structure": name, **s._asdict()}
-            row["merged_with"] = "+".join(s.merged_with)
-            rows.append({column: row[column] for column in CASE_COLUMNS})
-    return rows
-
-
-def write_cases(path: Path, rows: Sequence[Mapping]) -> None:
-    """Write `case_rows` as CSV; None is an empty field, a truth value is `true` or `false`.
+def write_cases(path: Path, scores: Mapping[str, PatientScore]) -> None:
+    """Write one row per patient and structure as CSV; None is an empty field, a truth value is `true` or `false`.
 
     The distances of a missed structure are `missed`: the diagonal that enters the means instead is not a distance.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(CASE_COLUMNS)
-    for row in rows:
-        missed = [c for c in DIAGONAL_IF_MISSED if row["missed"] and row[c] is not None]
-        writer.writerow(["missed" if column in missed else _field(row[column]) for column in CASE_COLUMNS])
+    for patient, score in scores.items():
+        for name, s in score.structures.items():
+            row = s._asdict() | {"merged_with": "+".join(s.merged_with)}
+            row |= {c: "missed" for c in DIAGONAL_IF_MISSED if s.missed and row[c] is not None}
+            row |= {c: str(value).lower() for c, value in row.items() if isinstance(value, bool)}
+            writer.writerow([patient, name, *row.values()])
     write_text(path, text.getvalue())
 
 
@@ -186,13 +163,8 @@ def _structure_table(summary: Mapping, labels: LabelSet) -> list[str]:
                 cell, marked = ("missed", marked) if whole else (f"{cell}*", True)
             text += f"{cell:>9}"
         text += f"{row['missed']:>8}{row['patients']:>10}"
-        notes = []
-        if row.get("merged_with"):
-            notes.append("with " + ", ".join(row["merged_with"]))
-        if row.get("unknown"):
-            notes.append(f"not labelled in {row['unknown']}")
-        if row.get("absent"):
-            notes.append(f"absent in {row['absent']}")
+        notes = [f"with {', '.join(row['merged_with'])}"] if row["merged_with"] else []
+        notes += [f"{what} in {row[key]}" for key, what in NOTED.items() if row[key]]
         lines.append(text + ("  " + "; ".join(notes) if notes else ""))
     if marked:
         lines.append("(* a patient in whom the structure was missed counts with the diagonal of the image)")
@@ -203,13 +175,14 @@ def _structure_table(summary: Mapping, labels: LabelSet) -> list[str]:
 
 def _baseline_table(summary: Mapping) -> list[str]:
     lines = [f"{'':<26}{'mean Dice':>10}{'pixel accuracy':>16}"]
-    model = f"{'this model':<26}{_number(summary['mean_dice'], 3):>10}{_number(summary['pixel_accuracy'], 4):>16}"
-    interval = summary.get("mean_dice_ci95")
-    lines.append(model + (f"  95 % interval {interval[0]:.3f} to {interval[1]:.3f}" if interval else ""))
-    rows = [("control " + name, row) for name, row in summary.get("controls", {}).items()]
-    for name, row in rows + [("baseline " + name, row) for name, row in summary["baselines"].items()]:
+    rows: dict[str, Mapping] = {"this model": summary}
+    rows |= {f"control {name}": row for name, row in summary.get("controls", {}).items()}
+    rows |= {f"baseline {name}": row for name, row in summary["baselines"].items()}
+    for name, row in rows.items():
         title = name.replace("_", " ")
         lines.append(f"{title:<26}{_number(row['mean_dice'], 3):>10}{_number(row['pixel_accuracy'], 4):>16}")
+    if interval := summary["mean_dice_ci95"]:
+        lines[1] += f"  95 % interval {interval[0]:.3f} to {interval[1]:.3f}"
     return lines
 
 
@@ -229,22 +202,12 @@ def _number(value: float | None, digits: int, signed: bool = False) -> str:
     return f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
 
 
-def _field(value) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool | np.bool_):
-        return "true" if value else "false"
-    return repr(float(value)) if isinstance(value, float | np.floating) else str(value)
-
-
 def _plain(value):
-    """Return numpy values, tuples and paths as what JSON has, and what is not finite as None."""
-    if isinstance(value, np.ndarray | np.generic):
-        value = value.tolist()
+    """Return numpy's numbers as what JSON has, and what is not finite as None."""
+    if isinstance(value, np.generic):
+        value = value.item()
     if isinstance(value, Mapping):
-        return {str(key): _plain(v) for key, v in value.items()}
+        return {key: _plain(v) for key, v in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, bool | int | str) else str(value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value

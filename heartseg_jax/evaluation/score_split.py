@@ -43,16 +43,20 @@ def score_split(
     `scored` says which weights these are ('last', 'best' or 'asked'), `colours` is `log.colours`, and `as_split` is the
     report's name of the split where it is not `split` itself.
     """
-    scores, panels = {}, []
+    number = len(dataset.patients_in(split))
+    drawn = set(np.linspace(0, number - 1, min(MAX_PANELS, number)).round().astype(int).tolist()) if draw else set()
+    scores: dict[str, metrics.PatientScore] = {}
+    panels = []
     for found in predict_split(predictor, dataset, split, spec):
         patient = dataset.patients[found.patient]
         truth = np.asarray(dataset.labels(patient)[found.slices])
         check_unchanged(dataset, patient, truth, found.slices)
         whole = patient.contiguous and bool(np.all(np.diff(found.slices) == 1))
+        if len(scores) in drawn:
+            panels.append(_panel(dataset, spec, found, truth))
         scores[patient.id] = metrics.score_patient(
             truth, found.labels, dataset.label_set, patient.merge, patient.spacing_mm, whole
         )
-        panels.append(_panel(dataset, spec, found, truth))
     summary = report.build_summary(
         scores,
         dataset.label_set,
@@ -65,11 +69,10 @@ def score_split(
         warnings=(*dataset.source.get("caveats", ()), *warnings),
     )
     report.write_report(output, summary, scores)
-    if draw and panels:
+    if panels:
         mean = "none" if summary["mean_dice"] is None else f"{summary['mean_dice']:.3f}"
-        kept = [panels[i] for i in np.unique(np.linspace(0, len(panels) - 1, MAX_PANELS).round().astype(int))]
         slices.predictions(
-            kept,
+            panels,
             output / "predictions.png",
             Palette(dataset.label_set, colours),
             title=f"{as_split or split} patients: mean Dice {mean}",
@@ -92,7 +95,7 @@ def _panel(dataset: Dataset, spec: InputSpec, found: PatientLabels, truth: np.nd
     patient = dataset.patients[found.patient]
     image = np.asarray(dataset.images(patient)[found.slices[best]], np.float32)
     low, high = windows_of(spec, image[None])[0, 0]
-    name = f"{patient.id}, slice {patient.names[found.slices[best]].removeprefix(patient.id).lstrip('_/')}"
+    name = f"{patient.id}, slice {patient.slice_name(found.slices[best])}"
     own, guess = (merge_labels(labels[best], patient.merge) for labels in (truth, found.labels))
     dice = metrics.dice_from_counts(metrics.confusion(own, guess, dataset.label_set, patient.merge))
     return slices.Panel(name, np.clip((image - low) / (high - low), 0, 1), own, guess, dice)

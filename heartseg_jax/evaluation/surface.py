@@ -31,10 +31,8 @@ def surface_elements(mask: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarra
         faces = np.diff(padded, axis=axis).astype(np.float64)
         for other in range(padded.ndim):
             if other != axis:
-                low = [slice(None)] * padded.ndim
-                high = [slice(None)] * padded.ndim
-                low[other], high[other] = slice(None, -1), slice(1, None)
-                faces = faces[tuple(low)] + faces[tuple(high)]
+                along = faces.swapaxes(0, other)
+                faces = (along[:-1] + along[1:]).swapaxes(0, other)
         area = math.prod(s for other, s in enumerate(spacing_mm) if other != axis)
         total += (faces * (area / 2 ** (padded.ndim - 1))) ** 2
     return np.sqrt(total)
@@ -69,7 +67,7 @@ def surface_distances(
     if not truth.any() or not prediction.any():
         raise ValueError("an empty mask has no surface")
     # Both surfaces lie in the box of the union, so nothing outside it can be nearest.
-    box = _bounding_box(truth | prediction)
+    (box,) = ndimage.find_objects((truth | prediction).astype(np.uint8))
     areas = [surface_elements(mask[box], spacing_mm) for mask in (truth, prediction)]
     found = []
     for own, other in (areas, areas[::-1]):
@@ -82,14 +80,6 @@ def surface_distances(
     # A hair above the tolerance: a distance of exactly 2 mm may come out of the square root as 2.0000000001.
     nsd = sum(float(a[d <= tolerance_mm + 1e-9].sum()) for d, a in found) / area
     return hd95, assd, min(nsd, 1.0)
-
-
-def _bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
-    spans = []
-    for axis in range(mask.ndim):
-        there = np.flatnonzero(mask.any(axis=tuple(k for k in range(mask.ndim) if k != axis)))
-        spans.append(slice(int(there[0]), int(there[-1]) + 1))
-    return tuple(spans)
 
 
 def _percentile(distances: np.ndarray, areas: np.ndarray, share: float) -> float:

@@ -24,7 +24,7 @@ def curves(
     palette: drawing.Palette,
     *,
     title: str,
-    phase_boundaries: Sequence[int | tuple[int, str]] = (),
+    phase_boundaries: Sequence[tuple[int, str]] = (),
     background_accuracy: float | None = None,
 ) -> None:
     """Draw loss, pixel accuracy and Dice against the step.
@@ -36,7 +36,7 @@ def curves(
         path: the picture to write.
         palette: the structures that have a Dice, and their colours.
         title: above it.
-        phase_boundaries: the first step (from 1) of each phase of training, with or without its name.
+        phase_boundaries: the first step (from 1) of each phase of training, and its name.
         background_accuracy: pixel accuracy of an all-background prediction; drawn as a dashed line.
     """
     with drawing.canvas(path, 12.0, 4.0) as figure:
@@ -120,9 +120,8 @@ def _dice(axes, rows: Sequence[Mapping], tag: str, palette: drawing.Palette) -> 
     for structure in palette.labels.foreground:
         steps, values = series(rows, f"{tag}/dice/{structure.name}")
         if len(steps):
-            label = f"{structure.short}  {structure.name.replace('_', ' ')}"
             look = {"color": palette.colour(structure), "linewidth": 1.2, **_dots(steps, 2.5)}
-            (line,) = axes.plot(steps, values, label=label, **look)
+            (line,) = axes.plot(steps, values, label=drawing.legend_name(structure), **look)
             # Yellow and light green would be lost on white without a dark rim.
             line.set_path_effects([Stroke(linewidth=2.0, foreground="#444444"), Normal()])
             lines.append(line)
@@ -131,19 +130,17 @@ def _dice(axes, rows: Sequence[Mapping], tag: str, palette: drawing.Palette) -> 
     return lines
 
 
-def _frame(axes, rows: Sequence[Mapping], boundaries: Sequence[int | tuple[int, str]]) -> None:
+def _frame(axes, rows: Sequence[Mapping], boundaries: Sequence[tuple[int, str]]) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes.set_xlabel("step")
     last = max((float(row["step"]) for row in rows if row.get("step") is not None), default=1.0)
     axes.set_xlim(0, max(last, 1.0) * 1.02)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    for boundary in boundaries:
-        step, name = boundary if isinstance(boundary, tuple) else (boundary, "")
+    spot = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
+    for step, name in boundaries:
         axes.axvline(step, color=drawing.FAINT, linewidth=0.9, linestyle=(0, (1, 2)))
-        if name:
-            spot = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
-            axes.annotate(name, (step, 0.02), xytext=(3, 0), rotation=90, fontsize=7, color="#666666", **spot)
+        axes.annotate(name, (step, 0.02), xytext=(3, 0), rotation=90, fontsize=7, color="#666666", **spot)
     steps, epochs = series(rows, "epoch")
     known = np.isfinite(epochs)
     if known.sum() >= 2 and np.ptp(epochs[known]) > 0:

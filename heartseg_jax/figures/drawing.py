@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,11 +17,12 @@ INK = "#222222"
 FAINT = "#8a8a8a"
 
 # Okabe and Ito's palette: distinguishable in all common kinds of colour vision, on grey too.
-ERRORS: tuple[tuple[str, str, str], ...] = (
-    ("false_positive", "#E69F00", "false positive (truth is background)"),
-    ("false_negative", "#56B4E9", "false negative (prediction is background)"),
-    ("wrong_structure", "#D55EAA", "wrong structure"),
+ERRORS = (
+    ("#E69F00", "false positive (truth is background)"),
+    ("#56B4E9", "false negative (prediction is background)"),
+    ("#D55EAA", "wrong structure"),
 )
+"""Colour and meaning of the values 1, 2 and 3 of `slices.error_map`."""
 IGNORED_TEXT = "ignored (not scored)"
 
 STYLE: dict[Any, Any] = {
@@ -70,7 +71,7 @@ def canvas(path: str | Path, width: float, height: float) -> Iterator[Any]:
 
 
 class Palette(NamedTuple):
-    """The structures that a figure shows and their colours: scheme 'display' (colour-blind-safe) or 'masks'."""
+    """The structures that a figure shows and their colours, by a scheme of `LabelSet.colour`."""
 
     labels: LabelSet
     scheme: str
@@ -83,9 +84,8 @@ class Palette(NamedTuple):
     @property
     def note(self) -> str:
         """The line of a legend that says whose colours these are."""
-        return {"display": "colours for display, not those of the masks", "masks": "the masks' own colours"}[
-            self.scheme
-        ]
+        notes = {"display": "colours for display, not those of the masks", "masks": "the masks' own colours"}
+        return notes[self.scheme]
 
 
 def picture_axes(axes) -> None:
@@ -107,11 +107,14 @@ def show_labels(axes, labels: np.ndarray, palette: Palette, fill: float = 0.38, 
     """Draw labels [H, W] over a picture: a transparent tint, and the outline in full colour."""
     tint = np.zeros((*labels.shape, 4))
     for structure in palette.labels.foreground:
-        tint[labels == structure.label] = (*palette.colour(structure), fill)
-    if fill:
-        axes.imshow(tint, interpolation="nearest")
-    for structure in palette.labels.foreground:
-        outline(axes, labels == structure.label, palette.colour(structure), width)
+        inside, rgb = labels == structure.label, palette.colour(structure)
+        tint[inside] = (*rgb, fill)
+        if inside.any():
+            # Along the picture's edge too.
+            rows, columns = np.arange(-1, labels.shape[0] + 1), np.arange(-1, labels.shape[1] + 1)
+            axes.contour(columns, rows, np.pad(inside, 1).astype(float), levels=[0.5], colors=[rgb], linewidths=width)
+    axes.imshow(tint, interpolation="nearest")
+    axes.set(xlim=(-0.5, labels.shape[1] - 0.5), ylim=(labels.shape[0] - 0.5, -0.5))
     show_ignored(axes, labels)
 
 
@@ -128,27 +131,23 @@ def show_ignored(axes, labels: np.ndarray) -> None:
         hatched.set_linewidth(0.0)
 
 
-def outline(axes, mask: np.ndarray, rgb, width: float) -> None:
-    """Draw the border of a mask, also along the picture's edge."""
-    if mask.any():
-        padded = np.pad(mask, 1).astype(float)
-        rows, columns = np.arange(-1, mask.shape[0] + 1), np.arange(-1, mask.shape[1] + 1)
-        axes.contour(columns, rows, padded, levels=[0.5], colors=[rgb], linewidths=width)
-        axes.set_xlim(-0.5, mask.shape[1] - 0.5)
-        axes.set_ylim(mask.shape[0] - 0.5, -0.5)
+def legend_name(structure: Structure) -> str:
+    """Return a structure as legends write it: `LV  left ventricle`."""
+    return f"{structure.short}  {structure.name.replace('_', ' ')}"
 
 
-def structure_handles(palette: Palette, present: set[int] | None = None) -> list:
-    """Return legend patches of the structures (all, or those `present`), as `LV left ventricle`."""
+def label_handles(palette: Palette, maps: Iterable[np.ndarray], *, every: bool = False) -> list:
+    """Return legend patches of the structures in label maps (or of `every` one), and of the ignored zone if any has it.
+
+    They stand in the order of the label set, so that two figures of one dataset are read alike.
+    """
     from matplotlib.patches import Patch
 
-    return [
-        Patch(facecolor=palette.colour(s), edgecolor=INK, linewidth=0.5, label=f"{s.short}  {s.name.replace('_', ' ')}")
+    present = {int(value) for labels in maps for value in np.unique(labels)}
+    handles = [
+        Patch(facecolor=palette.colour(s), edgecolor=INK, linewidth=0.5, label=legend_name(s))
         for s in palette.labels.foreground
-        if present is None or s.label in present
+        if every or s.label in present
     ]
-
-
-def labels_present(labels: np.ndarray) -> set[int]:
-    """Return the structures' labels that occur in a map."""
-    return {int(v) for v in np.unique(labels)} - {0, IGNORED}
+    ignored = Patch(facecolor="#999999", edgecolor="white", hatch="/////", label=IGNORED_TEXT)
+    return handles + ([ignored] if IGNORED in present else [])

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from heartseg_jax.figures import drawing
-from heartseg_jax.findings import counted
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's palette, distinguishable with colour-blindness."""
@@ -15,29 +14,20 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 LINES: dict[str, Any] = {"nearest_slice": ":", "position_prior": "--"}
 
 
-def arms(report: Mapping[str, Any], path: str | Path, meanings: Mapping[str, str]) -> None:
-    """Draw one panel per kind of split: the Dice of left-out slices by arm, one dot per patient and seed.
-
-    Args:
-        report: as `lab.report.build` returns it.
-        path: the picture to write.
-        meanings: arm -> its description.
-    """
+def arms(report: Mapping[str, Any], path: str | Path) -> None:
+    """Draw a `lab.report.build`: one panel per kind of split, the Dice of left-out slices by arm, patient and seed."""
     from matplotlib.lines import Line2D
 
     shown = [setting for setting in report["settings"] if setting["arms"]]
     if not shown:
         return
     patients = list(report["patients"])
-    rows = max(len(setting["arms"]) for setting in shown)
     names = list(dict.fromkeys(arm for setting in shown for arm in setting["arms"]))
-    with drawing.canvas(path, 3.0 * len(shown) + 1.8, 0.46 * rows + 2.0) as figure:
+    with drawing.canvas(path, 3.0 * len(shown) + 1.8, 0.46 * len(names) + 2.0) as figure:
         panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
         for axes, setting in zip(panels, shown, strict=True):
+            trained = f", trained on {setting['train_patients']}" if setting["train_patients"] else ""
             by_patient = setting["split"] == "patient"
-            trained = (
-                f", {counted(setting['train_patients'], 'patient')} trained on" if setting["train_patients"] else ""
-            )
             title = f"Left-out patients{trained}" if by_patient else "Left-out slices of trained patients"
             axes.set_title(title, fontweight="bold")
             for place, arm in enumerate(names):
@@ -81,17 +71,8 @@ def _row(axes: Any, place: int, row: Mapping[str, Any] | None, patients: list[st
         at = place + 0.62 * ((number + 0.5) / len(patients) - 0.5)
         colour = COLOURS[number % len(COLOURS)]
         axes.plot([min(values), max(values)], [at, at], color=colour, linewidth=0.8, zorder=2)
-        axes.plot(
-            values,
-            [at] * len(values),
-            marker=MARKERS[number % len(MARKERS)],
-            markersize=4.6,
-            color=colour,
-            linestyle="none",
-            markeredgecolor="white",
-            markeredgewidth=0.4,
-            zorder=3,
-            clip_on=False,
-        )
+        look = {"marker": MARKERS[number % len(MARKERS)], "markersize": 4.6, "color": colour, "linestyle": "none"}
+        rim = {"markeredgecolor": "white", "markeredgewidth": 0.4}
+        axes.plot(values, [at] * len(values), **look, **rim, zorder=3, clip_on=False)
     if row["mean_of_patients"] is not None:
         axes.vlines(row["mean_of_patients"], place - 0.4, place + 0.4, color=drawing.INK, linewidth=2.2, zorder=1.5)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +17,16 @@ MOST_PANELS, COLUMNS = 24, 6
 def montage(dataset: Dataset, path: str | Path, title: str, colours: str) -> None:
     """Draw up to 24 slices, the same number per patient; of more than 24 patients, evenly spread ones."""
     palette = drawing.Palette(dataset.label_set, colours)
-    patients = _spread(dataset.patients, MOST_PANELS)
+    number = len(dataset.patients)
+    places = np.unique(np.linspace(0, number - 1, min(MOST_PANELS, number)).round().astype(int))
+    patients = [dataset.patients[k] for k in places]
     each = max(1, min(12 if len(patients) == 1 else 4, MOST_PANELS // len(patients)))
     panels = [(patient, z) for patient in patients for z in slices_of(patient, each)]
     rows = -(-len(panels) // COLUMNS)
-    present: set[int] = set()
+    shown = []
     columns = min(COLUMNS, len(panels))
     with drawing.canvas(path, max(7.0, 1.9 * columns), 2.15 * rows + 1.3) as figure:
-        left_out = len(dataset.patients) - len(patients)
+        left_out = number - len(patients)
         head = title + (f" ({counted(left_out, 'patient')} not shown)" if left_out else "")
         figure.suptitle(head, x=0.01, ha="left", fontweight="bold")
         grid = figure.subplots(rows, columns, squeeze=False).ravel()
@@ -33,14 +34,13 @@ def montage(dataset: Dataset, path: str | Path, title: str, colours: str) -> Non
             image, labels = dataset.images(patient)[z : z + 1], np.asarray(dataset.labels(patient)[z])
             drawing.show_image(axes, brightness(image, dataset.intensity)[0])
             drawing.show_labels(axes, labels, palette, fill=0.3, width=0.9)
-            present |= drawing.labels_present(labels)
-            name = Path(patient.names[z]).stem.removeprefix(patient.id).lstrip("_")
-            axes.set_title(f"{_short(patient.id, 16)} · {_short(name, 12)}", loc="center", fontsize=7.5)
+            shown.append(labels)
+            title = f"{_short(patient.id, 16)} · {_short(patient.slice_name(z), 12)}"
+            axes.set_title(title, loc="center", fontsize=7.5)
             axes.set_xlabel(patient.splits[z], fontsize=7.5)
         for axes in grid[len(panels) :]:
             axes.set_visible(False)
-        handles = drawing.structure_handles(palette, present)
-        if handles:
+        if handles := drawing.label_handles(palette, shown):
             figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, title=palette.note)
         figure.get_layout_engine().set(w_pad=0.02, h_pad=0.03, wspace=0.0, hspace=0.02)
 
@@ -57,11 +57,6 @@ def slices_of(patient: Patient, count: int) -> list[int]:
         return sum(n > 0 for n in row), sum(row)
 
     return [int(max(part, key=richness)) for part in parts]
-
-
-def _spread(patients: Sequence[Patient], most: int) -> list[Patient]:
-    places = np.unique(np.linspace(0, len(patients) - 1, min(most, len(patients))).round().astype(int))
-    return [patients[k] for k in places]
 
 
 def _short(text: str, most: int) -> str:

@@ -35,6 +35,8 @@ def predictions(panels: Sequence[Panel], path: str | Path, palette: Palette, *, 
     """
     if not panels:
         raise ValueError("there is no slice to show")
+    from matplotlib.patches import Patch
+
     note = textwrap.fill(f"{caption}; {palette.note}" if caption else palette.note, 130)
     height = 2.62 * len(panels) + 1.35 + 0.17 * (note.count("\n") + 1)
     with drawing.canvas(path, 9.6, height) as figure:
@@ -44,7 +46,8 @@ def predictions(panels: Sequence[Panel], path: str | Path, palette: Palette, *, 
             axes.set_title(head, loc="center")
         for row, panel in zip(grid, panels, strict=True):
             _prediction_row(row, panel, palette)
-        handles = _rows_of_four(drawing.structure_handles(palette) + _error_handles(panels))
+        handles = drawing.label_handles(palette, (panel.truth for panel in panels), every=True)
+        handles = _rows_of_four(handles + [Patch(facecolor=rgb, label=text) for rgb, text in drawing.ERRORS])
         figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, title=note)
         figure.get_layout_engine().set(w_pad=0.02, h_pad=0.03, wspace=0.0, hspace=0.0)
 
@@ -81,7 +84,7 @@ def inputs(
     """
     image, label = np.asarray(image, dtype=np.float32), np.asarray(label)
     shown, channels = min(most, len(image)), image.shape[-1]
-    same = channels > 1 and all(np.array_equal(image[..., 0], image[..., c]) for c in range(1, channels))
+    same = channels > 1 and bool((image == image[..., :1]).all())
     drawn = [0] if same else list(range(channels))
     rows = len(drawn) + 1
     with drawing.canvas(path, max(7.2, 2.15 * shown + 0.4), (2.42 + 0.22 * (not same)) * rows + 1.5) as figure:
@@ -99,15 +102,15 @@ def inputs(
             drawing.show_image(axes, image[k, ..., drawn[len(drawn) // 2]])
             drawing.show_labels(axes, label[k], palette, fill=0.0, width=1.1)
             axes.set_xlabel(f"labels: {_share(label[k])}", fontsize=7.5)
-        handles = drawing.structure_handles(palette, drawing.labels_present(label[:shown]))
-        if (label[:shown] == IGNORED).any():
-            handles.append(_ignored_handle())
+        handles = drawing.label_handles(palette, label[:shown])
         if handles:
             columns = min(len(handles), 4 if shown > 3 else 3)
             figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, title=palette.note)
 
 
 def _prediction_row(row, panel: Panel, palette: Palette) -> None:
+    from matplotlib.colors import to_rgba
+
     truth, prediction = panel.truth, panel.prediction
     for axes in row[:3]:
         drawing.show_image(axes, panel.image)
@@ -118,8 +121,8 @@ def _prediction_row(row, panel: Panel, palette: Palette) -> None:
     drawing.show_labels(row[2], np.where(truth == IGNORED, IGNORED, prediction), palette)
     errors = error_map(truth, prediction)
     paint = np.zeros((*errors.shape, 4))
-    for code, (_, rgb, _) in enumerate(drawing.ERRORS, start=1):
-        paint[errors == code] = (*_rgb(rgb), 0.95)
+    for code, (rgb, _) in enumerate(drawing.ERRORS, start=1):
+        paint[errors == code] = to_rgba(rgb, 0.95)
     row[3].imshow(paint, interpolation="nearest")
     drawing.show_ignored(row[3], truth)
 
@@ -135,18 +138,7 @@ def _prediction_row(row, panel: Panel, palette: Palette) -> None:
 def _pairs(each: Sequence[tuple[str, float]]) -> str:
     words = [f"{short} {value:.2f}" for short, value in each]
     half = (len(words) + 1) // 2 if len(words) > 4 else len(words)
-    return "\n".join("  ".join(part) for part in (words[:half], words[half:]) if part)
-
-
-def _rgb(code: str) -> tuple[float, ...]:
-    return tuple(int(code[k : k + 2], 16) / 255 for k in (1, 3, 5))
-
-
-def _error_handles(panels: Sequence[Panel]) -> list:
-    from matplotlib.patches import Patch
-
-    found = [Patch(facecolor=rgb, label=text) for _, rgb, text in drawing.ERRORS]
-    return found + ([_ignored_handle()] if any((p.truth == IGNORED).any() for p in panels) else [])
+    return "\n".join(["  ".join(words[:half]), "  ".join(words[half:])]).rstrip()
 
 
 def _rows_of_four(handles: list) -> list:
@@ -155,12 +147,6 @@ def _rows_of_four(handles: list) -> list:
 
     whole = handles + [Patch(facecolor="none", label=" ") for _ in range(-len(handles) % 4)]
     return [handle for column in range(4) for handle in whole[column::4]]
-
-
-def _ignored_handle():
-    from matplotlib.patches import Patch
-
-    return Patch(facecolor="#999999", edgecolor="white", hatch="/////", label=drawing.IGNORED_TEXT)
 
 
 def _statistics(channel: np.ndarray) -> str:

@@ -25,10 +25,8 @@ def predict_split(predictor: Predictor, dataset: Dataset, split: str, spec: Inpu
 
     One patient is held in memory at a time.
     """
-    examples = np.array(dataset.examples(split), np.int64).reshape(-1, 2)
-    for position in np.unique(examples[:, 0]):
+    for position, slices in dataset.slices_of(split).items():
         patient = dataset.patients[position]
-        slices = examples[examples[:, 0] == position, 1]
         found = predict_slices(predictor, spec, dataset.images(patient), slices, patient.spacing_mm, patient.contiguous)
         labels = [merged(part, patient.merge).argmax(axis=-1).astype(np.uint8) for part in found]
-        yield PatientLabels(int(position), slices.tolist(), np.concatenate(labels))
+        yield PatientLabels(position, slices, np.concatenate(labels))

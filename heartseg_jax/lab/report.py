@@ -15,7 +15,7 @@ from heartseg_jax.data.dataset.write import Dataset
 from heartseg_jax.evaluation import baselines, metrics
 from heartseg_jax.figures import lab as figure
 from heartseg_jax.files import write_json, write_text
-from heartseg_jax.lab.arms import ARMS, Job, folds_of
+from heartseg_jax.lab.arms import Job, folds_of
 
 AGREEING = 5
 """Patients who must agree before a direction is named: two-sided, five that do have p = 2 / 2^5 = 0.06."""
@@ -143,11 +143,9 @@ def _baselines(dataset: Dataset, jobs: Sequence[Job], split: str, count: int) ->
             for patient, slices, predictions in baselines.predict_split(fold.dataset, "test"):
                 truth = np.asarray(dataset.labels(patient)[slices])
                 for name, labels in predictions.items():
-                    if labels is not None:
-                        key = (name, patient.id)
-                        pooled[key] = pooled.get(key, 0) + metrics.confusion(
-                            truth, labels, dataset.label_set, patient.merge
-                        )
+                    key = (name, patient.id)
+                    counts = metrics.confusion(truth, labels, dataset.label_set, patient.merge)
+                    pooled[key] = pooled.get(key, 0) + counts
         for (name, identity), counts in pooled.items():
             found.setdefault(name, {}).setdefault(identity, []).append(metrics.mean_dice([counts], dataset.label_set))
     return {name: {p: _mean(values) for p, values in by.items()} for name, by in found.items()}
@@ -162,7 +160,7 @@ def write(path: Path, report: Mapping[str, Any]) -> None:
     """Write `report.json`, `table.md` and `arms.png`."""
     write_json(path / "report.json", report)
     write_text(path / "table.md", table(report) + "\n")
-    figure.arms(report, path / "arms.png", {name: ARMS[name][0] for name in ARMS})
+    figure.arms(report, path / "arms.png")
 
 
 def table(report: Mapping[str, Any]) -> str:

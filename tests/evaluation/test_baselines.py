@@ -8,7 +8,7 @@ from PIL import Image
 
 from heartseg_jax.anatomy import HEART
 from heartseg_jax.data.dataset.records import Dataset, Patient, count_classes, with_test_patients
-from heartseg_jax.evaluation.baselines import NAMES, baseline_scores, learn, predict_patient, thumbnail
+from heartseg_jax.evaluation.baselines import NAMES, baseline_scores, learn, predict_split, thumbnail
 
 
 def dataset_of(folder, arrays, splits, merges=None):
@@ -47,15 +47,9 @@ def tiny(tmp_path):
 
 
 def baseline_predictions(dataset, split):
-    """Each baseline's labels by patient; None for those with nothing to learn from."""
-    learned, slices = learn(dataset), {}
-    for patient, z in dataset.examples(split):
-        slices.setdefault(patient, []).append(z)
-    by_patient = {dataset.patients[p].id: predict_patient(dataset, learned, p, rows) for p, rows in slices.items()}
-    return {
-        name: None if learned is None and name != "all_background" else {i: f[name] for i, f in by_patient.items()}
-        for name in NAMES
-    }
+    """Each baseline's labels by patient; of none for those with nothing to learn from."""
+    by_patient = {patient.id: predictions for patient, _, predictions in predict_split(dataset, split)}
+    return {name: {i: found[name] for i, found in by_patient.items() if name in found} for name in NAMES}
 
 
 def test_predictions_by_hand(tiny):
@@ -85,7 +79,7 @@ def test_without_training_patients_they_are_null(tmp_path):
     found = baseline_scores(dataset, "test")
     assert found["nearest_slice"] == found["position_prior"] == null
     assert found["all_background"]["pixel_accuracy"] == pytest.approx(4 / 6)
-    assert baseline_predictions(dataset, "test")["nearest_slice"] is None
+    assert baseline_predictions(dataset, "test")["nearest_slice"] == {}
     assert baseline_scores(dataset, "validation")["all_background"] == null
 
 

@@ -82,7 +82,7 @@ def test_what_is_not_finite_becomes_null(tmp_path):
 
 def test_cases_have_a_row_for_each_patient_and_structure(tmp_path):
     found = scores(merge=(0, 1, 2, 3, 4, 5, 6, 7, 4))
-    report.write_cases(tmp_path / "cases.csv", report.case_rows(found))
+    report.write_cases(tmp_path / "cases.csv", found)
     with open(tmp_path / "cases.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 * 8
@@ -145,7 +145,7 @@ def test_the_distance_of_a_missed_structure_is_shown_as_missed_and_is_a_number_o
     assert made["structures"]["left_ventricle"]["hd95_mm"] == pytest.approx(diagonal)
     (line,) = [line for line in table(made).splitlines() if line.startswith("LV  left_ventricle")]
     assert line.split()[2:6] == ["0.000", "0.000", "missed", "missed"]
-    report.write_cases(tmp_path / "cases.csv", report.case_rows(found))
+    report.write_cases(tmp_path / "cases.csv", found)
     with open(tmp_path / "cases.csv", newline="") as file:
         rows = {row["structure"]: row for row in csv.DictReader(file) if row["patient"] == "1001"}
     assert (rows["left_ventricle"]["hd95_mm"], rows["left_ventricle"]["assd_mm"]) == ("missed", "missed")

@@ -10,10 +10,12 @@ from PIL import Image
 
 from benchmarks.patient_figure import by_patient
 from heartseg_jax.anatomy import HEART
+from heartseg_jax.data.dataset.write import DatasetWriter, read_dataset
 from heartseg_jax.evaluation import metrics
-from heartseg_jax.figures import drawing
+from heartseg_jax.figures import drawing, lab
 from heartseg_jax.figures import slices as figures
 from heartseg_jax.figures.curves import curves, series
+from heartseg_jax.figures.montage import montage
 
 PALETTE = drawing.Palette(HEART, "display")
 LEGEND = {f"{s.short}  {s.name.replace('_', ' ')}" for s in HEART.foreground}
@@ -89,12 +91,48 @@ def test_predictions(tmp_path, drawn):
     check(figure, path, 9.6, 3)
     found = texts(figure)
     legend = {t.get_text() for t in figure.legends[0].get_texts()}
-    assert legend >= LEGEND | {text for _, _, text in drawing.ERRORS} | {drawing.IGNORED_TEXT}
+    assert legend >= LEGEND | {text for _, text in drawing.ERRORS} | {drawing.IGNORED_TEXT}
     assert found >= {"image", "truth", "prediction", "errors", "patient 0, slice 3"}
     assert "mean Dice 0.85 in this slice" in found  # 17 of 20 columns overlap
     assert "mean Dice 0.00 in this slice\nno foreground is predicted" in found
     with pytest.raises(ValueError, match="no slice"):
         figures.predictions([], path, PALETTE, title="nothing")
+
+
+def test_what_is_ignored_is_named_in_every_legend(tmp_path, drawn):
+    image, truth, guess = slices(1)
+    with DatasetWriter(
+        tmp_path / "d", intensity="uint8", height=48, width=48, label_set=HEART, source={"kind": "test"}
+    ) as writer:
+        writer.add("a", (image * 255).astype(np.uint8), truth, names=["a_007.png"], split="train")
+    montage(read_dataset(tmp_path / "d"), tmp_path / "montage.png", "a", "display")
+    figures.inputs(image[..., None], truth, tmp_path / "inputs.png", PALETTE)
+    panel = figures.Panel("a", image[0], truth[0], guess[0], dice(truth[0], guess[0]))
+    figures.predictions([panel], tmp_path / "predictions.png", PALETTE, title="a")
+    for figure in drawn:
+        assert drawing.IGNORED_TEXT in {t.get_text() for t in figure.legends[0].get_texts()}
+    assert "a · 007" in texts(drawn[0])
+    # The hatched zone and the outlines leave the picture its limits.
+    for axes in drawn[2].axes:
+        assert (axes.get_xlim(), axes.get_ylim()) == ((-0.5, 47.5), (47.5, -0.5))
+
+
+@pytest.mark.parametrize("arms", [[{"a", "b"}], [{"a"}, {"b", "c", "d"}]])
+def test_arms_have_a_row_each_in_every_panel(tmp_path, drawn, arms):
+    row = {"patients": {"1001": {"0": 0.2, "1": 0.4}, "1002": {"0": None}}, "mean_of_patients": 0.3}
+    settings = [
+        {
+            "split": "patient",
+            "train_patients": count,
+            "arms": dict.fromkeys(sorted(names), row),
+            "baselines": {"nearest_slice": {"1001": 0.3, "1002": None}, "position_prior": {}},
+        }
+        for count, names in enumerate(arms)
+    ]
+    lab.arms({"patients": ["1001", "1002"], "settings": settings}, tmp_path / "arms.png")
+    check(drawn[0], tmp_path / "arms.png", 3.0 * len(arms) + 1.8, 2.0 + 0.46 * len(set().union(*arms)) - 0.1)
+    assert set().union(*arms) <= texts(drawn[0])
+    assert ("Left-out patients, trained on 1" in texts(drawn[0])) == (len(arms) == 2)
 
 
 def test_error_map_by_hand():
@@ -121,7 +159,7 @@ def test_curves(tmp_path, drawn):
         path,
         PALETTE,
         title="a run of many words " * 8,
-        phase_boundaries=[(0, "frozen"), 75],
+        phase_boundaries=[(1, "frozen"), (75, "all")],
         background_accuracy=0.932,
     )
     (figure,) = drawn

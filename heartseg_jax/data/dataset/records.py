@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,15 @@ class Patient:
         """Number of slices."""
         return len(self.names)
 
+    @property
+    def labelled(self) -> bool:
+        """Whether any pixel is labelled as a structure."""
+        return any(sum(row[1:-1]) for row in self.class_counts)
+
+    def slice_name(self, z: int) -> str:
+        """Return the name of a slice without the patient's id and the file's suffix, which say nothing new."""
+        return PurePath(self.names[z]).stem.removeprefix(self.id).lstrip("_/")
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -83,9 +92,16 @@ class Dataset:
             if slice_split == split
         ]
 
+    def slices_of(self, split: str) -> dict[int, list[int]]:
+        """Return `{index of the patient: indices of the slices}` of `split`, in order; no others."""
+        found: dict[int, list[int]] = {}
+        for patient, z in self.examples(split):
+            found.setdefault(patient, []).append(z)
+        return found
+
     def patients_in(self, split: str) -> list[Patient]:
         """Return the patients with at least one slice in `split`."""
-        return [self.patients[p] for p in sorted({p for p, _ in self.examples(split)})]
+        return [self.patients[p] for p in self.slices_of(split)]
 
     def images(self, patient: Patient | int) -> np.ndarray:
         """Return the images `[N, H, W]` of a patient (or of its index), int16 HU or uint8, memory-mapped."""
@@ -155,29 +171,22 @@ def with_test_patients(dataset: Dataset, test: Sequence[str], validation: Sequen
       UserError: for an unknown patient, one named twice, or no patient left to train on.
     """
     known = [patient.id for patient in dataset.patients]
-    unknown = [identity for identity in [*test, *validation] if identity not in known]
-    if unknown:
+    if unknown := [identity for identity in [*test, *validation] if identity not in known]:
         raise UserError(f"no patient {', '.join(unknown)} in {dataset.path}; it holds {', '.join(known)}")
-    twice = set(test) & set(validation)
-    if twice:
+    if twice := set(test) & set(validation):
         raise UserError(f"patient {', '.join(sorted(twice))} cannot both test and validate")
-    parts = {**dict.fromkeys(test, "test"), **dict.fromkeys(validation, "validation")}
+    parts = dict.fromkeys(known, "train") | dict.fromkeys(test, "test") | dict.fromkeys(validation, "validation")
     for patient in dataset.patients:
-        others = [other for other in dataset.patients if other.who == patient.who]
-        apart = [other.id for other in others if parts.get(other.id) != parts.get(patient.id)]
-        if apart:
+        others = [other.id for other in dataset.patients if other.who == patient.who]
+        if apart := [other for other in others if parts[other] != parts[patient.id]]:
             raise UserError(
                 f"{patient.id} and {', '.join(apart)} in {dataset.path} are of one person: test or validate on all of "
                 "them, or on none"
             )
-    if not set(known) - set(test) - set(validation):
+    if "train" not in parts.values():
         raise UserError(f"no patient of {dataset.path} is left to train on: test or validate on fewer")
-
-    def place(patient: Patient) -> Patient:
-        split = "test" if patient.id in test else "validation" if patient.id in validation else "train"
-        return dataclasses.replace(patient, splits=(split,) * patient.num_slices)
-
-    return dataclasses.replace(dataset, split_kind="patient", patients=tuple(map(place, dataset.patients)))
+    patients = (dataclasses.replace(p, splits=(parts[p.id],) * p.num_slices) for p in dataset.patients)
+    return dataclasses.replace(dataset, split_kind="patient", patients=tuple(patients))
 
 
 def check_leaks(dataset: Dataset) -> list[str]:
