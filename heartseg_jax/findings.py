@@ -42,6 +42,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
+def some(names: Sequence[str], most: int = 3) -> str:
+    """Return 'a, b, c and 2 more'."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 def in_order(findings: Iterable[Finding]) -> list[Finding]:
     """Return the findings, the gravest first; within a level as they came."""
     return sorted(findings, key=lambda finding: LEVELS.index(finding.level))

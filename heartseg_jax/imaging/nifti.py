@@ -96,6 +96,11 @@ def _opened(path: Path) -> tuple[Any, Volume, list[Finding]]:
     kind = image.get_data_dtype()
     if kind.fields or kind.kind not in "iuf":
         raise UserError(f"{path} holds values of the kind {kind}, not numbers; export it as a grey volume")
+    if raw["bitpix"] != 8 * kind.itemsize:
+        raise UserError(
+            f"{path} states {raw['bitpix']} bits per voxel (bitpix) and the datatype {kind}, which has "
+            f"{8 * kind.itemsize}: its header is damaged; export it again"
+        )
     if math.prod(map(int, shape)) * kind.itemsize > MOST_BYTES:
         raise UserError(f"{path} claims {' x '.join(map(str, shape))} voxels, more than memory is kept for; crop it")
     affine = _affine(image, path)

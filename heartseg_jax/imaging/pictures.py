@@ -9,8 +9,10 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from heartseg_jax.errors import UserError
+from heartseg_jax.findings import counted
 
-TURNED = (5, 6, 7, 8)
+ORIENTATION = ExifTags.Base.Orientation
+SWAPPED = (5, 6, 7, 8)
 """EXIF orientations that swap rows and columns."""
 
 
@@ -21,7 +23,7 @@ def open_picture(
     formats: tuple[str, ...] | None = None,
     sides: tuple[int, int] = (1, 2**16),
 ) -> Image.Image:
-    """Open and decode a picture, turned and mirrored as its EXIF orientation says.
+    """Open and decode a picture, turned and mirrored as its EXIF orientation says, which `info["orientation"]` keeps.
 
     Args:
       source: a path or an open file.
@@ -46,8 +48,10 @@ def open_picture(
                 )
             if (frames := getattr(image, "n_frames", 1)) > 1:
                 raise UserError(f"{name} holds {frames} pictures: export one file per slice")
+            orientation = stored_orientation(image)  # Pillow turns a TIFF while it loads it
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
+            image.info["orientation"] = orientation
             return image
     except UserError:
         raise
@@ -56,12 +60,27 @@ def open_picture(
         raise UserError(f"{name} cannot be read as an image ({reason}): replace or remove it") from error
 
 
-def picture_size(path: Path) -> tuple[int, int]:
-    """Return `(height, width)` of a picture as it is shown, from its header; UserError where it cannot be read."""
+def stored_orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation of a picture that is not yet turned; 1 where it has none that is known."""
+    found: int = image.getexif().get(ORIENTATION, 1)
+    return found if found in range(1, 9) else 1
+
+
+def turned_otherwise(count: int) -> list[str]:
+    """Return the warning that so many masks have another EXIF orientation than their images, if there are any."""
+    if not count:
+        return []
+    who = f"{counted(count, 'mask')} with another EXIF orientation than the image"
+    return [f"{who}: each picture was turned as its own says; check that the masks lie on the images"]
+
+
+def picture_header(path: Path) -> tuple[tuple[int, int], int]:
+    """Return `(height, width)` of a picture as it is shown, and its EXIF orientation; UserError if unreadable."""
     try:
         with Image.open(path) as image:
-            turned = image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation) in TURNED
-            return (image.width, image.height) if turned else (image.height, image.width)
+            orientation = stored_orientation(image)
+            swapped = image.format != "TIFF" and orientation in SWAPPED
+            return image.size if swapped else image.size[::-1], orientation
     except Exception as error:  # as above
         raise UserError(f"{path} cannot be read as an image ({error}): replace or remove it") from error
 

@@ -302,6 +302,16 @@ def test_other_fields_that_nibabel_repairs_without_a_word(tmp_path, capfd):
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.parametrize("bits", [0, 8, 32])
+@pytest.mark.parametrize(("made", "offset"), [(nibabel.Nifti1Image, 72), (nibabel.Nifti2Image, 14)])
+def test_bits_per_voxel_that_contradict_the_datatype_are_refused(tmp_path, made, offset, bits):
+    source = image()
+    for stored, fits in ((16, True), (bits, False)):
+        path = overwritten(tmp_path / "a.nii", made(source.dataobj, source.affine), offset, stored, "<i2")
+        with contextlib.nullcontext() if fits else pytest.raises(UserError, match=f"{bits} bits per voxel .bitpix"):
+            read_nifti(path)
+
+
 def test_a_pixdim_that_contradicts_the_sform_is_warned_of(tmp_path):
     path = overwritten(tmp_path / "a.nii", stated(image().affine), PIXDIM + 4, [1.0, 1.0, 1.0])
     (found,) = check_geometry(path)

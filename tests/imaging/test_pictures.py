@@ -8,7 +8,7 @@ from PIL import Image
 
 from heartseg_jax.errors import UserError
 from heartseg_jax.imaging.masks.palette import labels_to_rgb, read_mask
-from heartseg_jax.imaging.pictures import open_picture, picture_size, read_grey
+from heartseg_jax.imaging.pictures import open_picture, picture_header, read_grey
 
 SHOWN = np.arange(6, dtype=np.uint8).reshape(2, 3) * 40
 # By hand, from the standard (CIPA DC-008, "Orientation"): where row 0 and column 0 of the stored picture are shown.
@@ -46,7 +46,8 @@ def test_every_orientation_in_every_format(tmp_path, name, options, orientation)
     path = saved(tmp_path / name, STORED[orientation].repeat(8, 0).repeat(8, 1), orientation, **options)
     image, coloured = read_grey(path)
     assert not coloured
-    assert picture_size(path) == image.shape == (16, 24)
+    assert picture_header(path) == ((16, 24), orientation)
+    assert image.shape == (16, 24)
     np.testing.assert_allclose(image[4::8, 4::8].astype(int), SHOWN, atol=2)
 
 

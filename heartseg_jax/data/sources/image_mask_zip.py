@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from heartseg_jax.anatomy import TUMOUR
 from heartseg_jax.data.dataset.splits import GAP, block_splits
 from heartseg_jax.data.sources.case import Case, Labelled, Options, Source
 from heartseg_jax.data.sources.listing import is_system, list_files, not_read
 from heartseg_jax.errors import UserError
-from heartseg_jax.findings import counted
-from heartseg_jax.imaging.pictures import open_picture
+from heartseg_jax.findings import WARN, Finding, counted, some
+from heartseg_jax.imaging.pictures import on_black, open_picture, turned_otherwise
 
 FEWEST_BLOCKS = 5
 ROUND = 16
@@ -89,7 +90,8 @@ def image_mask_zip(options: Options) -> Source:
             *warnings,
         ],
     }
-    size = read_pixels(pairs[0].image, pairs[0].read_image).shape
+    first = _open(pairs[0].image, pairs[0].read_image)
+    size = (first.height, first.width)
     cases = [
         Case(identity, identity, identity, lambda: size, partial(_read_block, members, size))
         for members in blocks
@@ -125,9 +127,11 @@ def _identity(members: Sequence[Pair]) -> str:
 
 def _read_block(members: Sequence[Pair], size: tuple[int, int]) -> Labelled:
     images, labels = np.empty((2, len(members), *size), np.uint8)
+    turned = 0
     for index, pair in enumerate(members):
-        image = read_pixels(pair.image, pair.read_image)
-        mask = read_pixels(pair.mask, pair.read_mask, mask=True)
+        pictures = _open(pair.image, pair.read_image), _open(pair.mask, pair.read_mask)
+        image, mask = _grey(pictures[0], pair.image), _not_black(pictures[1])
+        turned += pictures[0].info["orientation"] != pictures[1].info["orientation"]
         if image.shape != mask.shape:
             raise UserError(
                 f"{pair.image} is {image.shape[0]} x {image.shape[1]} and {pair.mask} {mask.shape[0]} x "
@@ -141,33 +145,31 @@ def _read_block(members: Sequence[Pair], size: tuple[int, int]) -> Labelled:
         images[index], labels[index] = image, mask
     if labels.all():
         raise UserError(f"no pixel of {members[0].mask} and the masks after it is 0, the background; export them again")
-    return Labelled(images, labels, ONE_STRUCTURE, names=[pair.image for pair in members])
+    found = tuple(Finding(WARN, "exif_orientation", text) for text in turned_otherwise(turned))
+    return Labelled(images, labels, ONE_STRUCTURE, names=[pair.image for pair in members], found=found)
 
 
-def read_pixels(name: str, read: Read, *, mask: bool = False) -> np.ndarray:
-    """Return an 8-bit grey image `[H, W]` uint8, or of a mask 1 where it is not black and 0 elsewhere.
-
-    Raises:
-      UserError: it cannot be read, is no PNG or JPEG, coloured, of more than 8 bits, or of a size that no slice has.
-    """
+def _open(name: str, read: Read) -> Image.Image:
     try:
         content = read()
     except BROKEN as error:
         raise UserError(f"{name} cannot be read as an image ({_short(error)}): replace it") from error
-    picture = open_picture(io.BytesIO(content), name, formats=("PNG", "JPEG"), sides=SIDE)
-    mode = picture.mode
-    pixels = np.asarray(picture if mode in ("L", "1") or mode.startswith("I") else picture.convert("RGBA"))
-    if mask:
-        if pixels.ndim == 3:
-            pixels = pixels[..., :3].max(axis=-1) * (pixels[..., 3] > 0)
-        return (pixels != 0).astype(np.uint8)
-    if mode.startswith("I"):
+    return open_picture(io.BytesIO(content), name, formats=("PNG", "JPEG"), sides=SIDE)
+
+
+def _grey(picture: Image.Image, name: str) -> np.ndarray:
+    """Return an 8-bit grey picture; raise UserError for one of more bits, coloured or transparent."""
+    if picture.mode.startswith("I"):
         raise UserError(f"{name} has more than 8 bits per pixel and no known scale: export 8-bit grey images")
-    if pixels.ndim == 3:
-        if (pixels[..., :3] != pixels[..., :1]).any() or (pixels[..., 3] != 255).any():
-            raise UserError(f"{name} is coloured or transparent: export 8-bit grey images")
-        return pixels[..., 0]
-    return pixels.astype(np.uint8) * (255 if mode == "1" else 1)
+    pixels = np.asarray(picture.convert("RGBA"))
+    if (pixels[..., :3] != pixels[..., :1]).any() or (pixels[..., 3] != 255).any():
+        raise UserError(f"{name} is coloured or transparent: export 8-bit grey images")
+    return pixels[..., 0]
+
+
+def _not_black(picture: Image.Image) -> np.ndarray:
+    pixels = np.asarray(picture)[..., None] if picture.mode.startswith("I") else on_black(picture)
+    return np.any(pixels, axis=-1)
 
 
 def find_pairs(files: Mapping[str, Read], where: str) -> list[Pair]:
@@ -194,8 +196,7 @@ def find_pairs(files: Mapping[str, Read], where: str) -> list[Pair]:
     for have, lack, mate in ((images, masks, "mask"), (masks, images, "image")):
         alone = [have[number] for number in sorted(set(have) - set(lack))]
         if alone and lack:
-            more = f" and {len(alone) - 3} more" if len(alone) > 3 else ""
-            raise UserError(f"no {mate} for {', '.join(alone[:3])}{more} in {where}: add it, or remove these")
+            raise UserError(f"no {mate} for {some(alone)} in {where}: add it, or remove these")
     if not images or not masks:
         raise UserError(
             f"{where} holds no pairs images/NUMBER.jpg (or .png) and masks/NUMBER.png at its top: "

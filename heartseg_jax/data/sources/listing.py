@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from heartseg_jax.errors import UserError
-from heartseg_jax.findings import counted
+from heartseg_jax.findings import counted, some
 from heartseg_jax.imaging.dicom.files import walk
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
@@ -31,6 +31,13 @@ class Listing(NamedTuple):
 
     files: list[Path]
     others: Counter[str]
+
+
+class FilePair(NamedTuple):
+    """An image and its mask or label map."""
+
+    image: Path
+    labels: Path
 
 
 def list_files(folder: Path, endings: Sequence[str], *, deep: bool = False, beside: Sequence[str] = ()) -> Listing:
@@ -74,6 +81,27 @@ def by_stem(listing: Listing) -> dict[str, Path]:
         if named.setdefault(name, path) != path:
             raise UserError(f"{named[name]} and {path} have the same name: remove one")
     return named
+
+
+def pairs_in(folder: Path, kinds: tuple[str, str], endings: Sequence[str]) -> tuple[dict[str, FilePair], list[str]]:
+    """Return the files that two folders have by one name, in natural order, and warnings of what is not read.
+
+    Raises:
+      UserError: a folder is missing or empty, or a file has no mate.
+    """
+    for kind in kinds:
+        if not (folder / kind).is_dir():
+            raise UserError(f"no folder {folder / kind}: the input holds `{kinds[0]}` and `{kinds[1]}`")
+    listed = [list_files(folder / kind, endings) for kind in kinds]
+    images, others = (by_stem(one) for one in listed)
+    unread = not_read(*listed)
+    for have, mates, kind in ((images, others, kinds[1]), (others, images, kinds[0])):
+        if lacking := [f"{path.parent.name}/{path.name}" for name, path in have.items() if name not in mates]:
+            text = f"no file of the same name in {kind} for {some(lacking)} in {folder}: add it, or remove these"
+            raise UserError("; ".join([text, *unread]))
+    if not images:
+        raise UserError("; ".join([f"{folder / kinds[0]} holds no {', '.join(endings)} file", *unread]))
+    return {name: FilePair(images[name], others[name]) for name in sorted(images, key=natural_key)}, unread
 
 
 def stem(path: Path) -> str:

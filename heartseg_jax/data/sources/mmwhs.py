@@ -9,8 +9,8 @@ from scipy import ndimage
 
 from heartseg_jax.data.sources.case import Labelled, Options, Source
 from heartseg_jax.data.sources.grouping import alike_names
-from heartseg_jax.data.sources.listing import VOLUMES, list_files, natural_key, not_read
-from heartseg_jax.data.sources.volumes import VolumePair, read_pair
+from heartseg_jax.data.sources.listing import VOLUMES, FilePair, list_files, natural_key, not_read
+from heartseg_jax.data.sources.volumes import read_pair, volume_case
 from heartseg_jax.errors import UserError
 from heartseg_jax.findings import counted
 from heartseg_jax.imaging.masks.label_maps import AORTA, DESCENDING, LEFT_VENTRICLE, merge_for, resolve_parts
@@ -41,24 +41,25 @@ def mmwhs(options: Options) -> Source:
         raise UserError(f"{folder} holds no NAME_image.nii.gz: give the folder of MM-WHS")
     mr = [path for path in images if path.name.lower().startswith("mr_")]
     labels = {(path.parent, s.removesuffix("_label")): path for path, s in stems.items() if s.endswith("_label")}
-    pairs = []
+    pairs: dict[str, FilePair] = {}
     for path in images:
         own = labels.get((path.parent, stems[path].removesuffix("_image")))
         if path not in mr and own is not None:
-            pairs.append(VolumePair(path.name[: len(stems[path]) - len("_image")], path, own))
+            first = pairs.setdefault(path.name[: len(stems[path]) - len("_image")], FilePair(path, own)).image
+            if first != path:
+                raise UserError(f"{first} and {path} have the same name: remove one")
     if not pairs:
         raise UserError(f"none of the {len(images)} images of {folder} is CT with a NAME_label.nii.gz beside it")
-    called = options.naming.called([pair.name for pair in pairs])
+    called = options.naming.called(list(pairs))
     left_out = len(images) - len(mr) - len(pairs)
     warnings = [f"{counted(len(mr), 'image')} of magnetic resonance left out"] if mr else []
     warnings += [f"{counted(left_out, 'image')} without labels left out"] if left_out else []
     warnings += not_read(listed) + alike_names(called)
-    names = [called[pair.name] for pair in pairs]
-    cases = [pair.case(name, name, partial(_read, pair)) for name, pair in zip(names, pairs, strict=True)]
+    cases = [volume_case(called[name], called[name], pair, partial(_read, pair)) for name, pair in pairs.items()]
     return Source(cases, {"kind": "mmwhs", "warnings": warnings})
 
 
-def _read(pair: VolumePair) -> Labelled:
+def _read(pair: FilePair) -> Labelled:
     one = read_pair(pair, VALUES, MERGE)
     whole = resolve_parts(one.labels, one.spacing_mm, one.merge)
     merge, aorta = whole.merge, whole.aorta

@@ -14,13 +14,13 @@ from heartseg_jax.anatomy import HEART, IGNORED
 from heartseg_jax.data.audit.near_duplicates import brightness, prints_of
 from heartseg_jax.data.sources.case import Case, Labelled, Options, Source
 from heartseg_jax.data.sources.grouping import alike_names, by_prefix, doubts, grouped
-from heartseg_jax.data.sources.listing import PICTURES, by_stem, list_files, natural_key, not_read
+from heartseg_jax.data.sources.listing import PICTURES, FilePair, pairs_in
 from heartseg_jax.data.sources.patient_table import patients_of
 from heartseg_jax.errors import UserError
-from heartseg_jax.findings import WARN, Finding, counted
+from heartseg_jax.findings import WARN, Finding, counted, some
 from heartseg_jax.imaging.masks import palette as colour_masks
 from heartseg_jax.imaging.masks.label_maps import merge_for
-from heartseg_jax.imaging.pictures import picture_size, read_grey
+from heartseg_jax.imaging.pictures import picture_header, read_grey, turned_otherwise
 from heartseg_jax.imaging.volume import put_in_middle
 
 ORIENTATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -33,13 +33,6 @@ ORIENTATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "transpose": lambda a: a.swapaxes(0, 1),
 }
 """What brings a slice to rows towards Posterior, columns towards Left; rotations are anticlockwise."""
-
-
-class Pair(NamedTuple):
-    """An image and its mask."""
-
-    image: Path
-    mask: Path
 
 
 class Reading(NamedTuple):
@@ -66,13 +59,14 @@ def png_pairs(options: Options) -> Source:
     orient = ORIENTATIONS[options.orientation]
     palette = colour_masks.read_palette(options.colours) if options.colours else None
     merge = options.merge or (HEART.all_known if palette is None else merge_for(set(palette.values())))
-    pairs, warnings = find_pairs(options.input)
+    pairs, warnings = pairs_in(options.input, ("images", "masks"), PICTURES)
     if options.patients is None:
         patients = grouped(by_prefix(list(pairs)))
         warnings += doubts(patients, cache(lambda name: _thumbnail(pairs[name].image)))
     else:
         patients = grouped(patients_of(list(pairs), options.patients, every_row=True))
-    sizes = _check_sizes(pairs)
+    sizes, turned = _check_sizes(pairs)
+    warnings += turned
     if not options.repair:
         off = _off_palette(list(pairs.values()), palette, options.max_off_palette)
         warnings += [f"{counted(off, 'pixel')} of colours without a meaning ignored (255)"] if off else []
@@ -107,45 +101,22 @@ def png_pairs(options: Options) -> Source:
     return Source(cases, about, intensity="uint8")
 
 
-def find_pairs(folder: Path) -> tuple[dict[str, Pair], list[str]]:
-    """Return the pairs by name, in natural order, and warnings of what lies there and is not read.
-
-    Raises:
-      UserError: for a missing folder, an image without a mask, a mask without an image.
-    """
-    for kind in ("images", "masks"):
-        if not (folder / kind).is_dir():
-            raise UserError(f"no folder {folder / kind}: the input of png_pairs holds `images` and `masks`")
-    listed = [list_files(folder / kind, PICTURES) for kind in ("images", "masks")]
-    images, masks = (by_stem(one) for one in listed)
-    for have, others, mate in ((images, masks, "mask"), (masks, images, "image")):
-        if lacking := [path for name, path in have.items() if name not in others]:
-            shown = ", ".join(f"{path.parent.name}/{path.name}" for path in lacking[:5])
-            more = f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
-            text = f"no {mate} of the same name for {shown}{more} in {folder}: add it, or remove these"
-            raise UserError("; ".join([text, *not_read(*listed)]))
-    if not images:
-        raise UserError("; ".join([f"{folder / 'images'} holds no image", *not_read(*listed)]))
-    return {name: Pair(images[name], masks[name]) for name in sorted(images, key=natural_key)}, not_read(*listed)
-
-
-def _read(pairs: Sequence[Pair], names: Sequence[str], how: Reading) -> Labelled:
+def _read(pairs: Sequence[FilePair], names: Sequence[str], how: Reading) -> Labelled:
     images, labels = np.zeros((2, len(pairs), *how.size), np.uint8)  # padded with air and background, both 0
     coloured: list[str] = []
     off = undecided = files = 0
     for z, pair in enumerate(pairs):
         image, was_coloured = read_grey(pair.image)
         coloured += [names[z]] * was_coloured
-        mask = colour_masks.read_mask(pair.mask, how.palette)
-        plane = colour_masks.repair_mask(pair.mask.name, mask, how.palette) if how.repair else mask.labels
+        mask = colour_masks.read_mask(pair.labels, how.palette)
+        plane = colour_masks.repair_mask(pair.labels.name, mask, how.palette) if how.repair else mask.labels
         off, files = off + int(mask.off.sum()), files + bool(mask.off.any())
         undecided += int((plane[mask.off] == IGNORED).sum())
         put_in_middle(images[z], how.orient(image))
         put_in_middle(labels[z], how.orient(plane))
     found = []
     if coloured:
-        some = ", ".join(coloured[:3]) + (" ..." if len(coloured) > 3 else "")
-        text = f"{counted(len(coloured), 'coloured image')}, of which the brightness was taken: {some}"
+        text = f"{counted(len(coloured), 'coloured image')}, of which the brightness was taken: {some(coloured)}"
         found.append(Finding(WARN, "coloured_images", text))
     if how.repair and off:
         text = (
@@ -160,25 +131,26 @@ def _thumbnail(path: Path) -> np.ndarray:
     return prints_of(brightness(read_grey(path)[0][None], "uint8")).thumbnails[0].astype(np.float32)
 
 
-def _off_palette(pairs: Sequence[Pair], palette: colour_masks.Palette | None, most: float) -> int:
+def _off_palette(pairs: Sequence[FilePair], palette: colour_masks.Palette | None, most: float) -> int:
     """Return how many pixels of the masks have colours without a meaning. UserError where a mask has too many."""
     show = progress.bar("masks checked")
     audits = []
     for done, pair in enumerate(pairs, 1):
-        audits.append(colour_masks.audit(pair.mask.name, colour_masks.read_mask(pair.mask, palette)))
+        audits.append(colour_masks.audit(pair.labels.name, colour_masks.read_mask(pair.labels, palette)))
         show(done, len(pairs))
     colour_masks.check_audits(audits, most, palette)
     return sum(one.off for one in audits)
 
 
-def _check_sizes(pairs: dict[str, Pair]) -> dict[str, tuple[int, int]]:
-    sizes, wrong = {}, []
+def _check_sizes(pairs: dict[str, FilePair]) -> tuple[dict[str, tuple[int, int]], list[str]]:
+    """Return the size of each pair, from the headers, and the warning of masks that are turned otherwise."""
+    sizes, wrong, turned = {}, [], 0
     for name, pair in pairs.items():
-        image, mask = (picture_size(path) for path in pair)
+        (image, orientation), (mask, masks_orientation) = (picture_header(path) for path in pair)
         sizes[name] = image
+        turned += orientation != masks_orientation
         if image != mask:
             wrong.append(f"{pair.image.name} ({image[0]} x {image[1]}, mask {mask[0]} x {mask[1]})")
     if wrong:
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise UserError(f"image and mask differ in size: {', '.join(wrong[:3])}{more}; export them again together")
-    return sizes
+        raise UserError(f"image and mask differ in size: {some(wrong)}; export them again together")
+    return sizes, turned_otherwise(turned)

@@ -22,6 +22,7 @@ from heartseg_jax.imaging.masks import label_maps
 from heartseg_jax.imaging.masks import palette as colour_masks
 from heartseg_jax.imaging.nifti import check_geometry, read_labels
 from heartseg_jax.imaging.orientation import AxisReorder, patient_axial
+from heartseg_jax.imaging.pictures import picture_header, turned_otherwise
 from heartseg_jax.imaging.volume import Volume
 
 TABLE = "instances.csv"
@@ -126,8 +127,9 @@ def from_pictures(
     slices = _slices_of(pictures, members, elsewhere)
     size = (members[0].header.rows, members[0].header.columns)
     labels = np.zeros((len(members), *size), np.uint8)
-    audits, off = [], 0
+    audits, off, turned = [], 0, 0
     for path, z in slices.items():
+        turned += picture_header(path)[1] != 1
         mask = colour_masks.read_mask(path, how.colours)
         if (got := mask.labels.shape) != size:
             raise UserError(f"{path} is {got[0]} x {got[1]} pixels, its slice {size[0]} x {size[1]}")
@@ -137,6 +139,7 @@ def from_pictures(
     if not how.repair:
         colour_masks.check_audits(audits, how.max_off_palette, how.colours)
     found = [Finding(WARN, "not_read", text) for text in pictures.not_read]
+    found += [Finding(WARN, "exif_orientation", text) for text in turned_otherwise(turned)]
     if off:
         done = "were repaired" if how.repair else "have no meaning and are ignored (255)"
         text = f"{off} mask pixels off the palette {done}"

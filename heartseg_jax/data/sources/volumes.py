@@ -1,15 +1,15 @@
-"""What all sources of volumes share: NIfTI pairs as cases, and checks of a label map against its image's grid."""
+"""What all sources of volumes share: reading NIfTI pairs, and checks of a label map against its image's grid."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from heartseg_jax.data.sources.case import Case, Labelled
+from heartseg_jax.data.sources.listing import FilePair
 from heartseg_jax.errors import UserError
 from heartseg_jax.findings import WARN, Finding, counted
 from heartseg_jax.imaging.block_checks import in_hu
@@ -22,16 +22,9 @@ SAME_PLACE_MM = 0.1
 """Corners of two grids that are meant to be one lie at most this far apart: rounding of headers."""
 
 
-class VolumePair(NamedTuple):
-    """A patient's volume and label map, by file; `name` is what both are called."""
-
-    name: str
-    image: Path
-    labels: Path
-
-    def case(self, identity: str, person: str, read: Callable[[], Labelled]) -> Case:
-        """Return the pair as a case, which `read` reads."""
-        return Case(identity, person, str(self.image), partial(axial_size, self.image), read)
+def volume_case(identity: str, person: str, pair: FilePair, read: Callable[[], Labelled]) -> Case:
+    """Return a pair of files as a case, which `read` reads."""
+    return Case(identity, person, str(pair.image), partial(axial_size, pair.image), read)
 
 
 def axial_size(path: Path) -> tuple[int, int]:
@@ -40,7 +33,7 @@ def axial_size(path: Path) -> tuple[int, int]:
     return rows, columns
 
 
-def read_pair(pair: VolumePair, meanings: Mapping[int, int], merge: tuple[int, ...]) -> Labelled:
+def read_pair(pair: FilePair, meanings: Mapping[int, int], merge: tuple[int, ...]) -> Labelled:
     """Return a pair's volume with its labels, patient-axial.
 
     Raises:

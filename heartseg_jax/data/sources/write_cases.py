@@ -17,13 +17,12 @@ from heartseg_jax.data.dataset.splits import assign_splits, block_splits
 from heartseg_jax.data.dataset.write import Dataset, DatasetWriter, check_output, read_dataset, verify
 from heartseg_jax.data.sources.case import Case, Labelled, Source
 from heartseg_jax.errors import UserError
-from heartseg_jax.findings import WARN, counted
+from heartseg_jax.findings import WARN, counted, some
 from heartseg_jax.imaging.masks.label_maps import resolve_parts
 from heartseg_jax.imaging.volume import AIR_HU, put_in_middle
 
 AIR = {np.dtype(np.int16): AIR_HU, np.dtype(np.uint8): 0}
 """What slices are padded with."""
-MOST_SHOWN = 3
 Seen = dict[str, list[tuple[str, str]]]
 """By check: (identity, what was seen) of each case it was seen in."""
 
@@ -91,7 +90,7 @@ def write_cases(
             # Drawn again over those who are left, so that no split stays empty for want of one who was refused.
             splits = assign_splits(persons, fractions, seed)
             writer.split_again({case.identity: splits[case.person] for case, _ in kept}, "patient")
-        _check(writer.written(), warnings)
+        _check(writer.written())
         warnings += [_summary(check, who) for check, who in seen.items()] + _several_volumes(persons)
         if warnings:
             about["warnings"] = warnings
@@ -175,7 +174,7 @@ def _add(
     return len(kept)
 
 
-def _check(dataset: Dataset, warnings: list[str]) -> None:
+def _check(dataset: Dataset) -> None:
     """Refuse a dataset without any label, and one that has the same image in two splits."""
     if not any(sum(row[1:-1]) for patient in dataset.patients for row in patient.class_counts):
         number = sum(patient.num_slices for patient in dataset.patients)
@@ -194,7 +193,7 @@ def _several_volumes(persons: Sequence[str]) -> list[str]:
     if not twice:
         return []
     together = ", and all of a person's are in one split" if len(set(persons)) > 1 else ""
-    who = f"{counted(len(twice), 'person')} with several volumes ({_some(twice)})"
+    who = f"{counted(len(twice), 'person')} with several volumes ({some(twice)})"
     return [f"{who}: each counts as a patient{together}"]
 
 
@@ -202,8 +201,4 @@ def _summary(check: str, who: Sequence[tuple[str, str]]) -> str:
     identity, text = who[0]
     if len(who) == 1:
         return f"{identity}: {text}"
-    return f"{check.replace('_', ' ')} in {len(who)} patients ({_some([one for one, _ in who])}), such as: {text}"
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:MOST_SHOWN]) + (" ..." if len(names) > MOST_SHOWN else "")
+    return f"{check.replace('_', ' ')} in {len(who)} patients ({some([one for one, _ in who])}), such as: {text}"

@@ -83,6 +83,13 @@ def test_mmwhs(tmp_path, phantoms):
     assert "1 image without labels left out" in dataset.source["warnings"]
 
 
+def test_two_images_of_one_name_are_refused(tmp_path, phantoms, capsys):
+    mmwhs(tmp_path / "in", phantoms)
+    shutil.copytree(tmp_path / "in" / "ct_train", tmp_path / "in" / "copy")
+    assert prepare("mmwhs", tmp_path / "in", tmp_path / "data") == 2
+    assert "have the same name" in capsys.readouterr().err
+
+
 def test_mmwhs_with_the_ascending_aorta_alone_says_nothing_of_the_descending_one(tmp_path, phantoms):
     mmwhs(tmp_path / "in", phantoms, lambda labels: np.where(labels == 6, 0, labels))
     assert prepare("mmwhs", tmp_path / "in", tmp_path / "data") == 0

@@ -73,8 +73,13 @@ def test_pictures_called_like_the_slices_files(source):
 def test_pictures_called_by_instance(source):
     for index, name in enumerate(NAMES):
         pictures(source, index, name, [f"{SERIES}.9.{index}.1.{z + 1}.png" for z in range(24)])
+    # One is stored upside down and says so.
+    path, exif = source / "masks" / "two" / f"{SERIES}.9.1.1.5.png", Image.Exif()
+    exif[0x0112] = 3
+    with Image.open(path) as mask:
+        mask.transpose(Image.Transpose.ROTATE_180).save(path, exif=exif)
     assert prepare(source) == 0
-    same(source)
+    assert [text for text in same(source).source["warnings"] if "1 mask with another EXIF orientation" in text]
 
 
 def test_a_label_volume_in_another_order_of_axes(source):

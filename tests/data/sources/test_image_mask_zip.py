@@ -327,3 +327,5 @@ def test_exif_orientation_backslashes_and_what_windows_leaves(tmp_path):
     np.testing.assert_array_equal(dataset.images(0)[1], picture(2))
     assert len(dataset.patients) == 8
     assert "1 file outside of images/ and masks/ not read" in dataset.source["warnings"]
+    (warning,) = [text for text in dataset.source["warnings"] if "EXIF" in text]
+    assert warning.startswith("slices_0001-0004: 1 mask ")

@@ -122,11 +122,11 @@ def test_table_of_patients(pairs, tmp_path):
 
 def test_what_does_not_pair_is_named(pairs):
     (pairs / "masks" / "A_10.png").unlink()
-    with pytest.raises(UserError, match=r"no mask of the same name for images/A_10\.png"):
+    with pytest.raises(UserError, match=r"no file of the same name in masks for images/A_10\.png"):
         run(pairs)
     (pairs / "images" / "A_10.png").unlink()
     (pairs / "images" / "C_1.png").unlink()
-    with pytest.raises(UserError, match=r"no image of the same name for masks/C_1\.png"):
+    with pytest.raises(UserError, match=r"no file of the same name in images for masks/C_1\.png"):
         run(pairs)
     with pytest.raises(UserError, match="no folder"):
         run(pairs / "images")
@@ -280,6 +280,7 @@ def test_image_and_mask_lie_on_each_other_whatever_their_exif(pairs):
     dataset = run(pairs)
     np.testing.assert_array_equal(dataset.images(3)[0], image)
     np.testing.assert_array_equal(dataset.labels(3)[0], labels)
+    assert [text for text in dataset.source["warnings"] if text.startswith("1 mask with another EXIF orientation")]
 
 
 def test_a_patient_without_a_label_is_warned_of_and_a_dataset_without_any_is_refused(pairs):
