@@ -155,7 +155,9 @@ TABLE: tuple[Field, ...] = (
     Field("lab.looks", 6, "evaluations during a run, for its learning curve", least=1, most=10_000),
     Field("lab.synthetic_run", "", "run on phantoms from which the arm synthetic_full starts"),
     _choice(
-        "lab.replicas", "auto vmap one", "folds in one program, or one after the other; 'auto': whichever is faster"
+        "lab.replicas",
+        "auto vmap one",
+        "folds in one program, or one after the other; 'auto': 'one' on a CPU, else 'vmap'",
     ),
     Field("lab.workers", 0, "processes; 0: one per core of a CPU, else one", least=0, most=256),
     Field("lab.budget_only", False, "print the estimated cost and stop"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,9 +52,9 @@ class Job(NamedTuple):
     train_patients: int
     seed: int
 
-    def name(self, fold: str) -> str:
-        """The stem of the result file of a fold."""
-        return f"{self.split}-n{self.train_patients}-{self.arm}-seed{self.seed}-{fold}"
+    def file(self, fold: str) -> str:
+        """The name of the result file of a fold."""
+        return f"{self.split}-n{self.train_patients}-{self.arm}-seed{self.seed}-{fold}.json"
 
 
 class Fold(NamedTuple):
@@ -95,24 +96,34 @@ def jobs_of(config: Any) -> list[Job]:
     for split in splits:
         if split not in ("patient", "slice"):
             raise UserError(f"lab.splits has '{split}'; there are patient, slice")
-    try:
-        counts = [int(text) for text in config.lab.train_patients] or [0]
-    except ValueError:
-        raise UserError(f"lab.train_patients must be whole numbers, not {config.lab.train_patients}") from None
-    if min(counts) < 0:
-        raise UserError(f"lab.train_patients must be 0 (all others) or more, not {min(counts)}")
-    try:
-        rates = [float(text) for text in config.lab.learning_rates]
-    except ValueError:
-        raise UserError(f"lab.learning_rates must be numbers, not {config.lab.learning_rates}") from None
-    if not all(0 < rate < math.inf for rate in rates):
-        raise UserError(f"lab.learning_rates must be above 0, not {config.lab.learning_rates}")
-    found = []
-    for split in splits:
+    rule = "whole numbers of 0 (all others) or more"
+    counts = _numbers(config.lab.train_patients, int, lambda n: n >= 0, f"lab.train_patients must be {rule}") or [0]
+    rates_of(config)
+    return [
+        Job(arm, split, count, config.seed + seed)
+        for split in splits
         # A split by slice has slices of every patient on both sides: the number of patients does not apply there.
-        for count in counts if split == "patient" else [0]:
-            for seed in range(config.lab.seeds):
-                found += [Job(arm, split, count, config.seed + seed) for arm in arms_of(config)]
+        for count in (counts if split == "patient" else [0])
+        for seed in range(config.lab.seeds)
+        for arm in arms_of(config)
+    ]
+
+
+def rates_of(config: Any) -> list[float]:
+    """Return the learning rates that every arm tries: the config's own where `lab.learning_rates` has none."""
+    rule = "lab.learning_rates must be numbers above 0"
+    return _numbers(config.lab.learning_rates, float, lambda rate: 0 < rate < math.inf, rule) or [
+        config.train.learning_rate
+    ]
+
+
+def _numbers(texts: Sequence[str], kind: Any, allowed: Callable[[Any], bool], rule: str) -> list[Any]:
+    try:
+        found = [kind(text) for text in texts]
+    except ValueError:
+        found = [None]
+    if None in found or not all(map(allowed, found)):
+        raise UserError(f"{rule}, not {', '.join(texts)}")
     return found
 
 
@@ -166,20 +177,20 @@ def inner_fold(fold: Fold) -> Fold:
     Raises:
       UserError: no patient would be left to train on.
     """
-    ids = {patient.who for patient in fold.dataset.patients_in("train")}
-    owners = [patient.who for patient in fold.dataset.patients]
-    everybody = list(dict.fromkeys(owners))
-    at = everybody.index(fold.name) if fold.name in everybody else 0
-    if len(ids) < 2:
+    who = [patient.who for patient in fold.dataset.patients]
+    trained = {patient.who for patient in fold.dataset.patients_in("train")}
+    if len(trained) < 2:
         raise UserError(
             "lab.learning_rates are chosen by a training patient left out: lab.train_patients must be 2 or more"
         )
-    chosen = next(i for i in everybody[at + 1 :] + everybody if i in ids)
+    everybody = list(dict.fromkeys(who))
+    at = everybody.index(fold.name) if fold.name in everybody else 0
+    chosen = next(identity for identity in everybody[at + 1 :] + everybody if identity in trained)
 
     def place(p: int, z: int) -> str:
         if fold.dataset.patients[p].splits[z] != "train":
             return "validation"
-        return "test" if owners[p] == chosen else "train"
+        return "test" if who[p] == chosen else "train"
 
     return Fold(f"{fold.name}-inner", _resplit(fold.dataset, place))
 

@@ -6,6 +6,7 @@ import jax
 from ml_collections import FrozenConfigDict
 
 from heartseg_jax.anatomy import LABEL_SETS
+from heartseg_jax.config.channels import parse
 from heartseg_jax.lab.arms import arm_config
 from heartseg_jax.models import cost, registry
 from heartseg_jax.models.speed import network_flops_per_second
@@ -25,7 +26,8 @@ def step_flops(config: FrozenConfigDict) -> float:
     The backward pass multiplies twice per layer, and goes down to the finest stage that learns.
     """
     model, size = config.model, config.data.size
-    layers = cost.layer_costs(size, size, registry.shape_of(model, LABEL_SETS[config.data.task], 3))
+    channels = len(parse(config.data.channels, None))
+    layers = cost.layer_costs(size, size, registry.shape_of(model, LABEL_SETS[config.data.task], channels))
     stages = phases.stages(model.levels)
     total = 0.0
     for phase in phases.plan(config.transfer, model.levels, config.train.steps):

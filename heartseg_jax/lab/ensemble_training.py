@@ -1,11 +1,11 @@
-"""Several trainings of one shape side by side: seeds and folds, in one compiled program or one after the other."""
+"""Several trainings of one arm: seeds and folds, one after the other or in one compiled program."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import jax
@@ -17,20 +17,16 @@ from heartseg_jax.evaluation import metrics
 from heartseg_jax.models.unet import UNet
 from heartseg_jax.training import fingerprints, steps
 from heartseg_jax.training.clock import Clock
-from heartseg_jax.training.phase_steps import PhaseProgram, take_steps
+from heartseg_jax.training.phase_steps import PhaseProgram, phase_program, take_steps
 from heartseg_jax.training.phases import Phase
 
 
 class Program(NamedTuple):
-    """What the replicas share: the network, what is learned when, and how."""
+    """What the replicas of an arm share: its config, its network, and what is learned when."""
 
+    config: Any
     model: UNet
-    train: Any
-    augmentation: Any
     phases: tuple[Phase, ...]
-    total_steps: int
-    rewarm_steps: int
-    batch_size: int
 
 
 class Replica(NamedTuple):
@@ -61,144 +57,102 @@ class Outcome(NamedTuple):
 
 def train_replicas(program: Program, replicas: Sequence[Replica], looks: int, together: bool) -> list[Outcome]:
     """Train every replica for the program's steps, all at once (`together`) or one after the other."""
-    if not together:
-        return [outcome for replica in replicas for outcome in _train(program, [replica], looks)]
-    return _train(program, list(replicas), looks)
+    groups = [replicas] if together else [[replica] for replica in replicas]
+    return [outcome for group in groups for outcome in _train(program, group, looks)]
 
 
-def _train(program: Program, replicas: list[Replica], looks: int) -> list[Outcome]:
-    """Train replicas in one program: a single one as it is, several stacked along a first axis."""
+@dataclasses.dataclass
+class _Notes:
+    """What is noted of one replica while it trains; the first of `reasons` to give it up counts."""
+
+    curve: list[tuple[int, float, float]] = dataclasses.field(default_factory=list)
+    proofs: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    reasons: list[str] = dataclasses.field(default_factory=list)
+    before: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+def _train(program: Program, replicas: Sequence[Replica], looks: int) -> list[Outcome]:
+    """Train replicas in one program: a single one as it is, several mapped over a first axis of all arrays."""
     several = len(replicas) > 1
-    state, keys = _start(program, replicas)
-    eval_step = steps.compiled_eval(program.model, program.train)
-    every = max(program.total_steps // looks, 1)
-    tracks = [_Track([], []) for _ in replicas]
+    config, phases = program.config, program.phases
+    total, size = phases[-1].end, config.data.batch_size
+    every = max(total // looks, 1)
+    groups = [group for group, _ in phases[0].multipliers]
+    notes = [_Notes() for _ in replicas]
     clock = Clock()
 
-    def own(state: Any, i: int) -> Any:
-        return jax.tree.map(lambda leaf: leaf[i], state) if several else state
+    def stacked(trees: Sequence[Any]) -> Any:
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees) if several else trees[0]
+
+    def of_each(state: steps.TrainState) -> list[steps.TrainState]:
+        return [jax.tree.map(itemgetter(i), state) for i in range(len(replicas))] if several else [state]
 
     def fetch(step: int) -> Any:
-        if step == program.total_steps:
-            return None
-        return _stack([batch_at(r.examples, r.seed, step, program.batch_size) for r in replicas])
+        return None if step == total else stacked([batch_at(r.examples, r.seed, step, size) for r in replicas])
 
-    def start_phase(number: int, _: PhaseProgram, state: Any, __: Any) -> None:
-        for i, track in enumerate(tracks):
-            track.before = _fingerprint(program, own(state, i))
+    def start_phase(_number: int, _program: PhaseProgram, state: steps.TrainState, _batch: Any) -> None:
+        for note, own in zip(notes, of_each(state), strict=True):
+            note.before = fingerprints.fingerprint(own.params, own.batch_stats, groups)
         clock.start()
 
-    for taken in take_steps(
-        program.phases, lambda number: _program(program, number, several), state, keys, fetch, start_phase
-    ):
-        step, state = taken.step, taken.state
-        looked = step % every == 0 or step == program.total_steps
-        ended = step == program.phases[taken.phase].end
+    def program_of(number: int) -> PhaseProgram:
+        found = phase_program(config, program.model, phases, number, replicas=several)
+        return found._replace(init=jax.vmap(found.init)) if several else found
+
+    first = phase_program(config, program.model, phases, 0)
+    # A copy, since steps overwrite the state and the caller keeps its own.
+    state = jax.tree.map(jnp.copy, stacked([steps.begin(first, r.params, r.batch_stats) for r in replicas]))
+    keys = stacked([jax.random.key(r.seed) for r in replicas])
+    for step, number, latest, found in take_steps(phases, program_of, state, keys, fetch, start_phase):
+        state = latest
+        looked, ended = step % every == 0 or step == total, step == phases[number].end
         if not (looked or ended):
             continue
-        losses = np.atleast_1d(jax.device_get(taken.metrics["loss"]))  # waits for the device, only here
+        losses = np.atleast_1d(jax.device_get(found["loss"]))  # waits for the device, only here
         clock.stop()
-        for i, (replica, track) in enumerate(zip(replicas, tracks, strict=True)):
+        for replica, note, own, loss in zip(replicas, notes, of_each(state), losses, strict=True):
             if looked:
-                if not math.isfinite(losses[i]):
-                    track.stop(f"the loss is {losses[i]} at step {step}")
-                seen, unseen = (
-                    pooled_dice(eval_step, own(state, i), examples, program.batch_size)
-                    for examples in (replica.examples, replica.unseen)
-                )
-                track.curve.append((step, seen, unseen))
+                if not math.isfinite(loss):
+                    note.reasons.append(f"the loss is {loss} at step {step}")
+                dice = [_pooled_dice(program, own, examples) for examples in (replica.examples, replica.unseen)]
+                note.curve.append((step, dice[0], dice[1]))
             if ended:
-                track.end_phase(program.phases[taken.phase], taken.phase, _fingerprint(program, own(state, i)))
+                after = fingerprints.fingerprint(own.params, own.batch_stats, groups)
+                note.proofs.append(_proof(number, phases[number], note.before, after))
+                found_wrong = fingerprints.findings(number + 1, phases[number], note.before, after)
+                note.reasons += [finding.seen for finding in found_wrong]
         clock.start()
     clock.stop()
     return [
         Outcome(
-            own(state, i).params,
-            own(state, i).batch_stats,
-            track.curve,
-            track.stopped,
-            track.proofs,
+            own.params,
+            own.batch_stats,
+            note.curve,
+            next(iter(note.reasons), None),
+            note.proofs,
             clock.seconds / len(replicas),
         )
-        for i, track in enumerate(tracks)
+        for own, note in zip(of_each(state), notes, strict=True)
     ]
 
 
-@dataclasses.dataclass
-class _Track:
-    """What is noted of one replica while it trains."""
-
-    curve: list[tuple[int, float, float]]
-    proofs: list[dict[str, Any]]
-    stopped: str | None = None
-    before: dict[str, str] = dataclasses.field(default_factory=dict)
-
-    def stop(self, reason: str) -> None:
-        """Note why the replica is given up; the first reason counts."""
-        self.stopped = self.stopped or reason
-
-    def end_phase(self, phase: Phase, number: int, after: dict[str, str]) -> None:
-        """Note whether what the phase froze is as it was at the phase's start."""
-        self.proofs.append(
-            {
-                "phase": number + 1,
-                "first_step": phase.first + 1,
-                "last_step": phase.end,
-                "frozen": sorted(phase.frozen),
-                "identical": all(self.before[group] == after[group] for group in phase.frozen),
-            }
-        )
-        for finding in fingerprints.findings(number + 1, phase, self.before, after):
-            self.stop(finding.seen)
+def _proof(number: int, phase: Phase, before: dict[str, str], after: dict[str, str]) -> dict[str, Any]:
+    """Return whether what the phase froze is as it was at the phase's start."""
+    return {
+        "phase": number + 1,
+        "first_step": phase.first + 1,
+        "last_step": phase.end,
+        "frozen": sorted(phase.frozen),
+        "identical": all(before[group] == after[group] for group in phase.frozen),
+    }
 
 
-def _start(program: Program, replicas: Sequence[Replica]) -> tuple[Any, Any]:
-    """Return the state before step 1 and the keys; a copy, since steps overwrite it and the caller keeps its own."""
-    tx = _program(program, 0, several=False)
-    state = _stack([steps.begin(tx, replica.params, replica.batch_stats) for replica in replicas])
-    return jax.tree.map(jnp.copy, state), _stack([jax.random.key(replica.seed) for replica in replicas])
-
-
-def _stack(trees: Sequence[Any]) -> Any:
-    """Return several trees stacked along a first axis, a single one as it is."""
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees) if len(trees) > 1 else trees[0]
-
-
-def measure(program: Program, replicas: Sequence[Replica], count: int = 4) -> float:
-    """Return the seconds that one step of one replica takes in the first phase, compilation left out.
-
-    Several `replicas` take their steps in one program.
-    """
-    step = _program(program, 0, len(replicas) > 1).step
-    state, keys = _start(program, replicas)
-    batch = _stack([batch_at(r.examples, r.seed, 0, program.batch_size) for r in replicas])
-    state, found = step(state, batch, keys)
-    jax.block_until_ready(found)
-    began = time.perf_counter()
-    for _ in range(count):
-        state, found = step(state, batch, keys)
-    jax.block_until_ready(found)
-    return (time.perf_counter() - began) / count / len(replicas)
-
-
-def _program(program: Program, number: int, several: bool) -> PhaseProgram:
-    """Return the program of a phase; `several` maps it over a first axis of all its inputs."""
-    asked = (program.model, program.train, program.augmentation, program.phases[number])
-    lengths = (program.total_steps, program.rewarm_steps)
-    tx, step = steps.compiled_phase(*asked, *lengths, **({"replicas": True} if several else {}))
-    return PhaseProgram(jax.vmap(tx.init) if several else tx.init, step)
-
-
-def pooled_dice(eval_step: Callable[..., Any], state: Any, examples: SliceStore, batch_size: int) -> float:
+def _pooled_dice(program: Program, state: steps.TrainState, examples: SliceStore) -> float:
     """Return the mean Dice over structures of all slices of `examples` pooled, at the network's resolution."""
+    eval_step = steps.compiled_eval(program.model, program.config.train)
     total = sum(
         np.asarray(eval_step(state, batch)["confusion"], np.int64).sum(axis=0)
-        for _, batch in in_order(examples, batch_size)
+        for _, batch in in_order(examples, program.config.data.batch_size)
     )
     dice = metrics.mean_dice([total], examples.dataset.label_set)
     return math.nan if dice is None else dice
-
-
-def _fingerprint(program: Program, state: Any) -> dict[str, str]:
-    groups = [group for group, _ in program.phases[0].multipliers]
-    return fingerprints.fingerprint(state.params, state.batch_stats, groups)

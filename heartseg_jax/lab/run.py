@@ -1,4 +1,4 @@
-"""One job of the laboratory: an arm trained on every fold with one seed, each fold's result a JSON file of its own."""
+"""One job of the laboratory: an arm trained on every fold with one seed. Each fold's result is a JSON file."""
 
 from __future__ import annotations
 
@@ -12,94 +12,124 @@ import numpy as np
 from ml_collections import FrozenConfigDict
 
 from heartseg_jax.anatomy import LABEL_SETS, LabelSet
+from heartseg_jax.config import load
 from heartseg_jax.data.dataset.write import Dataset
 from heartseg_jax.data.examples import SliceStore, batch_at
+from heartseg_jax.errors import UserError
 from heartseg_jax.evaluation import metrics
-from heartseg_jax.files import write_json
+from heartseg_jax.files import read_json, write_json
 from heartseg_jax.inference.dataset import predict_split
 from heartseg_jax.inference.predictor import make_predictor
-from heartseg_jax.lab.arms import Fold, Job, arm_config, inner_fold
+from heartseg_jax.lab.arms import Fold, Job, arm_config, folds_of, inner_fold, rates_of
 from heartseg_jax.lab.ensemble_training import Outcome, Program, Replica, train_replicas
-from heartseg_jax.lab.results import missing_folds, path_of
 from heartseg_jax.models.registry import build_model
-from heartseg_jax.preprocess.augment import PRESETS
 from heartseg_jax.preprocess.contract import input_spec
 from heartseg_jax.preprocess.host import Batch
 from heartseg_jax.progress import say
 from heartseg_jax.training import initial_weights, phases, steps
 
+FIELDS: dict[str, tuple[type, ...]] = {
+    "arm": (str,),
+    "split": (str,),
+    "train_patients": (int,),
+    "seed": (int,),
+    "fold": (str,),
+    "patients": (dict,),
+    "fit_dice": (int, float, type(None)),
+    "curve": (list,),
+    "seconds": (int, float),
+    "stopped": (str, type(None)),
+    "all_background": (bool,),
+    "proofs": (list,),
+}
+"""What a result must hold to be shown."""
 
-def program_of(config: FrozenConfigDict, rate: float | None = None) -> Program:
-    """Return what all folds of an arm share; `rate` in place of the config's learning rate."""
-    train = config.train
-    if rate is not None:
-        train = FrozenConfigDict({**dict(train.items()), "learning_rate": rate})
-    planned = phases.plan(config.transfer, config.model.levels, train.steps)
-    return Program(
-        build_model(config.model, LABEL_SETS[config.data.task]),
-        train,
-        PRESETS[config.data.augment],
-        planned,
-        train.steps,
-        config.transfer.rewarm_steps,
-        config.data.batch_size,
-    )
+
+def read_result(path: Path) -> dict[str, Any] | None:
+    """Return a result, or None where there is none that can be used."""
+    try:
+        found: dict[str, Any] = read_json(path)
+        if not all(isinstance(found[name], kinds) for name, kinds in FIELDS.items()):
+            return None
+        counts = [np.asarray(table) for table in found["patients"].values()]
+        points = [[number is None or float(number) for number in point] for point in found["curve"]]
+        proven = all(isinstance(proof["identical"], bool) for proof in found["proofs"])
+    except (UserError, KeyError, TypeError, ValueError):
+        return None
+    square = all(c.ndim == 2 and c.shape[0] == c.shape[1] and c.dtype.kind == "i" for c in counts)
+    usable = square and proven and points and all(len(point) == 3 for point in points)
+    return found if usable else None
 
 
-def replica_of(config: FrozenConfigDict, program: Program, fold: Fold, seed: int) -> Replica:
+def read_results(folder: Path) -> dict[Path, dict[str, Any] | None]:
+    """Return the result of every file of a folder, None where it is damaged."""
+    return {file: read_result(file) for file in sorted(folder.glob("*.json"))}
+
+
+def missing_folds(dataset: Dataset, job: Job, folder: Path) -> list[Fold]:
+    """Return the folds of a job that have no result yet; a damaged one counts as missing."""
+    return [fold for fold in folds_of(dataset, job) if read_result(folder / job.file(fold.name)) is None]
+
+
+def program_of(config: FrozenConfigDict) -> Program:
+    """Return what all folds of an arm with this config share."""
+    model = build_model(config.model, LABEL_SETS[config.data.task])
+    return Program(config, model, phases.plan(config.transfer, config.model.levels, config.train.steps))
+
+
+def replica_of(program: Program, fold: Fold, seed: int) -> Replica:
     """Return one training: its slices, and its weights before step 1."""
+    config, model = program.config, program.model
     spec = input_spec(config.data, fold.dataset.intensity)
     seen, unseen = (SliceStore(fold.dataset, split, spec, config.data.cache_gb) for split in ("train", "test"))
-    params, batch_stats = steps.init_params(program.model, jax.random.key(seed), config.data.size, len(spec.channels))
-    replica = Replica(seen, unseen, seed, params, batch_stats)
+    drawn = steps.init_params(model, jax.random.key(seed), config.data.size, len(spec.channels))
 
     def first_batches(count: int) -> Iterator[Batch]:
-        return (batch_at(seen, seed, step, program.batch_size) for step in range(count))
+        return (batch_at(seen, seed, step, config.data.batch_size) for step in range(count))
 
-    params, batch_stats, _ = initial_weights.start(config, program.model, params, batch_stats, first_batches)
-    return replica._replace(params=params, batch_stats=batch_stats)
+    params, batch_stats, _ = initial_weights.start(config, model, *drawn, first_batches)
+    return Replica(seen, unseen, seed, params, batch_stats)
 
 
 def run_job(config: FrozenConfigDict, dataset: Dataset, job: Job, folder: Path, together: bool) -> None:
     """Train what is still missing of a job and write a result for each fold."""
     arm = arm_config(config, job.arm)
+    programs = {rate: program_of(load.changed(arm, {"train.learning_rate": rate})) for rate in rates_of(config)}
     missing = missing_folds(dataset, job, folder)
-    rates = [float(text) for text in config.lab.learning_rates] or [arm.train.learning_rate]
     for group in [missing] if together and missing else [[fold] for fold in missing]:
-        chosen = [_choose(arm, fold, job, rates) for fold in group]
+        chosen = [_choose(programs, fold, job) for fold in group]
         for rate in sorted(set(chosen)):
             some = [fold for fold, own in zip(group, chosen, strict=True) if own == rate]
-            program = program_of(arm, rate)
             began = time.perf_counter()
-            replicas = [replica_of(arm, program, fold, job.seed) for fold in some]
-            outcomes = train_replicas(program, replicas, config.lab.looks, together)
+            replicas = [replica_of(programs[rate], fold, job.seed) for fold in some]
+            outcomes = train_replicas(programs[rate], replicas, config.lab.looks, together)
             for fold, replica, outcome in zip(some, replicas, outcomes, strict=True):
-                record = result_of(job, fold, program, replica, outcome)
+                record = result_of(job, fold, programs[rate], replica, outcome)
                 record["learning_rate"] = rate
                 record["wall_s"] = round((time.perf_counter() - began) / len(some), 2)
-                write_json(path_of(folder, job, fold), record)
-                say(f"{job.name(fold.name)}: {_brief(record, dataset.label_set)}")
+                write_json(folder / job.file(fold.name), record)
+                say(f"{job.file(fold.name)}: {_brief(record, dataset.label_set)}")
 
 
-def _choose(arm: FrozenConfigDict, fold: Fold, job: Job, rates: list[float]) -> float:
+def _choose(programs: dict[float, Program], fold: Fold, job: Job) -> float:
     """Return the learning rate that scores best on one of the training patients, left out for the choice."""
-    if len(rates) == 1:
-        return rates[0]
-    inner = inner_fold(fold)
-    scores = []
-    for rate in rates:
-        program = program_of(arm, rate)
-        (outcome,) = train_replicas(program, [replica_of(arm, program, inner, job.seed)], 1, False)
+    if len(programs) == 1:
+        return next(iter(programs))
+    inner, scores = inner_fold(fold), {}
+    for rate, program in programs.items():
+        (outcome,) = train_replicas(program, [replica_of(program, inner, job.seed)], 1, False)
         dice = outcome.curve[-1][2]
-        scores.append(-1.0 if outcome.stopped is not None or np.isnan(dice) else dice)
-    return rates[int(np.argmax(scores))]
+        scores[rate] = -1.0 if outcome.stopped is not None or np.isnan(dice) else dice
+    return max(scores, key=lambda rate: scores[rate])
 
 
 def result_of(job: Job, fold: Fold, program: Program, replica: Replica, outcome: Outcome) -> dict[str, Any]:
     """Return a fold's result: counts of every unseen slice on its own grid, the learning curve, the proofs."""
     dataset, patients, predicted, true, total = fold.dataset, {}, 0, 0, 0
     if outcome.stopped is None:
-        predictor = make_predictor(program.model, [(outcome.params, outcome.batch_stats)], program.batch_size)
+        predictor = make_predictor(
+            program.model, [(outcome.params, outcome.batch_stats)], program.config.data.batch_size
+        )
         for found in predict_split(predictor, dataset, "test", replica.unseen.spec):
             patient = dataset.patients[found.patient]
             truth = np.asarray(dataset.labels(patient)[found.slices])
@@ -113,7 +143,7 @@ def result_of(job: Job, fold: Fold, program: Program, replica: Replica, outcome:
         "fold": fold.name,
         "train_slices": len(replica.examples),
         "test_slices": len(replica.unseen),
-        "steps": program.total_steps,
+        "steps": program.phases[-1].end,
         "patients": patients,
         "fit_dice": _finite(outcome.curve[-1][1]),
         "curve": [[step, _finite(seen), _finite(unseen)] for step, seen, unseen in outcome.curve],

@@ -40,15 +40,19 @@ def work_all(config: FrozenConfigDict, path: Path, missing: list[Job], workers: 
     for number, own in enumerate(shares):
         pinned = [core for i, core in enumerate(cores) if i % len(shares) == number] or cores
         children.append(context.Process(target=_work, args=(plain, path, own, together, pinned), daemon=True))
+    # A terminal sends Ctrl-C to the children too: they ignore it from their first import on, and are ended from here.
+    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         for child in children:
             child.start()
+        signal.signal(signal.SIGINT, interrupt)
         while any(child.is_alive() for child in children):
             for child in children:
                 child.join(timeout=1)
             if any(child.exitcode not in (None, 0) for child in children):
                 break
     finally:
+        signal.signal(signal.SIGINT, interrupt)
         for child in children:
             child.terminate()
             child.join()
@@ -81,7 +85,6 @@ def _work(plain: dict[str, Any], path: Path, jobs: list[Job], together: bool, co
     if cores is not None:
         # Before the backend starts its threads: it takes as many as it may use.
         os.sched_setaffinity(0, cores)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
     config = load.complete(plain)
     dataset = dataset_for(config, path)
     began = time.perf_counter()

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+from heartseg_jax.models.unet import UNet
+from heartseg_jax.preprocess.augment import PRESETS
+from heartseg_jax.training import steps
 from heartseg_jax.training.phases import Phase, carry_over
 from heartseg_jax.training.steps import Metrics, TrainState, TrainStep
 
@@ -23,6 +26,17 @@ class Taken(NamedTuple):
     phase: int
     state: TrainState
     metrics: Metrics
+
+
+def phase_program(
+    config: Any, model: UNet, phases: Sequence[Phase], number: int, *, replicas: bool = False
+) -> PhaseProgram:
+    """Return the program of phase `number` (from 0); with `replicas` its step is mapped over a first axis."""
+    augmentation, rewarm_steps = PRESETS[config.data.augment], config.transfer.rewarm_steps
+    tx, step = steps.compiled_phase(
+        model, config.train, augmentation, phases[number], phases[-1].end, rewarm_steps, replicas=replicas
+    )
+    return PhaseProgram(tx.init, step)
 
 
 def take_steps(

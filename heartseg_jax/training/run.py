@@ -20,14 +20,13 @@ from heartseg_jax.data.run_dataset import dataset_for, dataset_identity
 from heartseg_jax.errors import UserError
 from heartseg_jax.models import cost, registry
 from heartseg_jax.models.unet import UNet
-from heartseg_jax.preprocess.augment import PRESETS
 from heartseg_jax.preprocess.contract import Contract, input_spec
 from heartseg_jax.preprocess.host import Batch
 from heartseg_jax.progress import bar, say
 from heartseg_jax.training import devices, phases, steps
 from heartseg_jax.training.cadence import Cadence, cadence
 from heartseg_jax.training.data_guards import inspect_data
-from heartseg_jax.training.phase_steps import PhaseProgram
+from heartseg_jax.training.phase_steps import PhaseProgram, phase_program
 from heartseg_jax.training.phases import Phase
 
 
@@ -76,17 +75,9 @@ class Run(NamedTuple):
 
     def program(self, number: int) -> PhaseProgram:
         """Return the program of phase `number` (from 0)."""
-        config = self.config
-        tx, step = steps.compiled_phase(
-            self.model,
-            config.train,
-            PRESETS[config.data.augment],
-            self.phases[number],
-            self.total_steps,
-            config.transfer.rewarm_steps,
-        )
-        init = jax.jit(tx.init)
-        return PhaseProgram(lambda params: devices.replicate(self.mesh, init(params)), step)
+        found = phase_program(self.config, self.model, self.phases, number)
+        init = jax.jit(found.init)
+        return found._replace(init=lambda params: devices.replicate(self.mesh, init(params)))
 
 
 def open_run(config: Any, folder: runs.Workdir) -> Run:

@@ -1,11 +1,10 @@
-"""The laboratory's estimate: FLOPs by hand, and how jobs are shared out."""
+"""The laboratory's estimate: FLOPs by hand."""
 
 import pytest
 
 from heartseg_jax.config import load
-from heartseg_jax.lab.arms import Job, arm_config
+from heartseg_jax.lab.arms import arm_config
 from heartseg_jax.lab.budget import estimate, step_flops
-from heartseg_jax.lab.workers import share
 from heartseg_jax.models.cost import Shape, layer_costs
 
 
@@ -37,6 +36,12 @@ def test_a_step_costs_its_forward_pass_and_twice_what_the_backward_pass_reaches(
     assert staged == pytest.approx(sum(expected) / 4)
 
 
+def test_a_step_costs_what_its_input_channels_cost():
+    one, three = (step_flops(configured(data__channels=channels)) for channels in ("0", "repeat"))
+    # Two channels less in the first convolution: 9 weights for each of 4 filters, three passes of two images.
+    assert three - one == pytest.approx(2 * 3 * 32 * 32 * 2 * 9 * 2 * 4)
+
+
 def test_the_estimate_counts_runs_rates_and_steps(monkeypatch):
     monkeypatch.setattr("heartseg_jax.lab.budget.network_flops_per_second", lambda *_: 1e9)
     config = configured()
@@ -45,12 +50,3 @@ def test_the_estimate_counts_runs_rates_and_steps(monkeypatch):
     assert once == pytest.approx(3 * 100 * step_s["scratch_deep"] + 3 * 3 + 15)
     _, tried = estimate(configured(lab__learning_rates="1e-3,3e-3"), {"scratch_deep": 3}, workers=1)
     assert tried - once == pytest.approx(2 * 3 * 100 * step_s["scratch_deep"])
-
-
-def test_an_arm_stays_in_one_process_and_the_most_expensive_come_first():
-    arms = ("scratch", "brain_full", "brain_staged")
-    jobs = [Job(arm, "patient", 0, seed) for seed in (0, 1) for arm in arms]
-    first, second = share(jobs, 2)
-    assert first == [Job("brain_staged", "patient", 0, seed) for seed in (0, 1)]
-    assert second == [Job(arm, "patient", 0, seed) for seed in (0, 1) for arm in ("scratch", "brain_full")]
-    assert share(jobs, 1) == [jobs]

@@ -11,6 +11,7 @@ from heartseg_jax.lab.ensemble_training import Replica, train_replicas
 from heartseg_jax.lab.run import program_of
 from heartseg_jax.preprocess.contract import input_spec
 from heartseg_jax.training import steps
+from heartseg_jax.training.phase_steps import phase_program
 from tests.tiny import OVERRIDES, write_tiny
 
 STEPS = 4
@@ -117,7 +118,4 @@ def test_one_program_serves_every_fold_and_seed(dataset):
     config = configured()
     program, replicas = replicas_of(config, dataset)
     train_replicas(program, replicas, 1, False)
-    planned = program.phases[0]
-    _, step = steps.compiled_phase(program.model, program.train, program.augmentation, planned, STEPS, 20)
-    assert program.rewarm_steps == 20
-    assert step._cache_size() == 1
+    assert phase_program(config, program.model, program.phases, 0).step._cache_size() == 1
