@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from heartseg_jax.anatomy import LABEL_SETS, LabelSet
+from heartseg_jax.anatomy import LABEL_SETS
 from heartseg_jax.config import load
 from heartseg_jax.config.channels import parse
+from heartseg_jax.data.dataset.write import read_dataset
+from heartseg_jax.data.examples import steps_per_epoch
+from heartseg_jax.data.run_dataset import resplit
+from heartseg_jax.errors import UserError
 from heartseg_jax.models import cost, registry
+from heartseg_jax.models.speed import network_flops_per_second
 from heartseg_jax.models.tree import named_leaves
 from heartseg_jax.progress import duration
-from heartseg_jax.verbs.estimate import estimate
+from heartseg_jax.training.cadence import STEP_COST
 
 FIELD_OF_VIEW_MM = (200.0, 360.0)
 """Side of a slice, from a dedicated cardiac to a whole-chest reconstruction, where the config sets no spacing."""
@@ -50,7 +56,9 @@ def check_config(name: str, config: Any, *, as_json: bool = False) -> dict[str, 
     channels = len(parse(config.data.channels, None))
     labels = LABEL_SETS[config.data.task]
     shape = registry.shape_of(model, labels, channels)
-    tree = _shapes(model, labels, size, channels)
+    image = jax.ShapeDtypeStruct((1, size, size, channels), np.float32)
+    init = lambda key, image: registry.build_model(model, labels).init(key, image, train=False)  # noqa: E731
+    tree = jax.eval_shape(init, jax.random.key(0), image)
     counts = {kind: _count(tree.get(kind, {})) for kind in ("params", "batch_stats")}
     field = cost.receptive_field(model.levels)
     found: dict[str, Any] = {
@@ -73,11 +81,32 @@ def check_config(name: str, config: Any, *, as_json: bool = False) -> dict[str, 
     return found
 
 
-def _shapes(model: Any, labels: LabelSet, size: int, channels: int) -> dict[str, Any]:
-    """Return the model's variables as shapes, without computing anything."""
-    image = jax.ShapeDtypeStruct((1, size, size, channels), np.float32)
-    init = lambda key, image: registry.build_model(model, labels).init(key, image, train=False)  # noqa: E731
-    return jax.eval_shape(init, jax.random.key(0), image)
+class Estimate(NamedTuple):
+    """Seconds of a training step, steps of the run, seconds of the run; None where the data are not there yet."""
+
+    step_s: float
+    steps: int | None
+    run_s: float | None
+
+
+def estimate(config: Any, flops_per_image: int) -> Estimate:
+    """Return the estimate of a run: right within a factor of about two, without compilation and evaluation."""
+    step_s = STEP_COST * flops_per_image * config.data.batch_size / network_flops_per_second(config.model.dtype)
+    steps = total_steps(config)
+    return Estimate(step_s, steps, None if steps is None else steps * step_s)
+
+
+def total_steps(config: Any) -> int | None:
+    """Return the number of steps of the run, or None where that follows from a dataset that is not there."""
+    if config.train.steps:
+        return int(config.train.steps)
+    slices = config.data.phantom.train * config.data.phantom.shape[0]
+    if config.data.path:
+        try:
+            slices = len(resplit(read_dataset(Path(config.data.path)), config).examples("train"))
+        except UserError:
+            return None
+    return int(steps_per_epoch(slices, config.data.batch_size) * config.train.epochs)
 
 
 def _count(tree: Any) -> int:

@@ -1,15 +1,25 @@
-"""The verb `evaluate`: scores a run again. The scoring itself is in `evaluate_run`."""
+"""The verb `evaluate`: scores a run on patients, its own or those of another dataset."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from absl.flags import DEFINE_enum, FlagValues
 
 from heartseg_jax.config.flags import define_step, texts
-
-SPLITS = ("test", "validation", "train", "all")
+from heartseg_jax.data.dataset.records import SPLITS, Dataset, Patient
+from heartseg_jax.data.dataset.verify import check_arrays
+from heartseg_jax.data.dataset.write import read_dataset
+from heartseg_jax.data.examples import misfits
+from heartseg_jax.data.run_dataset import dataset_for, dataset_identity, resplit
+from heartseg_jax.errors import UserError
+from heartseg_jax.findings import raise_refused
+from heartseg_jax.preprocess.contract import Contract
+from heartseg_jax.progress import bar
+from heartseg_jax.workdir import Workdir, read_config
 
 
 def define(values: FlagValues, argv: Sequence[str]) -> None:
@@ -22,17 +32,116 @@ def define(values: FlagValues, argv: Sequence[str]) -> None:
         output="where to write (default: evaluation... in the run's folder)",
     )
     define_step("step", "which checkpoint: a step, or best (default: the last)", values)
-    DEFINE_enum("split", None, SPLITS, "which patients (default: test; with --data: all)", flag_values=values)
+    DEFINE_enum("split", None, (*SPLITS, "all"), "which patients (default: test; with --data: all)", flag_values=values)
 
 
 def run(values: FlagValues, argv: list[str]) -> None:
-    """Write summary.json, cases.csv and figures, and print the table."""
-    from heartseg_jax.verbs.evaluate_run import evaluate
+    """Write summary.json, cases.csv and figures, and print the table.
 
-    evaluate(
-        Path(values.workdir),
-        step=values.step,
-        data=Path(values.data) if values.data else None,
-        split=values.split,
-        output=Path(values.output) if values.output else None,
+    Raises:
+      UserError: no run, no such step, data of another intensity unit than the model was trained on, or a dataset that
+        has changed since.
+    """
+    path = Path(values.workdir)
+    folder = Workdir(path)
+    config = read_config(folder)
+    # JAX and Orbax take seconds to import: only once the flags are known to be good.
+    from heartseg_jax.evaluation import report
+    from heartseg_jax.evaluation.score_split import score_split
+    from heartseg_jax.inference.predictor import ModelIdentity, make_predictor
+    from heartseg_jax.models.registry import build_model
+    from heartseg_jax.training import control
+    from heartseg_jax.training.checkpoints import BEST, Checkpoints
+
+    store = Checkpoints(folder.checkpoints)
+    last, chosen = store.choose(), store.choose(values.step)
+    number, _, content = store.read(chosen)
+    contract = Contract.from_json(content, f"the checkpoint of step {number} in {path}")
+    patients = _patients(path, config, contract, values.data, values.split)
+    spec, found = contract.input.for_intensity(patients.dataset.intensity)
+    raise_refused(str(patients.dataset.path), found)
+    model = build_model(config.model, contract.label_set)
+    arrays = store.restore_arrays(chosen)
+    store.close()
+    weights = arrays["params"], arrays.get("batch_stats", {})
+    which = "best" if chosen == BEST else f"step{number}" if number != last else ""
+    words = (values.data and Path(values.data).name, values.split, which)
+    output = Path(values.output or path / "-".join(["evaluation", *filter(None, words)]))
+    summary = score_split(
+        make_predictor(model, [weights], config.data.batch_size, (ModelIdentity(str(path), number),)),
+        patients.dataset,
+        patients.split,
+        spec,
+        output=output,
+        step=number,
+        checkpoint=str(store.folder(chosen)),
+        scored="best" if chosen == BEST else "last" if number == last else "asked",
+        colours=config.log.colours,
+        as_split=patients.called,
+        warnings=(*(finding.seen for finding in found), *patients.warnings),
     )
+    if not values.data and (beside := control.scores(path, summary["split"], number)):
+        summary = report.with_controls(summary, beside)
+        report.write_summary(output / "summary.json", summary)
+    print(report.table(summary, contract.label_set))
+
+
+class _Patients(NamedTuple):
+    """Whom to score: a dataset, a split of it, what the report calls that split, and what must be said of it."""
+
+    dataset: Dataset
+    split: str
+    called: str
+    warnings: tuple[str, ...]
+
+
+def _patients(path: Path, config: Any, contract: Contract, data: str | None, split: str | None) -> _Patients:
+    """Return the patients to score; raise a UserError where there are none, or they are labelled for another task."""
+    dataset = read_dataset(Path(data)) if data else _own_dataset(contract, config, path)
+    check_arrays(dataset, bar("patients compared with their digests"))
+    if dataset.label_set != contract.label_set:
+        raise UserError(
+            f"the model in {path} was trained on the task '{contract.task}', {dataset.path} is of the task "
+            f"'{dataset.label_set.name}'; give --data=DATASET of the task '{contract.task}'"
+        )
+    called = split or ("all" if data else "test")
+    scored = [p for p in dataset.patients if called == "all" or called in p.splits]
+    warnings = misfits(contract.input, scored)
+    if called == "all":
+        warnings += _memorised(scored, dataset, contract, config, foreign=bool(data))
+        # All patients are tested; none is left for a baseline to learn from.
+        everybody = tuple(dataclasses.replace(p, splits=("test",) * p.num_slices) for p in dataset.patients)
+        dataset = dataclasses.replace(dataset, patients=everybody)
+    found = _Patients(dataset, "test" if called == "all" else called, called, warnings)
+    if not dataset.examples(found.split):
+        raise UserError(f"{dataset.path} has no {found.split} patients; choose another --split")
+    return found
+
+
+def _own_dataset(contract: Contract, config: Any, path: Path) -> Dataset:
+    """Return the dataset that the run was trained on; refuse one that has changed: its split may differ."""
+    place = Path(contract.dataset)
+    dataset = resplit(read_dataset(place), config) if place.is_dir() else dataset_for(config, path)
+    if dataset_identity(dataset) != contract.dataset_identity:
+        raise UserError(
+            f"{dataset.path} has changed since {path} was trained on it, so it is unknown which patients were trained "
+            "on; name the patients to score with --data=DATASET"
+        )
+    return dataset
+
+
+def _memorised(
+    scored: list[Patient], dataset: Dataset, contract: Contract, config: Any, *, foreign: bool
+) -> tuple[str, ...]:
+    """Warn of patients that were trained on; in a foreign dataset, of those with the same images as a training one."""
+    if foreign:
+        place = Path(contract.dataset)
+        if not place.is_dir():
+            return (f"whether these patients were trained on is unknown: {place} is gone",)
+        dataset = resplit(read_dataset(place), config)
+    trained = {p.sha256["images"] for p in dataset.patients_in("train")}
+    known = [p.id for p in scored if p.sha256["images"] in trained]
+    if not known:
+        return ()
+    names = ", ".join(known[:6]) + (f" and {len(known) - 6} more" if len(known) > 6 else "")
+    return (f"memorisation, not generalisation: {len(known)} of {len(scored)} patients were trained on ({names})",)

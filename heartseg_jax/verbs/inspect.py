@@ -28,7 +28,7 @@ def define(values: FlagValues, argv: Sequence[str]) -> None:
 
 
 def run(values: FlagValues, argv: list[str]) -> None:
-    """Print the arrays of a checkpoint, or how two checkpoints differ."""
+    """Print the arrays of a checkpoint, or how two checkpoints differ: see `inspect`."""
     if values.against_step is not None and not values.against:
         raise UserError("inspect --against_step is only used with --against=RUN; remove it")
     inspect(

@@ -181,7 +181,7 @@ def test_a_run_is_taken_up_and_scored_wherever_it_lies_but_not_on_other_data(run
     monkeypatch.setattr("heartseg_jax.training.run.dataset_for", lambda config, path: read_dataset(copy))
     assert main.main(words(data, moved)) == 0  # the same data in another place
     monkeypatch.setattr(
-        "heartseg_jax.verbs.evaluate_run.resplit", lambda dataset, config: with_test_patients(dataset, ["a"], ["b"])
+        "heartseg_jax.verbs.evaluate.resplit", lambda dataset, config: with_test_patients(dataset, ["a"], ["b"])
     )
     assert main.main(["evaluate", f"--workdir={moved}"]) == 2
     assert "has changed since" in capsys.readouterr().err

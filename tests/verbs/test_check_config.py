@@ -2,7 +2,12 @@
 
 import json
 
+import pytest
+
 import main
+from heartseg_jax.config import load
+from heartseg_jax.verbs import check_config
+from tests.tiny import write_tiny
 
 
 def test_the_scratch_unet_by_hand(capsys):
@@ -45,3 +50,32 @@ def test_the_page_shows_everything_and_warns_of_a_narrow_field(capsys):
 def test_a_wide_field_brings_no_warning(capsys):
     assert main.main(["check", "--config=configs/quickstart.py"]) == 0
     assert "WARNING" not in capsys.readouterr().out
+
+
+def config_of(**changes):
+    return load.load("configs/quickstart.py", {name.replace("__", "."): value for name, value in changes.items()})[1]
+
+
+def test_steps_of_phantoms_and_of_a_fixed_length():
+    # 36 patients of 32 slices in batches of 8, four times.
+    assert check_config.total_steps(config_of()) == 36 * 32 // 8 * 4
+    assert check_config.total_steps(config_of(data__batch_size="5")) == 231 * 4
+    assert check_config.total_steps(config_of(train__steps="7")) == 7
+
+
+def test_steps_of_a_dataset(tmp_path):
+    write_tiny(tmp_path / "d")  # three training patients of six slices
+    assert check_config.total_steps(config_of(data__path=str(tmp_path / "d"))) == 3 * 4
+    assert check_config.total_steps(config_of(data__path=str(tmp_path / "d"), data__test_patients="a")) == 3 * 4
+    assert check_config.total_steps(config_of(data__path=str(tmp_path / "nowhere"))) is None
+
+
+def test_the_time_is_arithmetic_over_speed(monkeypatch):
+    monkeypatch.setattr(check_config, "network_flops_per_second", lambda dtype: 24e9)
+    found = check_config.estimate(config_of(train__steps="10"), 10**9)
+    # 3 * 8 GFLOP at 24 GFLOP/s.
+    assert found == pytest.approx((1.0, 10, 10.0))
+
+
+def test_a_matrix_product_has_a_speed():
+    assert 1e7 < check_config.network_flops_per_second("float32") < 1e16
