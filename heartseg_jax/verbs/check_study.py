@@ -12,7 +12,7 @@ from heartseg_jax.errors import UserError
 from heartseg_jax.findings import Finding
 from heartseg_jax.imaging import block_checks
 from heartseg_jax.imaging.dicom.series import SeriesCandidate, read_block
-from heartseg_jax.imaging.dicom.study import StudyContents, choose, read_contents
+from heartseg_jax.imaging.dicom.study import choose, read_contents
 
 
 def check_study(path: Path, series: str = "", *, as_json: bool = False) -> dict[str, Any]:
@@ -27,19 +27,15 @@ def check_study(path: Path, series: str = "", *, as_json: bool = False) -> dict[
     """
     contents = read_contents(path, progress.bar("files"))
     candidates, found = contents.candidates, contents.findings
-    chosen, problem = _chosen(contents, series, path)
-    if chosen is not None:
+    chosen, problem = None, None
+    try:
+        chosen = choose(contents, series, str(path))
         found = [*chosen.findings, *found]
-        if chosen.stack is not None and problem is None:
-            try:
-                found += read_block(chosen, progress.bar("files"))[1]
-            except UserError as error:
-                problem = error
-    if problem is None:
-        try:
-            findings.raise_refused(str(path), found)
-        except UserError as error:
-            problem = error
+        if chosen.stack is not None:
+            found += read_block(chosen, progress.bar("files"))[1]
+        findings.raise_refused(str(path), found)
+    except UserError as error:
+        problem = error
     verdict = "not fit for use" if problem else block_checks.verdict(found)
     record = {
         "fit": problem is None,
@@ -53,13 +49,6 @@ def check_study(path: Path, series: str = "", *, as_json: bool = False) -> dict[
     if problem:
         raise problem
     return record
-
-
-def _chosen(contents: StudyContents, series: str, path: Path) -> tuple[SeriesCandidate | None, UserError | None]:
-    try:
-        return choose(contents, series, str(path)), None
-    except UserError as error:
-        return None, error
 
 
 def _record(candidate: SeriesCandidate) -> dict[str, Any]:

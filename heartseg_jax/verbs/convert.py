@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,25 +49,18 @@ def convert(flags: Mapping[str, Any]) -> None:
         exists already.
     """
     if "to" in flags:
-        _only(flags, "to", "workdir", "step", "output", "overwrite")
-        _to_keras(flags)
+        name, needed, others = "convert --to=keras", {"workdir": "RUN", "output": "FILE.keras"}, {"to", "step"}
     else:
-        _only(flags, "input", "output", "channels", "verify", "overwrite")
-        _from_keras(flags)
-
-
-def _only(flags: Mapping[str, Any], *known: str) -> None:
-    direction = "convert --to=keras" if "to" in known else "convert of a Keras file"
-    for name in flags:
-        if name not in known:
-            hint = ", which belongs to --to=keras" if name in ("workdir", "step") else ""
-            raise UserError(f"{direction} takes no --{name}{hint}")
-    needed = "workdir" if "to" in known else "input"
-    if needed not in flags:
-        what = "--workdir=RUN" if needed == "workdir" else "--input=FILE (or --to=keras --workdir=RUN)"
-        raise UserError(f"{direction} needs {what}")
-    if "output" not in flags:
-        raise UserError(f"{direction} needs --output={'FILE.keras' if needed == 'workdir' else 'DIR'}")
+        name, needed, others = "convert of a Keras file", {"input": "FILE", "output": "DIR"}, {"channels", "verify"}
+    for flag in flags:
+        if flag not in needed.keys() | others | {"overwrite"}:
+            hint = ", which belongs to --to=keras" if flag in ("workdir", "step") else ""
+            raise UserError(f"{name} takes no --{flag}{hint}")
+    for flag, what in needed.items():
+        if flag not in flags:
+            instead = " (or --to=keras --workdir=RUN)" if flag == "input" else ""
+            raise UserError(f"{name} needs --{flag}={what}{instead}")
+    (_to_keras if "to" in flags else _from_keras)(flags)
 
 
 def _from_keras(flags: Mapping[str, Any]) -> None:
@@ -123,13 +117,9 @@ def _to_keras(flags: Mapping[str, Any]) -> None:
 
     folder = Workdir(Path(flags["workdir"]))
     config = read_config(folder)
-    checkpoints = Checkpoints(folder.checkpoints)
-    try:
+    with closing(Checkpoints(folder.checkpoints)) as checkpoints:
         chosen = checkpoints.choose(flags.get("step"))
-        step = checkpoints.read(chosen).step
-        state = checkpoints.restore_arrays(chosen)
-    finally:
-        checkpoints.close()
+        step, state = checkpoints.read(chosen).step, checkpoints.restore_arrays(chosen)
     params, batch_stats = state["params"], state.get("batch_stats") or {}
     channels = int(params["encoder"]["stage1"]["conv1"]["kernel"].shape[2])
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -140,25 +130,19 @@ def _to_keras(flags: Mapping[str, Any]) -> None:
 def table(encoder: Pretrained) -> str:
     """Return the page for the terminal: what was kept, what was left out and why, and notes."""
     report = encoder.report
-    rows = [(row["keras"], row["flax"], "x".join(map(str, row["shape"])), "kept") for row in report["layers"]]
-    head = ("in Keras", "here", "shape", "")
-    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(3)]
+    rows = [("in Keras", "here", "shape", "")]
+    rows += [(row["keras"], row["flax"], "x".join(map(str, row["shape"])), "kept") for row in report["layers"]]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         f"{report['source']} ({report['format']}, sha256 {report['sha256'][:12]}): an encoder of {encoder.levels} "
         f"stages, width {encoder.width}, {encoder.channels} input channels",
         "",
     ]
-    for row in [head, *rows]:
-        lines.append("  ".join([f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)] + [row[3]]))
-        if row is head:
-            lines.append("-" * (sum(widths) + 10))
+    lines += ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows]
+    lines.insert(3, "-" * (sum(widths) + 6))
     reasons: dict[str, list[str]] = {}
     for entry in report["left_out"]:
         reasons.setdefault(entry["reason"], []).append(entry["layer"])
     for reason, names in reasons.items():
-        lines += [
-            "",
-            f"left out, {reason}:",
-            *textwrap.wrap(" ".join(names), 104, initial_indent="    ", subsequent_indent="    "),
-        ]
+        lines += ["", f"left out, {reason}:", textwrap.indent(textwrap.fill(" ".join(names), 100), "    ")]
     return "\n".join([*lines, *(f"note: {note}" for note in report["notes"])])

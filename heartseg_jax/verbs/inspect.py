@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,52 +29,33 @@ def define(values: FlagValues, argv: Sequence[str]) -> None:
 
 
 def run(values: FlagValues, argv: list[str]) -> None:
-    """Print the arrays of a checkpoint, or how two checkpoints differ: see `inspect`."""
-    if values.against_step is not None and not values.against:
-        raise UserError("inspect --against_step is only used with --against=RUN; remove it")
-    inspect(
-        Path(values.workdir),
-        values.step,
-        against=Path(values.against) if values.against else None,
-        against_step=values.against_step,
-        as_json=values.json,
-    )
+    """Print the arrays of a checkpoint, or how two checkpoints differ.
 
-
-def inspect(
-    path: Path,
-    step: int | str | None = None,
-    *,
-    against: Path | None = None,
-    against_step: int | str | None = None,
-    as_json: bool = False,
-) -> dict[str, Any]:
-    """Print and return what the checkpoint of `step` (or 'best'; default: the last) of the run in `path` holds.
-
-    The keys are `step`, `parameters` {total, trainable, frozen} and `arrays`, each with `path, shape, dtype,
-    group, frozen, mean, std, l2, finite`; frozen is what the phase that led to this step did not train. The optimizer's
-    arrays are left out. With `against`, another run (or the same) at `against_step`, the keys are instead `changed`,
-    `unchanged`, `only_here` and `only_there`, lists of paths; a changed array differs in a bit, or in shape.
+    With --json the keys are `step`, `parameters` {total, trainable, frozen} and `arrays`, each with `path, shape,
+    dtype, group, frozen, mean, std, l2, finite`; frozen is what the phase that led to this step did not train. The
+    optimizer's arrays are left out. With --against, another run (or the same) at --against_step, the keys are instead
+    `changed`, `unchanged`, `only_here` and `only_there`, lists of paths; a changed array differs in a bit, or in shape.
 
     Raises:
       UserError: no run there, no checkpoint, or none of that step.
     """
-    number, arrays, groups, frozen = _read(path, step)
-    if against is not None:
-        there = _read(against, against_step)
+    if values.against_step is not None and not values.against:
+        raise UserError("inspect --against_step is only used with --against=RUN; remove it")
+    number, arrays, groups, frozen = _read(Path(values.workdir), values.step)
+    if values.against:
+        there = _read(Path(values.against), values.against_step)
         compared = compare(arrays, there.arrays)
-        names = f"step {number} of {path}", f"step {there.step} of {against}"
-        print(json.dumps(compared) if as_json else differences(compared, *names))
-        return compared
+        names = f"step {number} of {values.workdir}", f"step {there.step} of {values.against}"
+        print(json.dumps(compared) if values.json else differences(compared, *names))
+        return
     rows = [describe(name, array, groups[name], groups[name] in frozen) for name, array in arrays.items()]
-    total = sum(array.size for array in arrays.values())
     counted = {True: 0, False: 0}
     for row, array in zip(rows, arrays.values(), strict=True):
         counted[row["frozen"]] += array.size if row["path"].startswith("params/") else 0
+    total = sum(array.size for array in arrays.values())
     parameters = {"total": total, "trainable": counted[False], "frozen": counted[True]}
     found = {"step": number, "parameters": parameters, "arrays": rows}
-    print(json.dumps(found, allow_nan=False) if as_json else table(found))
-    return found
+    print(json.dumps(found, allow_nan=False) if values.json else table(found))
 
 
 class Contents(NamedTuple):
@@ -94,13 +76,9 @@ def _read(path: Path, step: int | str | None) -> Contents:
 
     folder = Workdir(path)
     read_config(folder)
-    checkpoints = Checkpoints(folder.checkpoints)
-    try:
+    with closing(Checkpoints(folder.checkpoints)) as checkpoints:
         chosen = checkpoints.choose(step)
-        saved = checkpoints.read(chosen)
-        state = checkpoints.restore_arrays(chosen)
-    finally:
-        checkpoints.close()
+        saved, state = checkpoints.read(chosen), checkpoints.restore_arrays(chosen)
     arrays = named_leaves({kind: state.get(kind) or {} for kind in ("params", "batch_stats")})
     known = groups_in(state["params"])
     groups = {path: group_of(path.partition("/")[2], known) for path in arrays}
@@ -115,17 +93,14 @@ def _read(path: Path, step: int | str | None) -> Contents:
 def compare(here: Mapping[str, np.ndarray], there: Mapping[str, np.ndarray]) -> dict[str, list[str]]:
     """Return the paths of two checkpoints' arrays by whether they are the same, bit for bit."""
     both = [path for path in here if path in there]
-    alike = {path for path in both if _is_same(here[path], there[path])}
+    bits = lambda array: (array.shape, array.dtype, array.tobytes())  # noqa: E731
+    alike = {path for path in both if bits(here[path]) == bits(there[path])}
     return {
         "changed": [path for path in both if path not in alike],
         "unchanged": [path for path in both if path in alike],
         "only_here": [path for path in here if path not in there],
         "only_there": [path for path in there if path not in here],
     }
-
-
-def _is_same(a: np.ndarray, b: np.ndarray) -> bool:
-    return a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()
 
 
 def differences(compared: Mapping[str, list[str]], here: str, there: str) -> str:
