@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
+import functools
 import json
 import os
 import re
 import shutil
+import socket
 import uuid
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,10 @@ from typing import Any
 from heartseg_jax.errors import UserError
 
 PREFIX = ".partial-"
-"""Prefix of what is still being written; a killed process may leave it."""
+"""Prefix of what is still being written; what killed processes left is removed when the folder is written to again."""
+
+HOST = f"{zlib.crc32(socket.gethostname().encode()):08x}"
+"""Process numbers mean something on one machine only, and a folder may be shared by several."""
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 FULL_TEXT = re.compile(r"RESOURCE_EXHAUSTED|No space left|quota exceeded|File too large|\d+ requested and \d+ written")
@@ -62,6 +67,7 @@ def new_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
     """
     path = Path(path).absolute()
     partial = _beside(path)
+    old = partial.with_name(f"{PREFIX}old-{partial.name.removeprefix(PREFIX)}")  # never swept
     with full_disk_refused(path):
         try:
             partial.mkdir(parents=True)
@@ -69,7 +75,6 @@ def new_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
             for file in partial.rglob("*"):
                 if file.is_file():
                     _sync(file)
-            old = _beside(path)
             if path.is_dir() and not any(path.iterdir()):
                 path.rmdir()
             elif path.exists() and not overwrite:
@@ -78,8 +83,10 @@ def new_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
                 path.rename(old)
             partial.rename(path)
             _sync(path.parent)
-            shutil.rmtree(old, ignore_errors=True)
         finally:
+            if old.exists() and not path.exists():
+                old.rename(path)
+            shutil.rmtree(old, ignore_errors=True)
             shutil.rmtree(partial, ignore_errors=True)
 
 
@@ -154,16 +161,6 @@ def read_json(path: str | Path, kind: type[dict] | type[list] = dict, *, fix: st
     return found
 
 
-def file_digests(folder: Path, *, but: str = "") -> dict[str, str]:
-    """Return the SHA-256 of every file below a folder by its path there; files of the name `but` are left out."""
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name != but:
-            with path.open("rb") as file:
-                found[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
-
-
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
@@ -177,8 +174,31 @@ def _no_constant(name: str) -> None:
 
 
 def _beside(path: Path) -> Path:
+    """Return a name in the path's folder for what is being written, once killed processes' leftovers there are gone."""
+    _sweep(path.parent)
     # A file's name has at most 255 bytes, and its last part decides the format.
-    return path.with_name(f"{PREFIX}{uuid.uuid4().hex[:8]}-{path.name[-60:]}")
+    return path.with_name(f"{PREFIX}{HOST}-{os.getpid()}-{uuid.uuid4().hex[:8]}-{path.name[-60:]}")
+
+
+@functools.cache
+def _sweep(folder: Path) -> None:
+    """Remove from a folder, once per process, what processes of this machine that no longer run were writing."""
+    for left in folder.glob(f"{PREFIX}{HOST}-*"):
+        writer = re.match(rf"{PREFIX}{HOST}-(\d+)-", left.name)
+        if writer and not _is_running(int(writer[1])):
+            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    if os.name != "posix":  # elsewhere signal 0 ends a process
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # another user's
+    return True
 
 
 def _sync(path: Path) -> None:

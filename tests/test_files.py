@@ -67,6 +67,42 @@ def test_an_empty_folder_is_replaced(tmp_path):
     assert os.listdir(tmp_path / "set") == ["b"]
 
 
+def test_what_killed_processes_left_is_removed_and_what_others_write_is_kept(tmp_path):
+    code = (
+        "import os, signal, sys; from heartseg_jax import files\n"
+        "with files.writing(sys.argv[1] + '/a.txt') as a, files.new_folder(sys.argv[1] + '/b') as b:\n"
+        "    a.write_text('half'); (b / 'c').write_text('half'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    subprocess.run([sys.executable, "-c", code, tmp_path], cwd=Path(__file__).resolve().parents[1])
+    left = set(os.listdir(tmp_path))
+    assert len(left) == 2
+    alive = tmp_path / f"{files.PREFIX}{files.HOST}-{os.getppid()}-0-a.txt"
+    elsewhere = tmp_path / f"{files.PREFIX}00000000-{2**22 + 1}-0-a.txt"
+    replaced = tmp_path / f"{files.PREFIX}old-{files.HOST}-{2**22 + 1}-0-b"
+    for path in (alive, elsewhere, replaced):
+        path.write_text("")
+    files.write_text(tmp_path / "a.txt", "whole")
+    assert set(os.listdir(tmp_path)) == {"a.txt", alive.name, elsewhere.name, replaced.name}
+
+
+def test_an_older_folder_is_put_back_where_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
+    path = tmp_path / "set"
+    with files.new_folder(path) as partial:
+        (partial / "a").write_text("1")
+    rename = Path.rename
+
+    def refuse(self, target):
+        if target == path and f"{files.PREFIX}old" not in self.name:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(KeyboardInterrupt), files.new_folder(path, overwrite=True) as partial:
+        (partial / "b").write_text("2")
+    assert os.listdir(tmp_path) == ["set"]
+    assert os.listdir(path) == ["a"]
+
+
 ARRAY = np.random.default_rng(0).normal(size=100_000).astype(np.float32)
 WRITERS = {
     "bytes": lambda path: path.write_bytes(ARRAY.tobytes()),

@@ -13,6 +13,7 @@ from heartseg_jax.files import read_json, write_json, writing
 from heartseg_jax.interop import graph, keras_file
 from heartseg_jax.interop.keras_names import class_and_number, snake_case
 from heartseg_jax.interop.layer import IDLE
+from heartseg_jax.interop.slots import Slot, array_of, block_slots, check_rank, fill
 from heartseg_jax.models.tree import named_leaves, nested
 
 SHIPPED = {"brain16": Path(__file__).resolve().parents[1] / "weights" / "brain_encoder16.keras"}
@@ -27,7 +28,6 @@ PLAIN = {
 }
 """Layers of a plain U-Net, as Keras 3 names them in a file of weights."""
 
-NORM_NAMES = {"gamma": "scale", "beta": "bias", "moving_mean": "mean", "moving_variance": "var"}
 CHANNEL_RULE = (
     "first kernel: summed over the file's input channels (they all saw one grey slice) and divided by the number asked "
     "for, so that a grey slice repeated gives the same output"
@@ -77,53 +77,41 @@ def from_file(file: keras_file.KerasFile, channels: int = 3) -> Pretrained:
     blocks, notes, left = _by_order(file) if file.config is None else _by_graph(file)
     if file.added:
         notes = [*notes, f"exact values for what the model leaves out (bias 0, scale 1): {', '.join(file.added)}"]
-    params: dict[str, Any] = {}
-    batch_stats: dict[str, Any] = {}
-    rows: list[dict[str, Any]] = []
-    width, given = 0, 0
-    for number, (conv, norm) in enumerate(blocks):
-        stage, place = f"stage{number // 2 + 1}", number % 2 + 1
-        arrays = {name: array_of(file, conv, name) for name in ("kernel", "bias")}
-        kernel = arrays["kernel"]
-        if number == 0:
-            _check_rank(conv, kernel)
-            width, given = kernel.shape[3], kernel.shape[2]
-        level = number // 2
-        before = given if number == 0 else width * 2 ** (level - (place == 1))
-        after = width * 2**level
-        check_shape(conv, "kernel", kernel, (3, 3, before, after))
-        check_shape(conv, "bias", arrays["bias"], (after,))
-        if number == 0 and channels != given:
-            arrays["kernel"] = regrey(kernel, channels)
-            notes = [*notes, regrey_note(given, channels)]
-        params.setdefault(stage, {})[f"conv{place}"] = arrays
-        rows += [row(conv, name, f"encoder/{stage}/conv{place}/{name}", a) for name, a in arrays.items()]
-        for theirs, ours in NORM_NAMES.items():
-            array = array_of(file, norm, theirs)
-            check_shape(norm, theirs, array, (after,))
-            if theirs == "moving_variance" and array.min() < 0:
-                raise UserError(f"'{norm}' has a negative moving_variance; the file is damaged")
-            tree = batch_stats if ours in ("mean", "var") else params
-            tree.setdefault(stage, {}).setdefault(f"norm{place}", {})[ours] = array
-            rows.append(row(norm, theirs, f"encoder/{stage}/norm{place}/{ours}", array))
-    levels = len(blocks) // 2
+    kernel = array_of(file, blocks[0][0], "kernel")
+    check_rank(blocks[0][0], kernel)
+    given, width = kernel.shape[2:]
+    slots: list[Slot] = []
+    for level in range(len(blocks) // 2):
+        inputs = width * 2 ** (level - 1) if level else given
+        slots += block_slots(blocks[2 * level : 2 * level + 2], f"encoder/stage{level + 1}", inputs, width * 2**level)
+    params, batch_stats = fill(file, slots)
     report = {
         "source": file.path.name,
         "sha256": file.sha256,
         "format": file.format,
         "width": width,
-        "levels": levels,
-        "channels": channels,
-        "layers": rows,
+        "levels": len(blocks) // 2,
+        "channels": given,
+        "layers": [{"keras": f"{s.layer}/{s.variable}", "flax": s.path, "shape": list(s.shape)} for s in slots],
         "left_out": left,
         "notes": notes,
     }
-    return Pretrained(params, batch_stats, width, levels, channels, report)
+    encoder = Pretrained(params["encoder"], batch_stats["encoder"], width, len(blocks) // 2, given, report)
+    return _with_channels(encoder, channels)
 
 
-def regrey_note(given: int, channels: int) -> str:
-    """Return what the report says where the channel rule was at work."""
-    return f"{given} input channel{'s' if given > 1 else ''} became {channels}; {CHANNEL_RULE}"
+def _with_channels(encoder: Pretrained, channels: int) -> Pretrained:
+    """Return the encoder for `channels` input channels, by `CHANNEL_RULE`, which its report then states."""
+    given, report, stage = encoder.channels, encoder.report, encoder.params["stage1"]
+    if given == channels:
+        return encoder
+    kernel = regrey(stage["conv1"]["kernel"], channels)
+    params = encoder.params | {"stage1": stage | {"conv1": stage["conv1"] | {"kernel": kernel}}}
+    place = "encoder/stage1/conv1/kernel"
+    rows = [row | {"shape": list(kernel.shape)} if row["flax"] == place else row for row in report["layers"]]
+    note = f"{given} input channel{'s' if given > 1 else ''} became {channels}; {CHANNEL_RULE}"
+    report = report | {"channels": channels, "layers": rows, "notes": [*report["notes"], note]}
+    return encoder._replace(params=params, channels=channels, report=report)
 
 
 def regrey(kernel: np.ndarray, channels: int) -> np.ndarray:
@@ -171,7 +159,7 @@ def _by_order(file: keras_file.KerasFile) -> _Found:
             )
     if not convs:
         raise UserError("the file has no encoder: it holds no convolution kernel")
-    _check_rank(convs[0], file.weights[convs[0]]["kernel"])
+    check_rank(convs[0], file.weights[convs[0]]["kernel"])
     filters = {name: file.weights[name]["kernel"].shape[-1] for name in convs}
     down: list[str] = []
     for place in range(0, len(convs), 2):
@@ -231,49 +219,6 @@ def _check_names(file: keras_file.KerasFile) -> None:
             )
 
 
-def array_of(file: keras_file.KerasFile, layer: str, name: str) -> np.ndarray:
-    """Return one array as finite float32, or raise a UserError."""
-    arrays = file.weights.get(layer, {})
-    if name not in arrays:
-        what = "its BatchNorm statistics are missing: " if name.startswith("moving_") else ""
-        has = ", ".join(arrays) or "nothing"
-        raise UserError(f"'{layer}' lacks {name}: {what}the file has {has} for it; save the whole model again")
-    array = arrays[name].astype(np.float32)
-    if not np.isfinite(array).all():
-        bad = int((~np.isfinite(array)).sum())
-        raise UserError(f"'{layer}' {name} holds {bad} NaN or infinite values; the training that made it had diverged")
-    return array
-
-
-def _check_rank(layer: str, kernel: np.ndarray) -> None:
-    if kernel.ndim != 4:
-        raise UserError(f"'{layer}' kernel is {shape(kernel)}; a convolution's has 4 axes")
-    if kernel.shape[:2] != (3, 3) and kernel.shape[2:] == (3, 3):
-        raise UserError(
-            f"'{layer}' kernel is {shape(kernel)}: out, in, rows, columns, as in a channels-first model; "
-            "save the model with channels last (rows, columns, in, out)"
-        )
-
-
-def check_shape(layer: str, name: str, array: np.ndarray, expected: tuple[int, ...], where: str = "encoder") -> None:
-    """Raise a UserError with both shapes where they differ."""
-    if name == "kernel":
-        _check_rank(layer, array)
-    if array.shape != expected:
-        wanted = "x".join(map(str, expected))
-        raise UserError(f"'{layer}' {name} is {shape(array)}, its place in the {where} is {wanted}")
-
-
-def shape(array: np.ndarray) -> str:
-    """Return an array's shape as text, 3x3x16x32."""
-    return "x".join(map(str, array.shape)) or "scalar"
-
-
-def row(layer: str, name: str, place: str, array: np.ndarray) -> dict[str, Any]:
-    """Return one array's row of the report."""
-    return {"keras": f"{layer}/{name}", "flax": place, "shape": list(array.shape)}
-
-
 def save_folder(encoder: Pretrained, folder: Path) -> None:
     """Write `encoder.npz` and, last, `conversion.json`, which marks the folder as one of `convert`."""
     arrays = named_leaves({"params": encoder.params, "batch_stats": encoder.batch_stats})
@@ -302,10 +247,4 @@ def _read_folder(folder: Path, channels: int) -> Pretrained:
             raise ValueError("its arrays are not of the width, levels and channels that it states")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{folder} is not a complete output of `convert` ({error}); convert the file again") from error
-    if given != channels:
-        kernel = first["kernel"] = regrey(first["kernel"], channels)
-        place = "encoder/stage1/conv1/kernel"
-        rows = [r | {"shape": list(kernel.shape)} if r["flax"] == place else r for r in report["layers"]]
-        note = regrey_note(given, channels)
-        report |= {"channels": channels, "layers": rows, "notes": [*report["notes"], note]}
-    return Pretrained(params, batch_stats, width, levels, channels, report)
+    return _with_channels(Pretrained(params, batch_stats, width, levels, given, report), channels)

@@ -48,6 +48,15 @@ class Path(NamedTuple):
     scale: float
     notes: tuple[str, ...]
 
+    @property
+    def taps(self) -> dict[str, str]:
+        """For each convolution of the encoder by its Flax path, the node with its block's output."""
+        return {
+            f"encoder/stage{level}/conv{place}": block.last
+            for level, stage in enumerate(self.stages, 1)
+            for place, block in enumerate(stage, 1)
+        }
+
 
 def layers(config: Mapping[str, Any]) -> dict[str, Layer]:
     """Return the calls of a serialised model's layers by node, in its order.
@@ -142,8 +151,10 @@ def follow(graph: Mapping[str, Layer]) -> Path:
         else:
             raise UserError(f"layer {layer} in the encoder has no counterpart in this project's")
     if len(stages) < 2 or not stages[0]:
-        met = ", ".join(sorted({entry.kind for entry in graph.values()})[:6])
-        raise UserError(f"the model has no encoder: it has no convolutions with max pooling between them (only {met})")
+        kinds = ", ".join(sorted({entry.kind for entry in graph.values()})[:6])
+        raise UserError(
+            f"the model has no encoder: it has no convolutions with max pooling between them (only {kinds})"
+        )
     for number, stage in enumerate(stages, 1):
         if len(stage) != 2:
             names = ", ".join(block.conv.name for block in stage) or "none"
@@ -185,6 +196,11 @@ def _check_is_last(graph: Mapping[str, Layer], head: Layer) -> None:
         layer = next_layer(graph, layer.node)
 
 
+def met(layer: Layer | None) -> str:
+    """Return what a message calls a layer, or the lack of one."""
+    return "the model's end" if layer is None else f"layer {layer}"
+
+
 def next_layer(graph: Mapping[str, Layer], node: str) -> Layer | None:
     """Return the layer that follows in the encoder; skip connections to a merging layer are ignored."""
     found = [layer for layer in consumers(graph, node) if layer.kind not in MERGES]
@@ -219,9 +235,8 @@ def read_block(
         norm, last = layer, layer.node
         layer = skip_idle(graph, next_layer(graph, last), notes)
     elif need_norm:
-        met = "the model's end" if layer is None else f"layer {layer}"
         raise UserError(
-            f"'{conv.name}' is followed by {met}, not by a BatchNormalization as in the brain model's encoder"
+            f"'{conv.name}' is followed by {met(layer)}, not by a BatchNormalization as in the brain model's encoder"
         )
     if activation == "linear":
         activation = "linear (the model's end)" if layer is None else activation_of(layer.kind, layer.config)

@@ -7,6 +7,7 @@ name.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -66,33 +67,29 @@ def read(path: Path) -> KerasFile:
         raise UserError(f"the weights file {path} cannot be read: {error.strerror}") from error
     if not content:
         raise UserError(f"the weights file {path} is empty (0 bytes); fetch it again")
-    digest = hashlib.sha256(content).hexdigest()
-    if content.startswith(ZIP_MAGIC):
-        return _file(path, "keras", digest, *_read_zip(path, content))
-    if content.lstrip().startswith(b"{") and b'"weight_map"' in content:
-        return _read_shards(path, content)
-    if not content.startswith(HDF5_MAGIC):
-        hint = ""
-        if content.startswith(b"version https://git-lfs"):
-            hint = ": it is a Git LFS pointer, not the file itself; run git lfs pull"
-        raise UserError(f"{path} is no Keras file: neither HDF5 nor a .keras zip, by its first bytes{hint}")
-    with _open(path, content) as file:
-        try:
-            if "model_config" in file.attrs:
-                config = _json(path, file.attrs["model_config"])
-                return _file(path, "h5", digest, config, _by_layer(path, file))
-            if "layer_names" in file.attrs:
-                return _file(path, "weights", digest, None, _by_layer(path, file))
-            _refuse_shard(path)
-            return _file(path, "weights", digest, None, in_order(_numbered(path, file)))
-        except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-            raise UserError(f"{path} is damaged: {_first_line(error)}; fetch or save it again") from error
-
-
-def _file(
-    path: Path, form: str, digest: str, config: dict[str, Any] | None, weights: Mapping[str, dict[str, np.ndarray]]
-) -> KerasFile:
-    return KerasFile(path, form, digest, config, *complete(weights, _layers(config) if config else []))
+    digest = hashlib.sha256(content)
+    config, form = None, "weights"
+    with _damage_refused(path):
+        if content.startswith(ZIP_MAGIC):
+            form = "keras"
+            config, weights = _read_zip(path, content)
+        elif content.startswith(HDF5_MAGIC):
+            with _open(content) as file:
+                if "model_config" in file.attrs:
+                    config, form = _json(path, file.attrs["model_config"]), "h5"
+                if config or "layer_names" in file.attrs:
+                    weights = _by_layer(path, file)
+                else:
+                    _refuse_shard(path)
+                    weights = in_order(_numbered(path, file))
+        elif content.lstrip().startswith(b"{") and b'"weight_map"' in content:
+            weights = in_order(_read_shards(path, digest))
+        else:
+            hint = ""
+            if content.startswith(b"version https://git-lfs"):
+                hint = ": it is a Git LFS pointer, not the file itself; run git lfs pull"
+            raise UserError(f"{path} is no Keras file: neither HDF5 nor a .keras zip, by its first bytes{hint}")
+    return KerasFile(path, form, digest.hexdigest(), config, *complete(weights, _layers(config) if config else []))
 
 
 def write_hdf5(
@@ -118,8 +115,17 @@ def _about_folder(path: Path) -> str:
     return f"{path} is a folder, not a weights file; give a .h5, .weights.h5 or .keras file"
 
 
-def _read_shards(path: Path, content: bytes) -> KerasFile:
-    """Read all shards that an index names, from the index's folder."""
+@contextlib.contextmanager
+def _damage_refused(path: Path) -> Iterator[None]:
+    """Turn what the libraries raise for damaged content into a UserError."""
+    try:
+        yield
+    except (OSError, EOFError, zipfile.BadZipFile, RuntimeError, KeyError, ValueError, TypeError) as error:
+        raise UserError(f"{path} is damaged or truncated ({_first_line(error)}); fetch or save it again") from error
+
+
+def _read_shards(path: Path, digest: Any) -> dict[str, list[np.ndarray]]:
+    """Read all shards that an index names, from the index's folder; a layer may be divided between two."""
     fix = "copy the index and all its shards into one folder, or save the model again"
     try:
         mapped = read_json(path, fix=fix)["weight_map"].values()
@@ -129,17 +135,17 @@ def _read_shards(path: Path, content: bytes) -> KerasFile:
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is no index of a sharded Keras file; {fix}") from error
     numbered: dict[str, list[np.ndarray]] = {}
-    digest = hashlib.sha256(content)
     for name in names:
         shard = path.with_name(name)
         if not shard.is_file():
             raise UserError(f"{path} names the shard {name}, which is not beside it; {fix}")
-        stored = shard.read_bytes()
-        digest.update(stored)
-        with _open(shard, stored) as file:
-            for layer, arrays in _numbered(shard, file).items():
-                numbered[layer] = numbered.get(layer) or arrays
-    return _file(path, "weights", digest.hexdigest(), None, in_order(numbered))
+        with _damage_refused(shard):
+            stored = shard.read_bytes()
+            digest.update(stored)
+            with _open(stored) as file:
+                for layer, arrays in _numbered(shard, file).items():
+                    numbered.setdefault(layer, []).extend(arrays)
+    return numbered
 
 
 def _refuse_shard(path: Path) -> None:
@@ -154,30 +160,19 @@ def _refuse_shard(path: Path) -> None:
 
 def _read_zip(path: Path, content: bytes) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray]]]:
     """Read `config.json` and `model.weights.h5` of a .keras file, in memory."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            names = archive.namelist()
-            for needed in ("config.json", "model.weights.h5"):
-                if needed not in names:
-                    raise UserError(
-                        f"{path} is a zip without {needed}, so no whole .keras file (it holds {', '.join(names[:4])}); "
-                        "save the model again with model.save('model.keras')"
-                    )
-            if archive.getinfo("config.json").file_size > MOST_JSON_BYTES:
-                raise UserError(f"{path} has a config.json of implausible size; save the model again")
-            if archive.getinfo("model.weights.h5").file_size > 4 * MOST_NUMBERS:
-                raise UserError(f"{path} has a model.weights.h5 of implausible size; save the model again")
-            config = _json(path, archive.read("config.json"))
-            stored = archive.read("model.weights.h5")
-    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError, ValueError) as error:
-        raise UserError(
-            f"{path} is a damaged or truncated zip ({_first_line(error)}); fetch or save it again"
-        ) from error
-    with _open(path, stored) as file:
-        try:
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        names = archive.namelist()
+        for needed, most in (("config.json", MOST_JSON_BYTES), ("model.weights.h5", 4 * MOST_NUMBERS)):
+            if needed not in names:
+                raise UserError(
+                    f"{path} is a zip without {needed}, so no whole .keras file (it holds {', '.join(names[:4])}); "
+                    "save the model again with model.save('model.keras')"
+                )
+            if archive.getinfo(needed).file_size > most:
+                raise UserError(f"{path} has a {needed} of implausible size; save the model again")
+        config = _json(path, archive.read("config.json"))
+        with _open(archive.read("model.weights.h5")) as file:
             numbered = _numbered(path, file)
-        except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-            raise UserError(f"{path} is damaged: {_first_line(error)}; fetch or save it again") from error
     # The file numbers its layers by class, whatever their own names are.
     weights: dict[str, dict[str, np.ndarray]] = {}
     counts: dict[str, int] = {}
@@ -191,13 +186,8 @@ def _read_zip(path: Path, content: bytes) -> tuple[dict[str, Any], dict[str, dic
     return config, weights
 
 
-def _open(path: Path, content: bytes) -> h5py.File:
-    try:
-        return h5py.File(io.BytesIO(content), "r")
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
-        raise UserError(
-            f"{path} is a truncated or damaged HDF5 file ({_first_line(error)}); fetch or save it again"
-        ) from error
+def _open(content: bytes) -> h5py.File:
+    return h5py.File(io.BytesIO(content), "r")
 
 
 def _json(path: Path, text: Any) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from heartseg_jax.errors import UserError
+
 NAMED = {
     "Conv2D": ("kernel", "bias"),
     "Conv2DTranspose": ("kernel", "bias"),
@@ -36,8 +38,14 @@ def in_order(numbered: Mapping[str, list[np.ndarray]]) -> dict[str, dict[str, np
     kinds = {snake_case(kind): names for kind, names in NAMED.items()}
     weights = {}
     for name in sorted(numbered, key=class_and_number):
-        names = kinds.get(class_and_number(name)[0]) or [str(number) for number in range(len(numbered[name]))]
-        weights[name] = dict(zip(names, numbered[name], strict=False))
+        arrays = numbered[name]
+        names = kinds.get(class_and_number(name)[0]) or [str(number) for number in range(len(arrays))]
+        if "gamma" in names and 0 < len(arrays) < len(names):
+            raise UserError(
+                f"the file has {len(arrays)} variables for '{name}', a BatchNormalization without scale or center, and "
+                "no graph to show which; save the whole model (model.save('model.keras'))"
+            )
+        weights[name] = dict(zip(names, arrays, strict=False))
     return weights
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import logging
 import math
 import shutil
@@ -21,7 +22,7 @@ import orbax.checkpoint as ocp
 from absl import logging as absl_logging
 
 from heartseg_jax.errors import UserError
-from heartseg_jax.files import file_digests, full_disk_refused, read_json, write_json
+from heartseg_jax.files import full_disk_refused, read_json, write_json
 from heartseg_jax.models.tree import mismatches
 from heartseg_jax.training.steps import TrainState
 
@@ -288,10 +289,11 @@ class _Store:
                 write_json(folder / SEAL, self._digests(folder))
 
     def _digests(self, folder: Path) -> dict[str, str]:
+        paths = sorted(path for item in ("state", *JSON) for path in (folder / item).rglob("*"))
         return {
-            f"{item}/{name}": digest
-            for item in ("state", *JSON)
-            for name, digest in file_digests(folder / item, but="commit_success.txt").items()
+            path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in paths
+            if path.is_file() and path.name != "commit_success.txt"
         }
 
     def _check(self, step: int) -> None:

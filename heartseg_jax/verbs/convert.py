@@ -84,7 +84,7 @@ def _verified(encoder: Pretrained, source: Path, channels: int) -> Pretrained:
         raise UserError(f"{source} is a folder of convert: Keras cannot run it; verify the Keras file it was made from")
     found = parity.verify(source, channels=channels)
     print(f"\n{parity.table(found)}")
-    if not found.whole:
+    if found.why:
         print(f"only the encoder was compared: {found.why}")
     parity.check(found)
     print(f"verified: at most {found.worst.difference:.2g} of the peak, {parity.TOLERANCE:g} allowed")

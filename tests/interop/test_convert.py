@@ -114,12 +114,12 @@ def test_flags_that_do_not_go_together(words, message, tmp_path, monkeypatch, ca
 
 def truncated_h5(saved, path):
     path.write_bytes(saved[4].files["h5"].read_bytes()[:-9000])
-    return "truncated or damaged HDF5"
+    return "is damaged or truncated"
 
 
 def truncated_zip(saved, path):
     path.write_bytes(saved[4].files["keras"].read_bytes()[:-200])
-    return "damaged or truncated zip"
+    return "is damaged or truncated (File is not a zip file)"
 
 
 def not_hdf5(saved, path):

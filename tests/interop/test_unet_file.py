@@ -20,10 +20,8 @@ def unet_of(path):
 
 def run(unet, image):
     """This project's network, with the Keras model's own last activation behind it."""
-    model = UNet(unet.width, unet.levels, unet.num_classes, norm=unet.norm)
     with jax.default_matmul_precision("highest"):
-        variables = {"params": unet.params, "batch_stats": unet.batch_stats}
-        logits = model.apply(variables, image, train=False)
+        logits = unet.model.apply(unet.variables, image, train=False)
     return {"sigmoid": jax.nn.sigmoid, "softmax": jax.nn.softmax}[unet.activation](logits)
 
 
@@ -34,33 +32,31 @@ def run(unet, image):
 @pytest.mark.parametrize("form", ["keras", "h5"])
 def test_the_output_equals_keras(saved, image, width, norm, classes, activation, form):
     unet = unet_of(saved[width].files[form])
-    assert (unet.width, unet.norm, unet.num_classes, unet.activation) == (width, norm, classes, activation)
+    assert unet.model == UNet(width, {4: 3, 8: 2, 16: 2}[width], classes, norm=norm)
+    assert unet.activation == activation
     expected = np.asarray(saved[width].model(image, training=False))
     assert np.abs(np.asarray(run(unet, image)) - expected).max() < 2e-6
 
 
 def test_the_tree_is_the_networks_own(saved, image):
     unet = unet_of(saved[4].files["keras"])
-    model = UNet(unet.width, unet.levels, unet.num_classes, norm=unet.norm)
-    shapes = jax.eval_shape(lambda key: model.init(key, image, train=False), jax.random.key(0))
-    for kind, tree in (("params", unet.params), ("batch_stats", unet.batch_stats)):
+    shapes = jax.eval_shape(lambda key: unet.model.init(key, image, train=False), jax.random.key(0))
+    for kind, tree in unet.variables.items():
         wanted = {
             "/".join(str(part.key) for part in path): leaf.shape
             for path, leaf in jax.tree_util.tree_leaves_with_path(shapes[kind])
         }
         assert {path: array.shape for path, array in named_leaves(tree).items()} == wanted
-    assert sum(array.size for array in named_leaves({**unet.params, "s": unet.batch_stats}).values()) == (
-        saved[4].model.count_params()
-    )
+    assert sum(array.size for array in named_leaves(unet.variables).values()) == (saved[4].model.count_params())
     kernel = of_kind(saved[4].model, "Conv2DTranspose")[0].kernel
-    assert np.array_equal(unet.params["decoder"]["stage2"]["up"]["kernel"], np.asarray(kernel.value))
+    assert np.array_equal(unet.variables["params"]["decoder"]["stage2"]["up"]["kernel"], np.asarray(kernel.value))
 
 
 def test_the_trained_brain_model_gives_the_output_keras_gave(shared):
     with np.load(shared / "weights" / "brain_unet16_activations.npz") as stored:
         image, expected = np.repeat(stored["input"][:1, ..., None], 3, axis=-1), stored["output"][:1]
     unet = unet_of(shared / "weights" / "brain_unet16.keras")
-    assert (unet.width, unet.levels, unet.num_classes, unet.norm) == (16, 5, 1, "batch")
+    assert unet.model == UNet(16, 5, 1, norm="batch")
     assert np.abs(np.asarray(run(unet, image)) - expected).max() / expected.max() < 2e-5
 
 
