@@ -56,11 +56,13 @@ def phantom_dataset(group: Any, parent: Path) -> Path:
     name = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
     path = parent / "datasets" / f"phantom-v{generator.VERSION}-{name}"
     if not path.is_dir():
-        from heartseg_jax.data.sources.phantom import make_phantoms
+        from heartseg_jax.data.sources.case import Options
+        from heartseg_jax.data.sources.phantom import phantom
+        from heartseg_jax.data.sources.write_cases import write_cases
 
         say(f"making {group.train + group.validation + group.test} phantom patients in {path}")
         try:
-            make_phantoms(group, path)
+            write_cases(path, phantom(Options(phantom=group)))
         except UserError:
             # Another run may have made the same patients meanwhile; they appear whole or not at all.
             if not path.is_dir():

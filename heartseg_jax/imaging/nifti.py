@@ -33,7 +33,7 @@ WHOLE = 1e-4
 MM_OF = {"mm": 1.0, "meter": 1000.0, "micron": 0.001, "unknown": 1.0}
 """What a file's unit of length is in mm; most writers leave it unset and mean mm."""
 MM = (1e-3, 1e3)
-"""Spacings in mm beyond these are no patient's."""
+"""Least and largest spacing of a patient's scan."""
 
 
 def read_nifti(path: str | Path) -> Volume:
@@ -132,7 +132,7 @@ def _affine(image: Any, path: Path) -> np.ndarray:
     header = image.header
     codes = int(header["sform_code"]), int(header["qform_code"])
     if codes == (0, 0):
-        raise UserError(f"{path} has neither an sform nor a qform: nothing tells which side is left; export it again")
+        raise UserError(f"{path} has neither an sform nor a qform: nothing states which side is left; export it again")
     try:
         unit = MM_OF[header.get_xyzt_units()[0]]
     except (KeyError, HeaderDataError):
@@ -144,7 +144,7 @@ def _affine(image: Any, path: Path) -> np.ndarray:
         raise UserError(f"{path} has a geometry that is not finite, or a voxel without extent; export it again")
     if lengths.min() < MM[0] or lengths.max() > MM[1]:
         found = " x ".join(f"{mm:.3g}" for mm in lengths)
-        raise UserError(f"{path} has voxels of {found} mm: no patient's; export it again in mm")
+        raise UserError(f"{path} has voxels of {found} mm, which no scan of a patient has; export it again in mm")
     directions = columns / lengths
     if np.abs(directions.T @ directions - np.eye(3)).max() > ORTHOGONAL:
         raise UserError(f"{path} has axes that are not at right angles; resample it first")

@@ -74,7 +74,7 @@ def check_raw(header: Mapping[str, Any], path: Path) -> None:
         )
     if handedness not in (-1.0, 0.0, 1.0):  # NIfTI takes 0 for 1
         raise UserError(
-            f"{path} has a pixdim[0] of {handedness:g} instead of 1 or -1: nothing tells which side is left"
+            f"{path} has a pixdim[0] of {handedness:g} instead of 1 or -1: nothing states which side is left"
         )
 
 
@@ -91,15 +91,15 @@ def compare_geometries(
       path: names the file.
 
     Raises:
-      UserError: they mirror each other: nothing tells which side is left.
+      UserError: they mirror each other: nothing states which side is left.
     """
     if sform is None:
         return []
     if qform is not None:
         if np.linalg.det(sform[:3, :3]) * np.linalg.det(qform[:3, :3]) < 0:
             raise UserError(
-                f"the sform of {path} ({_axes(sform)}) and its qform ({_axes(qform)}) are mirror images: nothing tells "
-                "which side is left; correct the wrong one, or export it again"
+                f"the sform of {path} ({_axes(sform)}) and its qform ({_axes(qform)}) are mirror images: nothing "
+                "states which side is left; correct the wrong one, or export it again"
             )
         corners = np.array([*np.ndindex(2, 2, 2)]) * (np.array(header["dim"][1:4], np.float64) - 1)
         apart = np.linalg.norm(corners @ (sform - qform)[:3, :3].T + (sform - qform)[:3, 3], axis=1).max()

@@ -186,7 +186,7 @@ def test_voxels_of_no_patient(tmp_path, scale):
     nibabel.Nifti1Image(np.zeros((4, 5, 6), np.int16), np.diag([scale, scale, scale, 1])).to_filename(
         tmp_path / "a.nii"
     )
-    with pytest.raises(UserError, match=r"a\.nii has voxels of .* mm: no patient's"):
+    with pytest.raises(UserError, match=r"a\.nii has voxels of .* mm, which no scan"):
         read_nifti(tmp_path / "a.nii")
 
 

@@ -74,12 +74,6 @@ def _near(one: np.ndarray, other: np.ndarray, spacing_mm: tuple[float, float, fl
     """Return whether two structures come closer than a valve is thick."""
     if not one.any() or not other.any():
         return False
-    box = ndimage.find_objects(one.astype(np.uint8))[0]
-    around = tuple(
-        slice(max(0, part.start - reach), part.stop + reach)
-        for part, reach in zip(box, [int(np.ceil(AT_THE_VALVE_MM / mm)) for mm in spacing_mm], strict=True)
-    )
-    if not other[around].any():
-        return False
-    away_mm = ndimage.distance_transform_edt(~other[around], sampling=spacing_mm)
-    return bool(away_mm[one[around]].min() <= AT_THE_VALVE_MM)
+    box = ndimage.find_objects((one | other).view(np.uint8))[0]
+    away_mm = ndimage.distance_transform_edt(~other[box], sampling=spacing_mm)
+    return bool(away_mm[one[box]].min() <= AT_THE_VALVE_MM)

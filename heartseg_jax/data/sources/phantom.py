@@ -5,16 +5,12 @@ from __future__ import annotations
 import dataclasses
 import os
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 from heartseg_jax.anatomy import HEART
 from heartseg_jax.data.dataset.splits import SPLITS
-from heartseg_jax.data.dataset.write import Dataset
 from heartseg_jax.data.sources.case import Case, Labelled, Options, Source
-from heartseg_jax.data.sources.write_cases import write_cases
 from heartseg_jax.errors import UserError
-from heartseg_jax.imaging.phantom.generator import VERSION, Phantom, PhantomSpec, generate
+from heartseg_jax.imaging.phantom.generator import VERSION, PhantomSpec, generate
 
 
 def phantom(options: Options) -> Source:
@@ -46,25 +42,15 @@ def phantom(options: Options) -> Source:
 
 def _read(seed: int, index: int, name: str, spec: PhantomSpec) -> Labelled:
     made = generate(seed, index, spec)
+    annulus = {
+        name: [round(float(number), digits) for number in getattr(made.annulus, name)]
+        for name, digits in (("centre_mm", 4), ("normal", 6), ("diameters_mm", 4))
+    }
     return Labelled(
         made.volume.voxels.astype("int16", copy=False),
         made.labels,
         HEART.all_known,
         spec.spacing_mm,
         names=[f"{name}/{z:03d}" for z in range(spec.shape[0])],
-        facts={"descriptions": made.description, "mitral_annuli": _annulus_record(made)},
+        facts={"descriptions": made.description, "mitral_annuli": annulus},
     )
-
-
-def _annulus_record(made: Phantom) -> dict[str, Any]:
-    annulus = made.annulus
-    return {
-        "centre_mm": [round(float(v), 4) for v in annulus.centre_mm],
-        "normal": [round(float(v), 6) for v in annulus.normal],
-        "diameters_mm": [round(float(v), 4) for v in annulus.diameters_mm],
-    }
-
-
-def make_phantoms(group: Any, output: Path, *, overwrite: bool = False) -> Dataset:
-    """Make the dataset of the phantom patients that `group` (a config's `data.phantom`) describes."""
-    return write_cases(output, phantom(Options(phantom=group)), overwrite=overwrite)

@@ -17,37 +17,22 @@ from heartseg_jax.data.sources.volumes import axial_size, check_same_grid, overl
 from heartseg_jax.errors import UserError
 from heartseg_jax.findings import WARN, Finding, counted
 from heartseg_jax.imaging.block_checks import in_hu
-from heartseg_jax.imaging.masks.label_maps import (
-    AORTA,
-    APPENDAGE,
-    CAVA,
-    INFERIOR_CAVA,
-    LEFT_ATRIUM,
-    LEFT_VENTRICLE,
-    PART_OF,
-    PULMONARY,
-    RIGHT_ATRIUM,
-    RIGHT_VENTRICLE,
-    SUPERIOR_CAVA,
-    merge_for,
-    paint,
-    whole_structures,
-)
+from heartseg_jax.imaging.masks import label_maps
 from heartseg_jax.imaging.nifti import check_geometry, read_grid, read_labels, read_nifti
 from heartseg_jax.imaging.orientation import oblique, patient_axial
 from heartseg_jax.imaging.volume import Volume
 
 FILES: dict[str, int] = {
     "pulmonary_vein": IGNORED,  # no artery; where it ends and the atrium begins is a matter of convention
-    "heart_atrium_left": LEFT_ATRIUM,
-    "atrial_appendage_left": APPENDAGE,
-    "heart_ventricle_left": LEFT_VENTRICLE,
-    "heart_atrium_right": RIGHT_ATRIUM,
-    "heart_ventricle_right": RIGHT_VENTRICLE,
-    "pulmonary_artery": PULMONARY,
-    "aorta": AORTA,
-    "superior_vena_cava": SUPERIOR_CAVA,
-    "inferior_vena_cava": INFERIOR_CAVA,
+    "heart_atrium_left": label_maps.LEFT_ATRIUM,
+    "atrial_appendage_left": label_maps.APPENDAGE,
+    "heart_ventricle_left": label_maps.LEFT_VENTRICLE,
+    "heart_atrium_right": label_maps.RIGHT_ATRIUM,
+    "heart_ventricle_right": label_maps.RIGHT_VENTRICLE,
+    "pulmonary_artery": label_maps.PULMONARY,
+    "aorta": label_maps.AORTA,
+    "superior_vena_cava": label_maps.SUPERIOR_CAVA,
+    "inferior_vena_cava": label_maps.INFERIOR_CAVA,
 }
 """What TotalSegmentator calls its files, in versions 1 and 2 and in the task heartchambers_highres."""
 
@@ -115,7 +100,7 @@ def find_subjects(folder: Path, join: Sequence[Path]) -> tuple[list[Subject], li
     for other in join:
         if not any((other / name).is_dir() for name in images):
             raise UserError(f"{other} has no folder of any of the {len(images)} subjects of {folder}; correct --join")
-    if not any(whole_structures(subject.parts) for subject in subjects):
+    if not any(label_maps.whole_structures(subject.parts) for subject in subjects):
         raise UserError(
             f"no file in {folder} is a structure of the heart, such as heart_ventricle_left.nii.gz or aorta.nii.gz; "
             "results in one file (--ml) are not read: run it without"
@@ -127,8 +112,10 @@ def find_subjects(folder: Path, join: Sequence[Path]) -> tuple[list[Subject], li
 
 def _size_of(subject: Subject) -> tuple[int, int] | None:
     """Return the size of a subject's axial slices, or None where no voxel of the heart is labelled."""
-    known = whole_structures(subject.parts)
-    wanted = [path for name, path in subject.files.items() if {FILES[name], PART_OF.get(FILES[name])} & known]
+    known = label_maps.whole_structures(subject.parts)
+    wanted = [
+        path for name, path in subject.files.items() if {FILES[name], label_maps.PART_OF.get(FILES[name])} & known
+    ]
     if not any(read_labels(path).voxels.any() for path in wanted):
         return None
     return axial_size(subject.image)
@@ -141,13 +128,13 @@ def _read(subject: Subject) -> Labelled:
     claimed_twice = np.zeros(labels.shape, bool)
     for name, label in FILES.items():
         if name in subject.files:
-            claimed_twice |= paint(labels, _inside(subject.files[name], image), label)
+            claimed_twice |= label_maps.paint(labels, _inside(subject.files[name], image), label)
     labels[claimed_twice] = IGNORED
     found += [*check_geometry(subject.image), *oblique(turn.oblique_degrees), *overlapping(int(claimed_twice.sum()))]
-    if CAVA not in whole_structures(subject.parts) and {SUPERIOR_CAVA, INFERIOR_CAVA} & subject.parts:
+    if len({label_maps.SUPERIOR_CAVA, label_maps.INFERIOR_CAVA} & subject.parts) == 1:
         text = "only one vena cava has a file: the structure counts as unknown"
         found.append(Finding(WARN, "half_a_cava", text, fix="join a task that has both"))
-    return Labelled(image.voxels, labels, merge_for(subject.parts), image.spacing_mm, found=tuple(found))
+    return Labelled(image.voxels, labels, label_maps.merge_for(subject.parts), image.spacing_mm, found=tuple(found))
 
 
 def _inside(path: Path, image: Volume) -> np.ndarray:

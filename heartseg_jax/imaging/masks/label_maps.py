@@ -114,14 +114,12 @@ def resolve_parts(
     ascending, limbs, reason = None, 0, "the slices are no volume"
     if spacing_mm is not None:
         ascending, limbs, reason = divide_aorta(aorta, spacing_mm)
-    if ascending is None:
-        joined = list(merge)
-        joined[ASCENDING], joined[DESCENDING] = ASCENDING, ASCENDING
-        return Resolved(labels, tuple(joined), reason, limbs)
-    labels[aorta & ~ascending] = DESCENDING
-    apart = list(merge)
-    apart[ASCENDING], apart[DESCENDING] = ASCENDING, DESCENDING
-    return Resolved(labels, tuple(apart), "divided at the middle of the arch", limbs)
+    parts = list(merge)
+    parts[ASCENDING], parts[DESCENDING] = ASCENDING, ASCENDING if ascending is None else DESCENDING
+    if ascending is not None:
+        labels[aorta & ~ascending] = DESCENDING
+        reason = "divided at the middle of the arch"
+    return Resolved(labels, tuple(parts), reason, limbs)
 
 
 def read_label_map(path: str | Path) -> dict[str, int]:

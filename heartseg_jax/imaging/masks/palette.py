@@ -8,7 +8,8 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from PIL import Image
 from heartseg_jax.anatomy import HEART, IGNORED
 from heartseg_jax.errors import UserError
 from heartseg_jax.imaging.masks.label_maps import WORDS, meaning_of
-from heartseg_jax.imaging.masks.repair import repair
+from heartseg_jax.imaging.masks.repair import colour_codes, repair
 from heartseg_jax.imaging.pictures import on_black, open_picture, png_bits
 
 Colour = tuple[int, int, int]
@@ -72,23 +73,13 @@ def labels_to_rgb(labels: np.ndarray) -> np.ndarray:
 
 def rgb_to_labels(rgb: np.ndarray, palette: Palette = STANDARD) -> tuple[np.ndarray, np.ndarray]:
     """Return `(labels, off)` of uint8 `rgb [..., 3]`: a colour counts exactly, or `off` is True and it is 255."""
-    codes = _codes(rgb)
-    known = sorted((_code(colour), label) for colour, label in palette.items())
-    sorted_codes = np.array([code for code, _ in known])
-    place = np.searchsorted(sorted_codes, codes).clip(max=len(known) - 1)
-    off = sorted_codes[place] != codes
-    labels = np.array([label for _, label in known], np.uint8)[place]
+    colours = np.array(sorted(palette))
+    codes, known = colour_codes(rgb), colour_codes(colours)
+    place = np.searchsorted(known, codes).clip(max=len(known) - 1)
+    off = known[place] != codes
+    labels = np.array([palette[colour] for colour in sorted(palette)], np.uint8)[place]
     labels[off] = IGNORED
     return labels, off
-
-
-def _codes(rgb: np.ndarray) -> np.ndarray:
-    wide = rgb.astype(np.int32)
-    return (wide[..., 0] << 16) | (wide[..., 1] << 8) | wide[..., 2]
-
-
-def _code(colour: Sequence[int]) -> int:
-    return (colour[0] << 16) | (colour[1] << 8) | colour[2]
 
 
 def read_mask(path: str | Path, palette: Palette | None = None) -> Mask:
@@ -137,21 +128,19 @@ def audit(name: str, mask: Mask) -> Audit:
     foreground = int((mask.labels != 0).sum())
     colours: dict[Colour, int] = {}
     if mask.rgb is not None and mask.off.any():
-        codes, counts = np.unique(_codes(mask.rgb[mask.off]), return_counts=True)
-        colours = {(int(c) >> 16, int(c) >> 8 & 255, int(c) & 255): int(n) for c, n in zip(codes, counts, strict=True)}
+        found, counts = np.unique(mask.rgb[mask.off], axis=0, return_counts=True)
+        colours = {(r, g, b): n for (r, g, b), n in zip(found.tolist(), counts.tolist(), strict=True)}
     return Audit(name, foreground, int(mask.off.sum()), colours)
 
 
-def check_audits(audits: Iterable[Audit], max_off_palette: float = 0.0, palette: Palette | None = None) -> None:
+def check_audits(audits: Sequence[Audit], max_off_palette: float = 0.0, palette: Palette | None = None) -> None:
     """Raise UserError where a file's `fraction` is above `max_off_palette`: worst files, commonest colours, the fix."""
-    audits = list(audits)
     refused = sorted((a for a in audits if a.fraction > max_off_palette), key=lambda a: (-a.fraction, a.name))
     if not refused:
         return
-    colours: dict[Colour, int] = {}
+    colours: Counter[Colour] = Counter()
     for one in refused:
-        for colour, count in one.colours.items():
-            colours[colour] = colours.get(colour, 0) + count
+        colours.update(one.colours)
     worst = ", ".join(f"{a.name} ({a.off} of {a.foreground} pixels, {a.fraction:.1%})" for a in refused[:3])
     common = sorted(colours.items(), key=lambda item: (-item[1], item[0]))[:4]
     shown = ", ".join(f"#{r:02x}{g:02x}{b:02x} ({count})" for (r, g, b), count in common)

@@ -36,7 +36,8 @@ _LUMA_WEIGHT = 2.0
 _DISTANCE_COST = 4.0
 
 
-def _codes(rgb: np.ndarray) -> np.ndarray:
+def colour_codes(rgb: np.ndarray) -> np.ndarray:
+    """Return one int32 per colour of `rgb [..., 3]`."""
     wide = rgb.astype(np.int32)
     return (wide[..., 0] << 16) | (wide[..., 1] << 8) | wide[..., 2]
 
@@ -54,14 +55,10 @@ def repair(rgb: np.ndarray, colours: np.ndarray, labels: np.ndarray) -> np.ndarr
     cores = find_cores(rgb, colours)
     present = np.flatnonzero(cores.any(axis=(1, 2)))
     result = np.full(rgb.shape[:2], IGNORED, np.uint8)
-    if present.size == 0:
-        return result
-    certain = np.zeros(rgb.shape[:2], bool)
     for k in present:
         result[cores[k]] = labels[k]
-        certain |= cores[k]
-    rows, columns = np.nonzero(~certain)
-    if rows.size == 0:
+    rows, columns = np.nonzero(~cores.any(axis=0))
+    if present.size == 0 or rows.size == 0:
         return result
     distances = np.stack(
         [ndimage.distance_transform_cdt(~cores[k], "chessboard")[rows, columns] for k in present]
@@ -74,15 +71,16 @@ def repair(rgb: np.ndarray, colours: np.ndarray, labels: np.ndarray) -> np.ndarr
 
 def find_cores(rgb: np.ndarray, colours: np.ndarray) -> np.ndarray:
     """Return bool `[K, H, W]`: where each of `colours [K, 3]` is beyond doubt in `rgb [H, W, 3]`."""
-    coded = _codes(rgb)
-    distance = np.stack([_distance(rgb, colour) for colour in colours])
+    coded = colour_codes(rgb)
+    wide = rgb.astype(np.float32)
+    distance = np.stack([np.linalg.norm(wide - colour.astype(np.float32), axis=-1) for colour in colours])
     nearest = distance.argmin(axis=0)
     # On a wide ramp between two colours a third may be near for some pixels, but a ramp is not flat.
     spread = np.ptp(np.stack([ndimage.maximum_filter(rgb, (3, 3, 1)), ndimage.minimum_filter(rgb, (3, 3, 1))]), 0)
     flat = spread.max(axis=-1) <= JPEG_SPREAD
     close = distance.min(axis=0) <= JPEG_TOLERANCE
     cores = []
-    for k, code in enumerate(_codes(colours)):
+    for k, code in enumerate(colour_codes(colours)):
         # Padded, because a region that leaves the picture is not thin there.
         exact = np.pad(coded == code, 2, mode="edge")
         near = np.pad(close & (nearest == k), 2, mode="edge")
@@ -90,10 +88,6 @@ def find_cores(rgb: np.ndarray, colours: np.ndarray) -> np.ndarray:
         core = ndimage.binary_opening(exact, _EXACT_BLOCK) | ndimage.binary_dilation(middles, _JPEG_BLOCK)
         cores.append(core[2:-2, 2:-2])
     return np.stack(cores)
-
-
-def _distance(rgb: np.ndarray, colour: np.ndarray) -> np.ndarray:
-    return np.linalg.norm(rgb.astype(np.float32) - colour.astype(np.float32), axis=-1)
 
 
 def _perceived(rgb: np.ndarray) -> np.ndarray:
