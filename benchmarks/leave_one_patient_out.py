@@ -8,6 +8,7 @@ Each fold is an ordinary run in a folder of its own, so that the same command go
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 import sys
@@ -16,7 +17,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.patient_figure import by_patient
-from heartseg_jax.anatomy import HEART
 from heartseg_jax.config import load
 from heartseg_jax.data.dataset.write import read_dataset
 from heartseg_jax.figures.drawing import Palette
@@ -32,13 +32,19 @@ def number(value: float | None) -> str:
 
 def main(argv: list[str]) -> None:
     """Train every fold, then write the table and the figure."""
-    config_file, data, output = argv[0], argv[1], Path(argv[2])
-    overrides = dict(word.split("=", 1) for word in argv[3:]) | {"data.path": data}
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("config", help="a config file, such as configs/scratch.py")
+    parser.add_argument("dataset")
+    parser.add_argument("output", type=Path)
+    parser.add_argument("overrides", nargs="*", metavar="FIELD=VALUE", type=lambda word: word.split("=", 1))
+    asked = parser.parse_args(argv)
+    output, dataset = asked.output, read_dataset(asked.dataset)
+    overrides, structures = dict(asked.overrides) | {"data.path": asked.dataset}, dataset.label_set.foreground
     summaries = {}
-    for patient in read_dataset(data).patients:
-        _, config = load.load(config_file, overrides | {"data.test_patients": patient.id})
+    for patient in dataset.patients:
+        _, config = load.load(asked.config, overrides | {"data.test_patients": patient.id})
         summaries[patient.id] = train(config, output / patient.id, argv)
-    shorts = [s.short for s in HEART.foreground]
+    shorts = [s.short for s in structures]
     lines = [
         f"| left out | slices | {' | '.join(shorts)} | mean Dice | all background | nearest slice | position prior |",
         f"|---|---|{'---|' * (len(shorts) + 4)}",
@@ -46,7 +52,7 @@ def main(argv: list[str]) -> None:
     means: dict[str, list[float]] = {}
     cases = []
     for identity, summary in summaries.items():
-        cells = [number(summary["structures"][s.name]["dice"]) for s in HEART.foreground]
+        cells = [number(summary["structures"][s.name]["dice"]) for s in structures]
         compared = {"model": summary["mean_dice"], **{b: summary["baselines"][b]["mean_dice"] for b in BASELINES}}
         for name, value in compared.items():
             means.setdefault(name, []).extend([] if value is None else [value])
@@ -60,7 +66,7 @@ def main(argv: list[str]) -> None:
     (output / "table.md").write_text("\n".join(lines) + "\n")
     (output / "summaries.json").write_text(json.dumps(summaries, indent=1))
     lowest = {name: {"mean_dice": value} for name, value in average.items() if name != "model"}
-    path, palette = output / "by_patient.png", Palette(HEART, "display")
+    path, palette = output / "by_patient.png", Palette(dataset.label_set, "display")
     by_patient(cases, path, palette, title="Each patient left out in turn", baselines=lowest)
     print("\n".join(lines))
 

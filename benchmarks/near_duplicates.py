@@ -8,6 +8,7 @@ For each dataset: the highest correlation and the fewest different bits between 
 
 from __future__ import annotations
 
+import argparse
 import io
 import sys
 from collections.abc import Callable
@@ -42,9 +43,11 @@ COPIES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def main(paths: list[str]) -> None:
+def main(argv: list[str]) -> None:
     """Print the figures of each dataset."""
-    for path in paths:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("datasets", nargs="+")
+    for path in parser.parse_args(argv).datasets:
         dataset = read_dataset(path)
         bright = np.concatenate([brightness(dataset.images(p), dataset.intensity) for p in dataset.patients])
         who = np.repeat(np.arange(len(dataset.patients)), [p.num_slices for p in dataset.patients])

@@ -75,7 +75,7 @@ def score_split(
             panels,
             output / "predictions.png",
             Palette(dataset.label_set, colours),
-            title=f"{as_split or split} patients: mean Dice {mean}",
+            title=f"{(as_split or split).capitalize()} patients: mean Dice {mean}",
             caption=f"{counted(summary['patients'], 'patient')}; of each the slice with most structures",
         )
     return summary

@@ -69,7 +69,6 @@ class Audit(NamedTuple):
 
 def audit(dataset: Dataset, progress: Callable[[int, int], None] | None = None) -> Audit:
     """Look at every slice of a dataset. `progress` is called with (patients done, patients in all)."""
-    found: list[Finding] = []
     rows: list[PatientAudit] = []
     slips: list[Slip] = []
     prints: list[Prints] = []
@@ -79,20 +78,30 @@ def audit(dataset: Dataset, progress: Callable[[int, int], None] | None = None) 
         rows.append(_row(patient, images, labels))
         for finding in _of_patient(dataset, patient, images, labels):
             of_patient.setdefault(finding.check, []).append((patient.id, finding))
-        slips += _slips(dataset, patient, labels)
-        prints.append(_prints(dataset, images))
+        slips += [
+            Slip(_slice_name(patient, island.slice), dataset.label_set.names[island.label], *island[2:])
+            for island in islands(labels, dataset.label_set, patient.contiguous)
+        ]
+        # A handful of slices in memory at a time.
+        parts = (images[start : start + 16] for start in range(0, len(images), 16))
+        prints += [prints_of(brightness(part, dataset.intensity)) for part in parts]
         if progress:
             progress(done, len(dataset.patients))
-    found += [_together(who) for who in of_patient.values()]
+    found = [_together(who) for who in of_patient.values()]
     pairs = _pairs(dataset, prints)
     if pairs:
-        first = pairs[0]
+        one, one_split, other, other_split, value = pairs[0]
         number = f"{len(pairs)} or more" if len(pairs) == MOST else len(pairs)
-        text = f"{number} pairs of slices in different splits are nearly the same, such as {_words(first)}"
+        text = (
+            f"{number} pairs of slices in different splits are nearly the same, such as {one} ({one_split}) and "
+            f"{other} ({other_split}), correlation {value:.3f}"
+        )
         fix = "if they are one patient under two names, give both one name, or use --patients=table.csv"
         found.append(Finding(WARN, "near_duplicates", text, fix=fix))
     if slips:
-        text = f"{counted(len(slips), 'island')} of a few voxels, such as {_place(slips[0])}"
+        name, structure, row, column, voxels = slips[0]
+        place = f"{voxels} of {structure} at row {row}, column {column} of {name}"
+        text = f"{counted(len(slips), 'island')} of a few voxels, such as {place}"
         found.append(Finding(WARN, "islands", text, fix="look at them: they may be slips"))
     return Audit(findings.in_order([*_of_splits(dataset), *found]), rows, pairs, slips)
 
@@ -119,41 +128,23 @@ def _of_patient(dataset: Dataset, patient: Patient, images: np.ndarray, labels: 
             found.append(Finding(REFUSE, "changed", text, fix="prepare it again"))
     if not found and count_classes(labels, dataset.label_set.num_classes, patient.id) != patient.class_counts:
         found.append(Finding(REFUSE, "changed", "the index counts other pixels than there are", fix="prepare it again"))
-    if not any(sum(row[1:-1]) for row in patient.class_counts):
-        found.append(
-            Finding(WARN, "no_labels", "not one pixel of a structure", fix="label the patient, or leave it out")
-        )
+    if not patient.labelled:
+        fix = "label the patient, or leave it out"
+        found.append(Finding(WARN, "no_labels", "not one pixel of a structure", fix=fix))
     if dataset.intensity == "HU":
         # Padding was set to air when the dataset was made. Contrast is looked for in hearts, which needs the spacing.
         found += of_values(images, patient.spacing_mm if dataset.label_set == HEART else None)
         if dark := on_air(images, labels, dataset.label_set):
             text = f"{', '.join(dark)} lie where the image is as dark as air or lung"
-            found.append(
-                Finding(WARN, "labels_on_air", text, fix="are the masks of other slices, mirrored or shifted?")
-            )
+            fix = "are the masks of other slices, mirrored or shifted?"
+            found.append(Finding(WARN, "labels_on_air", text, fix=fix))
     else:
         found += of_pixels(images, dataset.intensity)
     return found + (orientation_warnings(labels, patient.contiguous) if dataset.label_set == HEART else [])
 
 
-def _slips(dataset: Dataset, patient: Patient, labels: np.ndarray) -> list[Slip]:
-    names = dataset.label_set.names
-    return [
-        Slip(_slice_name(patient, island.slice), names[island.label], island.row, island.column, island.voxels)
-        for island in islands(labels, dataset.label_set, patient.contiguous)
-    ]
-
-
 def _slice_name(patient: Patient, z: int) -> str:
-    return f"{patient.id}, slice {patient.names[z].removeprefix(patient.id).lstrip('_/')}"
-
-
-def _prints(dataset: Dataset, images: np.ndarray) -> Prints:
-    """Return the prints of a patient's slices, a handful in memory at a time."""
-    parts = [
-        prints_of(brightness(images[start : start + 16], dataset.intensity)) for start in range(0, len(images), 16)
-    ]
-    return Prints(np.concatenate([p.codes for p in parts]), np.concatenate([p.thumbnails for p in parts]))
+    return f"{patient.id}, slice {patient.slice_name(z)}"
 
 
 def _pairs(dataset: Dataset, prints: Sequence[Prints]) -> list[Pair]:
@@ -161,7 +152,7 @@ def _pairs(dataset: Dataset, prints: Sequence[Prints]) -> list[Pair]:
     if dataset.split_kind != "patient":
         return []
     names = [(_slice_name(p, z), p.splits[z]) for p in dataset.patients for z in range(p.num_slices)]
-    everything = Prints(np.concatenate([p.codes for p in prints]), np.concatenate([p.thumbnails for p in prints]))
+    everything = Prints(*(np.concatenate(parts) for parts in zip(*prints, strict=True)))
     order = [*SPLITS, GAP]
     found = near_duplicates(everything, [order.index(split) for _, split in names])
     return [Pair(*names[pair.one], *names[pair.other], round(pair.correlation, 4)) for pair in found]
@@ -186,14 +177,6 @@ def _together(who: Sequence[tuple[str, Finding]]) -> Finding:
         return replace(first, seen=f"{identity}: {first.seen}")
     some = ", ".join(one for one, _ in who[:MOST_SHOWN]) + (" ..." if len(who) > MOST_SHOWN else "")
     return replace(first, seen=f"{len(who)} patients ({some}), such as {identity}: {first.seen}")
-
-
-def _words(pair: Pair) -> str:
-    return f"{pair.one} ({pair.one_split}) and {pair.other} ({pair.other_split}), correlation {pair.correlation:.3f}"
-
-
-def _place(slip: Slip) -> str:
-    return f"{slip.voxels} of {slip.structure} at row {slip.row}, column {slip.column} of {slip.slice}"
 
 
 def as_record(found: Audit) -> dict[str, Any]:

@@ -24,6 +24,26 @@ SLIP_PIXELS, SLIP_SHARE = 12, 0.01
 CLEARLY = 0.02
 """Least distance, as a share of the picture's side, at which a structure lies clearly beside another."""
 
+WRONG_WAYS = {
+    "turned": (
+        "left and right, front and back lie the other way round: the slices seem to be rotated by 180 degrees",
+        "give --orientation=rot180, or the files' own geometry",
+    ),
+    "mirrored": (
+        "the left ventricle and atrium lie to the right of the right atrium: mirrored, or a heart on the other side",
+        "compare with the report; --orientation=flip-columns corrects it",
+    ),
+    "upside_down": (
+        "the front lies at the bottom: the slices seem to be upside down",
+        "give --orientation=flip-rows, or the files' own geometry",
+    ),
+    "reversed_slices": (
+        "the pulmonary artery lies below the ventricles: the slices seem to be in the opposite order",
+        "sort the slices from the feet to the head",
+    ),
+}
+"""By check: what was seen, and the fix."""
+
 
 class Island(NamedTuple):
     """A few voxels of a structure, apart from the rest of it: on which slice, and where (row, column)."""
@@ -74,50 +94,30 @@ def orientation_warnings(labels: np.ndarray, contiguous: bool) -> list[Finding]:
         _lead(middles, 0, [(PULMONARY, LEFT_VENTRICLE), (PULMONARY, RIGHT_VENTRICLE)], len(labels)) if contiguous else 0
     )
     if across < 0 and down < 0:
-        text = "left and right, front and back lie the other way round: the slices seem to be rotated by 180 degrees"
-        return [Finding(WARN, "turned", text, fix="give --orientation=rot180, or the files' own geometry")]
-    found = []
-    if across < 0:
-        text = (
-            "the left ventricle and atrium lie to the right of the right atrium: mirrored, or a heart on the other side"
-        )
-        found.append(
-            Finding(WARN, "mirrored", text, fix="compare with the report; --orientation=flip-columns corrects it")
-        )
-    if down < 0:
-        text = "the front lies at the bottom: the slices seem to be upside down"
-        found.append(Finding(WARN, "upside_down", text, fix="give --orientation=flip-rows, or the files' own geometry"))
-    if up < 0:
-        text = "the pulmonary artery lies below the ventricles: the slices seem to be in the opposite order"
-        found.append(Finding(WARN, "reversed_slices", text, fix="sort the slices from the feet to the head"))
-    return found
+        checks = ["turned"]
+    else:
+        ways = {"mirrored": across, "upside_down": down, "reversed_slices": up}
+        checks = [check for check, way in ways.items() if way < 0]
+    return [Finding(WARN, check, WRONG_WAYS[check][0], fix=WRONG_WAYS[check][1]) for check in checks]
 
 
 def _middles(labels: np.ndarray) -> dict[int, np.ndarray]:
     """Return the mean position (slice, row, column) of each structure that is present."""
-    counts = np.zeros((len(HEART.structures), 3))
-    totals = np.zeros(len(HEART.structures))
-    rows, columns = np.arange(labels.shape[1]), np.arange(labels.shape[2])
-    for z, plane in enumerate(labels):
-        for label, *_ in HEART.foreground:
-            inside = plane == label
-            number = int(inside.sum())
-            if number:
-                counts[label] += (z * number, inside.sum(axis=1) @ rows, inside.sum(axis=0) @ columns)
-                totals[label] += number
-    return {label: counts[label] / totals[label] for label, *_ in HEART.foreground if totals[label]}
+    found = {}
+    for label, *_ in HEART.foreground:
+        inside = labels == label
+        if inside.any():
+            sums = [inside.sum(axis=others) for others in ((1, 2), (0, 2), (0, 1))]
+            found[label] = np.array([np.average(np.arange(len(n)), weights=n) for n in sums])
+    return found
 
 
 def _lead(middles: dict[int, np.ndarray], axis: int, pairs: list[tuple[int, int]], side: int) -> int:
     """Return 1 where each pair's first lies clearly beyond its second, -1 where before, 0 where nothing is clear."""
-    ways = [
-        float(np.sign(lead)) if abs(lead) > CLEARLY * side else 0.0
-        for first, second in pairs
-        if first in middles and second in middles
-        for lead in [middles[first][axis] - middles[second][axis]]
-    ]
-    total = sum(ways)
-    return int(np.sign(total)) if ways and 0.0 not in ways and abs(total) == len(ways) else 0
+    both = [(a, b) for a, b in pairs if a in middles and b in middles]
+    leads = [middles[first][axis] - middles[second][axis] for first, second in both]
+    ways = {int(np.sign(lead)) if abs(lead) > CLEARLY * side else 0 for lead in leads}
+    return ways.pop() if len(ways) == 1 else 0
 
 
 def on_air(images: np.ndarray, labels: np.ndarray, label_set: LabelSet, highest_hu: float = -300.0) -> list[str]:

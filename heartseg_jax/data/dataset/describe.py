@@ -11,17 +11,16 @@ from heartseg_jax.findings import counted
 
 def describe(dataset: Dataset) -> str:
     """Return the description as text: patients per split, pixels and slices per structure, merges, warnings."""
-    slices = {split: len(dataset.examples(split)) for split in SPLITS}
     lines = [
         f"dataset    {dataset.path}",
         f"source     {dataset.source.get('kind', 'unknown')}, label set {dataset.label_set.name}, intensity"
-        f" {dataset.intensity},"
-        f" slices of {dataset.height} x {dataset.width}, split by {dataset.split_kind}",
+        f" {dataset.intensity}, slices of {dataset.height} x {dataset.width}, split by {dataset.split_kind}",
     ]
     for split in SPLITS:
         names = [patient.id for patient in dataset.patients_in(split)]
         shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
-        lines.append(f"{split:<10} {counted(len(names), 'patient')}, {counted(slices[split], 'slice')}: {shown or '-'}")
+        size = f"{counted(len(names), 'patient')}, {counted(len(dataset.examples(split)), 'slice')}"
+        lines.append(f"{split:<10} {size}: {shown or '-'}")
     lines += ["", *count_table(dataset)]
     labels = dataset.label_set
     for merge in sorted({patient.merge for patient in dataset.patients} - {labels.all_known}):
@@ -30,7 +29,8 @@ def describe(dataset: Dataset) -> str:
             f"{s.name} counts as {labels.names[merge[s.label]]}" for s in labels.foreground if merge[s.label] != s.label
         ]
         lines.append(f"merge      {'; '.join(parts)}: {', '.join(who[:6])}{' ...' if len(who) > 6 else ''}")
-    lines += [f"warning    {warning}" for warning in warnings_of(dataset)]
+    leaks = check_leaks(dataset)[:5] if dataset.split_kind == "patient" else []
+    lines += [f"warning    {warning}" for warning in (*caveats_of(dataset), *leaks)]
     return "\n".join(lines)
 
 
@@ -50,12 +50,6 @@ def counts_of(dataset: Dataset, split: str) -> np.ndarray:
     """Return `[slices, classes + 1]` pixels of every class and of 255, of every slice in a split."""
     rows = [dataset.patients[p].class_counts[s] for p, s in dataset.examples(split)]
     return np.array(rows, np.int64).reshape(-1, dataset.label_set.num_classes + 1)
-
-
-def warnings_of(dataset: Dataset) -> list[str]:
-    """Return what a user should know before trusting a score on `dataset`, leaks included."""
-    leaks = check_leaks(dataset)[:5] if dataset.split_kind == "patient" else []
-    return [*caveats_of(dataset), *leaks]
 
 
 def caveats_of(dataset: Dataset) -> list[str]:

@@ -194,22 +194,18 @@ def check_leaks(dataset: Dataset) -> list[str]:
 
     Constant images are skipped: air is the same in every patient.
     """
-    findings = []
     splits_of: dict[str, set[str]] = {}
     for patient in dataset.patients:
-        if patient.person:
-            splits_of.setdefault(patient.person, set()).update(set(patient.splits) - {GAP})
-    findings += [f"person {who} is in {' and '.join(sorted(ins))}" for who, ins in splits_of.items() if len(ins) > 1]
+        for who in (f"patient {patient.id}", *([f"person {patient.person}"] if patient.person else ())):
+            splits_of.setdefault(who, set()).update(set(patient.splits) - {GAP})
+    findings = [f"{who} is in {' and '.join(sorted(ins))}" for who, ins in splits_of.items() if len(ins) > 1]
     seen: dict[bytes, tuple[str, str]] = {}
     for patient in dataset.patients:
-        inside = sorted(set(patient.splits) - {GAP})
-        if len(inside) > 1:
-            findings.append(f"patient {patient.id} is in {' and '.join(inside)}")
         for image, name, split in zip(dataset.images(patient), patient.names, patient.splits, strict=True):
             if split == GAP or image.min() == image.max():
                 continue
-            place = (f"{patient.id}/{name}", split)
-            first = seen.setdefault(hashlib.sha256(image.tobytes()).digest(), place)
-            if first[1] != split:
-                findings.append(f"the same image is {first[0]} in {first[1]} and {place[0]} in {split}")
+            place = f"{patient.id}/{name}"
+            first, first_split = seen.setdefault(hashlib.sha256(image.tobytes()).digest(), (place, split))
+            if first_split != split:
+                findings.append(f"the same image is {first} in {first_split} and {place} in {split}")
     return findings

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from pathlib import Path
 from typing import Any
 
-from heartseg_jax.data.dataset.records import Dataset, Patient, count_classes, digest
+from heartseg_jax.data.dataset.records import Dataset, count_classes, digest
 from heartseg_jax.errors import UserError
 from heartseg_jax.files import read_json, write_json
 from heartseg_jax.progress import Progress
@@ -46,25 +45,17 @@ def check_arrays(dataset: Dataset, progress: Progress | None = None, *, again: b
     for done, patient in enumerate(dataset.patients, 1):
         for kind in ("images", "labels"):
             path = dataset.array_path(patient, kind)
-            stamp = [patient.sha256[kind], *_stamp(path)]
-            if again or remembered.get(path.name) != stamp:
-                _compare(dataset, patient, kind)
+            stat = path.stat()
+            stamp = [patient.sha256[kind], stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+            unread = again or remembered.get(path.name) != stamp
+            if unread and digest(dataset.open(patient, kind)) != patient.sha256[kind]:
+                raise UserError(
+                    f"the {kind} of patient {patient.id} in {dataset.path} were changed after the dataset was made; "
+                    "prepare it again, or restore the file"
+                )
             found[path.name] = stamp
         if progress:
             progress(done, len(dataset.patients))
     if found != remembered:
         with contextlib.suppress(OSError, UserError):
             write_json(file, found)
-
-
-def _stamp(path: Path) -> tuple[int, int, int]:
-    stat = path.stat()
-    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
-
-
-def _compare(dataset: Dataset, patient: Patient, kind: str) -> None:
-    if digest(dataset.open(patient, kind)) != patient.sha256[kind]:
-        raise UserError(
-            f"the {kind} of patient {patient.id} in {dataset.path} were changed after the dataset was made; "
-            "prepare it again, or restore the file"
-        )

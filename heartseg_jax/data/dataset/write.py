@@ -58,8 +58,7 @@ class DatasetWriter:
       path: the folder to be. An existing dataset is replaced only with `overwrite`; any other
         existing file or folder that is not empty is never touched.
       intensity: "HU" (int16) or "uint8".
-      height: rows of every slice.
-      width: columns of every slice.
+      height, width: rows and columns of every slice.
       label_set: what the labels mean.
       source: kind of the source and the options it was read with; kept in `dataset.json`.
       split_kind: "patient" or "block".
@@ -84,13 +83,11 @@ class DatasetWriter:
         self.path = Path(path).resolve()  # a link stays one: what it leads to is replaced
         check_output(self.path, overwrite)
         self._overwrite = overwrite
-        self._head = {
-            "format_version": FORMAT_VERSION,
+        self._head: dict[str, Any] = {
             "intensity": intensity,
             "height": int(height),
             "width": int(width),
             "split_kind": split_kind,
-            "task": label_set.name,
             "source": source,
         }
         self._dtype, self._label_set = DTYPES[intensity], label_set
@@ -158,22 +155,17 @@ class DatasetWriter:
 
     def written(self) -> Dataset:
         """Return what was written so far as a dataset, to be checked before it is taken for whole."""
-        head: dict[str, Any] = {
-            name: value for name, value in self._head.items() if name not in ("format_version", "task")
-        }
-        return Dataset(path=self._partial, patients=tuple(self._patients), label_set=self._label_set, **head)
+        return Dataset(path=self._partial, patients=tuple(self._patients), label_set=self._label_set, **self._head)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> None:
         with self._folder:
             if error is not None:
                 raise error
-            self._finish()
-
-    def _finish(self) -> None:
-        record = {**self._head, "patients": [dataclasses.asdict(patient) for patient in self._patients]}
-        write_json(self._partial / INDEX, record)
-        read_dataset(self._partial)  # What could not be read again must not take the place of anything.
-        check_output(self.path, self._overwrite)  # Again: somebody else may have been faster.
+            record = {"format_version": FORMAT_VERSION, "task": self._label_set.name, **self._head}
+            record["patients"] = [dataclasses.asdict(patient) for patient in self._patients]
+            write_json(self._partial / INDEX, record)
+            read_dataset(self._partial)  # What could not be read again must not take the place of anything.
+            check_output(self.path, self._overwrite)  # Again: somebody else may have been faster.
 
 
 def check_output(path: str | Path, overwrite: bool = False) -> None:

@@ -168,7 +168,7 @@ def _add(
     for finding in one.found:
         if finding.level == WARN:
             seen.setdefault(finding.check, []).append((case.identity, finding.seen))
-    if not any(sum(row[1:-1]) for row in patient.class_counts):
+    if not patient.labelled:
         text = "not one pixel of a structure: it teaches that everything is background; label it, or leave it out"
         seen.setdefault("no_labels", []).append((case.identity, text))
     return len(kept)
@@ -176,7 +176,7 @@ def _add(
 
 def _check(dataset: Dataset) -> None:
     """Refuse a dataset without any label, and one that has the same image in two splits."""
-    if not any(sum(row[1:-1]) for patient in dataset.patients for row in patient.class_counts):
+    if not any(patient.labelled for patient in dataset.patients):
         number = sum(patient.num_slices for patient in dataset.patients)
         raise UserError(f"all masks ({number}) are empty: no pixel is labelled as a structure; export them again")
     leaks = check_leaks(dataset) if dataset.split_kind == "patient" else []
