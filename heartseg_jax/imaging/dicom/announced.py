@@ -17,7 +17,7 @@ def of_study(listing: Listing, directories: Sequence[Directory], headers: Sequen
     """Return what is absent and belongs to no series that came."""
     found = []
     here = {header.series_uid for header in headers}
-    absent = {uid: images for one in directories for uid, images in one.listed.items() if uid not in here}
+    absent = {uid: images for one in directories for uid, images in one.items() if uid not in here}
     if absent:
         images = sum(map(len, absent.values()))
         text = f"the DICOMDIR lists {len(absent)} other series, of {images} images, of which no file is here"
@@ -37,12 +37,11 @@ def of_series(
 ) -> list[Finding]:
     """Return what is absent of a series of which `headers` came; `here` are the instances of the whole study."""
     found = []
-    listed = frozenset[str]().union(*(one.listed.get(uid, ()) for one in directories))
+    listed = set[str]().union(*(one.get(uid, ()) for one in directories))
     if listed - here:
         text = f"the DICOMDIR lists {len(listed)} images of the series, of which {len(listed - here)} are not here"
-        found.append(
-            Finding(REFUSE, "missing_files", text, fix=f"{WHOLE}, or remove the DICOMDIR if this part is meant")
-        )
+        fix = f"give the folder of the DICOMDIR, {WHOLE}, or remove the DICOMDIR if this part is meant"
+        found.append(Finding(REFUSE, "missing_files", text, fix=fix))
     parts: dict[str, set[int]] = {}
     totals: dict[str, int] = {}
     for concatenation, number, total in filter(None, (header.concatenation for header in headers)):

@@ -80,6 +80,7 @@ def of_headers(frames: Sequence[FrameRef], words: SeriesText) -> list[Finding]:
 def _of_storage(frames: Sequence[FrameRef]) -> list[Finding]:
     """Return what speaks against the way from stored values to HU."""
     found = []
+    headers = [frame.header for frame in frames]
     bare = [
         f for f in frames if (f.geometry.slope is None or f.geometry.intercept is None) and f.header.modality == "CT"
     ]
@@ -89,11 +90,15 @@ def _of_storage(frames: Sequence[FrameRef]) -> list[Finding]:
     elif bare:
         text = f"{len(bare)} of {len(frames)} slices lack RescaleSlope or RescaleIntercept, such as {_name(bare[0])}"
         found.append(Finding(REFUSE, "missing_rescale", text, fix="export the original series again"))
+    tables = [header for header in headers if header.has_lut]
+    if tables:
+        text = f"{len(tables)} of {len(frames)} slices have a ModalityLUTSequence, such as {tables[0].source.name}"
+        fix = "export the series with RescaleSlope and RescaleIntercept"
+        found.append(Finding(REFUSE, "modality_lut", text, cause="their values are no linear HU", fix=fix))
     inverted = sum((frame.geometry.slope or 1) < 0 for frame in frames)
     if inverted:
         text = f"RescaleSlope is negative in {inverted} of {len(frames)} slices: brighter is stored as less"
         found.append(Finding(WARN, "inverted_rescale", text, fix="check the values: air is -1000 HU, blood 30 to 500"))
-    headers = [frame.header for frame in frames]
     # Above the stored bits a shift gives the value, if the pixels are not compressed; below, nothing does.
     odd = [h for h in headers if h.bits_stored and h.has_pixels and h.high_bit != h.bits_stored - 1 and not h.plain]
     if odd:

@@ -31,7 +31,7 @@ ContrastBolusAgent GantryDetectorTilt SliceThickness SpacingBetweenSlices PixelP
 DirectoryRecordSequence SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence TemporalPositionIndex
 TemporalPositionIdentifier TriggerTime NominalPercentageOfCardiacPhase ImagePositionPatient ImageOrientationPatient
 PixelSpacing RescaleSlope RescaleIntercept RescaleType SeriesDescription CTImageFrameTypeSequence FrameType
-ConcatenationUID InConcatenationNumber InConcatenationTotalNumber"""
+ConcatenationUID InConcatenationNumber InConcatenationTotalNumber ModalityLUTSequence"""
 """The elements that are read in every file."""
 TAGS.update((name, Tag(name)) for name in READ.split())
 NATIVE = (pydicom.uid.ImplicitVRLittleEndian, pydicom.uid.ExplicitVRLittleEndian)
@@ -100,6 +100,7 @@ class Header(NamedTuple):
     thickness_mm: float | None
     between_mm: float | None
     padding: tuple[int, int] | None
+    has_lut: bool
     has_pixels: bool
     plain: Plain | None
     frames: tuple[FrameGeometry, ...]
@@ -113,12 +114,14 @@ def read_header(source: Source) -> Header | Directory | None:
     """
     with source.open() as file:
         start = file.read(140)
+        if not start.strip(b"\0"):
+            raise Unreadable("it is empty")
         if start[128:132] != b"DICM" and start[:2] not in (b"\x08\x00", b"\x02\x00", b"\x00\x08"):
             return None
         file.seek(0)
         dataset = parse(file, stop_before_pixels=True)
         if guarded(lambda: item(dataset, "DirectoryRecordSequence")) is not None:
-            return guarded(lambda: directory_of(source.name, dataset))
+            return guarded(lambda: directory_of(dataset))
         syntax = guarded(lambda: text(getattr(dataset, "file_meta", EMPTY), "TransferSyntaxUID"))
         # The parser stops at the pixels' tag, whether pixels follow or not. A deflated file is unpacked whole.
         if syntax == pydicom.uid.DeflatedExplicitVRLittleEndian:
@@ -228,6 +231,7 @@ def _header(
         thickness_mm=number(dataset, "SliceThickness"),
         between_mm=number(dataset, "SpacingBetweenSlices"),
         padding=None if padding is None or limit is None else (min(int(padding), int(limit)), max(padding, limit)),
+        has_lut=item(dataset, "ModalityLUTSequence") is not None and bool(dataset.get("ModalityLUTSequence")),
         has_pixels=has_pixels,
         plain=plain,
         frames=_geometries(dataset, frames),

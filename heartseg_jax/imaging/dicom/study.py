@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,9 @@ from heartseg_jax.imaging.dicom.header import Header, read_header
 from heartseg_jax.imaging.dicom.series import Progress, SeriesCandidate, candidates_in, read_block
 from heartseg_jax.imaging.volume import Volume
 
+LEVELS = 4
+"""Folders above a study in which its DICOMDIR is looked for: DICOM/PATIENT/STUDY/SERIES."""
+SUFFIXES = (".dcm", ".dicom", ".ima")
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 
 
@@ -52,18 +56,40 @@ def read_contents(path: Path, progress: Progress | None = None) -> StudyContents
     if masks:
         found.append(Finding(NOTE, "segmentations", f"{counted(len(masks), 'segmentation object')}: labels, no images"))
     images = [h for h in headers if (h.has_pixels or h.rows) and not checks.is_apart(h)]
-    objects = sum(not checks.is_apart(header) for header in headers) - len(images)
+    objects = [h for h in headers if not (h.has_pixels or h.rows) and not checks.is_apart(h)]
     if objects:
-        found.append(Finding(NOTE, "no_pixels", f"{counted(objects, 'DICOM file')} without an image left out"))
+        text = f"{counted(len(objects), 'DICOM file')} without an image left out, such as {objects[0].source.name}"
+        lost = any(header.sop_class in ("", *checks.CT) for header in objects)
+        fix = "send the study again: of slices, only the start has come" if lost else ""
+        found.append(Finding(WARN if lost else NOTE, "no_pixels", text, fix=fix))
     series: dict[str, list[Header]] = {}
     for header in images:
         series.setdefault(header.series_uid, []).append(header)
     here = frozenset(header.instance_uid for header in headers)
+    directories += _above(path)
     candidates = []
     for uid, own in series.items():
         absent = announced.of_series(uid, own, listing, directories, here)
         candidates += candidates_in(uid, own, absent)
     return StudyContents(sorted(candidates, key=_fitness), found, masks)
+
+
+def _above(path: Path) -> list[Directory]:
+    """Return what the DICOMDIR lists that lies above a study's folder, if one does: a part of a disc was given."""
+    above = path.absolute().parents[:LEVELS] if path.is_dir() else ()
+    files = (folder / name for folder in above for name in ("DICOMDIR", "dicomdir"))
+    file = next((file for file in files if file.is_file()), None)
+    return [] if file is None else [_directory_in(file, file.stat().st_mtime_ns)]
+
+
+@functools.lru_cache(maxsize=8)
+def _directory_in(file: Path, _changed: int) -> Directory:
+    """Read a DICOMDIR once: hundreds of studies may lie below it, and it takes seconds. It is {} where it is broken."""
+    try:
+        found = read_header(Source(file.name, lambda: file.open("rb")))
+    except (Unreadable, OSError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _headers(
@@ -83,15 +109,17 @@ def _headers(
         else:
             if isinstance(header, Header):
                 headers.append(header)
-            elif isinstance(header, Directory):
+            elif isinstance(header, dict):
                 directories.append(header)
+            elif source.name.lower().endswith(SUFFIXES):
+                broken.append(f"{source.name}: it is not DICOM")
             else:
                 others.append(source.name)
         if progress:
             progress(done, len(sources))
     found = []
     if broken:
-        text = f"damaged: {counted(len(broken), 'DICOM file')}, the first is {broken[0]}"
+        text = f"damaged: {counted(len(broken), 'file')}, the first is {broken[0]}"
         found.append(Finding(WARN, "damaged_files", text, fix="send the study again"))
     packed = [name for name in others if name.lower().endswith(ARCHIVES) and not name.lower().endswith(".nii.gz")]
     if packed:

@@ -5,6 +5,7 @@ import stat
 import zipfile
 
 import numpy as np
+import pydicom
 import pytest
 from pydicom.fileset import FileSet
 
@@ -74,6 +75,43 @@ def test_a_series_that_the_dicomdir_lists_and_is_absent(disc, hu, tmp_path):  # 
     study = read_study(tmp_path / "part")
     np.testing.assert_array_equal(study.volume.voxels, hu + 2)
     assert checks(study.findings)["missing_series"] == "warn"
+
+
+def test_a_dicomdir_above_the_folder_that_is_given(disc, hu, tmp_path):  # noqa: F811
+    shutil.copytree(disc, tmp_path / "part")
+    first, second = slices(tmp_path / "part")[0].parent, slices(tmp_path / "part")[24].parent
+    for path in sorted(first.iterdir())[17:]:
+        path.unlink()
+    for folder in (first, first.parent, first.parent.parent):
+        assert of_series(folder)["1"]["missing_files"] == "refuse"
+    study = read_study(second)  # whole, and nothing is said of the series that was not given
+    np.testing.assert_array_equal(study.volume.voxels, hu + 2)
+    assert "missing_series" not in checks(study.findings)
+    (tmp_path / "part" / "DICOMDIR").write_bytes(b"damaged")
+    assert "missing_files" not in of_series(first)["1"]
+
+
+def test_a_dicomdir_whose_offsets_are_wrong(disc, tmp_path):
+    shutil.copytree(disc, tmp_path / "part")
+    listing = pydicom.dcmread(disc / "DICOMDIR")
+    listing.FileSetID = "CHANGED BY AN ANONYMISER"[:16]
+    listing.save_as(tmp_path / "part" / "DICOMDIR")
+    for path in slices(tmp_path / "part")[17:24]:
+        path.unlink()
+    found = of_series(tmp_path / "part")
+    assert found["1"]["missing_files"] == "refuse"
+    assert "missing_files" not in found["2"]
+
+
+@pytest.mark.parametrize(
+    ("left", "check"),
+    [(b"", "damaged_files"), (b"\0" * 9000, "damaged_files"), (b"<html>", "damaged_files"), (None, "no_pixels")],
+    ids=["empty", "zeros", "another file", "header cut off"],
+)
+def test_slices_of_which_little_has_come(hu, tmp_path, left, check):  # noqa: F811
+    for path in write_series(tmp_path, hu, SPACING)[17:]:
+        path.write_bytes(path.read_bytes()[:200] if left is None else left)
+    assert checks(read_contents(tmp_path).findings) == {check: "warn"}
 
 
 def test_a_damaged_dicomdir_ends(disc, tmp_path):

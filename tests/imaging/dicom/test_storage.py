@@ -123,11 +123,41 @@ def test_a_slice_without_rescale_among_slices_with_one(hu, tmp_path, name, where
 
 def test_a_slice_whose_own_rescale_makes_it_no_hu(hu, tmp_path):
     write(tmp_path / "a", hu, put(lambda z: z == 5, RescaleIntercept="0"))
-    with pytest.raises(UserError, match=r"which is not HU.* in 1 of 24 slices, such as CT1_0005\.dcm"):
+    with pytest.raises(UserError, match=r"CT1_0004\.dcm and CT1_0005\.dcm .* differ by 10\d\d HU"):
         read_study(tmp_path / "a")
     write(tmp_path / "b", hu, put(lambda z: z > 20, RescaleSlope="-1"))
-    with pytest.raises(UserError, match="which is not HU"):
+    with pytest.raises(UserError, match=r"CT1_0020\.dcm and CT1_0021\.dcm .* differ"):
         read_study(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"RescaleIntercept": "-524"}, {"RescaleSlope": "2"}, {"RescaleSlope": "0"}],
+    ids=["500 HU brighter", "twice", "flat"],
+)
+@pytest.mark.parametrize("where", [lambda z: z == 0, lambda z: z == 5, lambda z: z >= 12], ids=["0", "5", "half"])
+def test_a_slice_that_does_not_go_with_its_neighbours(hu, tmp_path, values, where):
+    """Each slice by itself could be HU: fat is -100, lungs are -800."""
+    write(tmp_path, hu, put(where, **values))
+    with pytest.raises(UserError, match="are stored in different ways and differ by"):
+        read_study(tmp_path)
+
+
+@pytest.mark.parametrize("beside", [False, True], ids=["instead of slope", "beside slope"])
+@pytest.mark.parametrize("where", [lambda z: True, lambda z: z == 5], ids=["all", "one"])
+def test_a_table_instead_of_slope_and_intercept_is_refused(hu, tmp_path, beside, where):
+    table = Dataset()
+    table.add_new("LUTDescriptor", "US", [4096, 0, 16])
+    table.add_new("LUTData", "OW", np.arange(4096, dtype=np.uint16).tobytes())
+
+    def edit(dataset, z):
+        dataset.ModalityLUTSequence = Sequence([table] if where(z) else [])
+        if where(z) and not beside:
+            del dataset.RescaleSlope, dataset.RescaleIntercept
+
+    write(tmp_path, hu, edit)
+    ((candidate,), *_) = read_contents(tmp_path)
+    assert checks(candidate.findings)["modality_lut"] == "refuse"
 
 
 def test_frames_of_one_file_are_judged_each(hu, tmp_path):
@@ -151,10 +181,10 @@ def test_frames_of_one_file_are_judged_each(hu, tmp_path):
         dataset.PerFrameFunctionalGroupsSequence[7].CTImageFrameTypeSequence = Sequence([kind])
 
     order = np.random.default_rng(3).permutation(24)  # the writer's own
-    half = hu.copy()
-    half[order[7]] = np.rint((hu[order[7]].astype(int) + 1024) * 0.5 - 1024)
-    write_enhanced(tmp_path / "own.dcm", hu, SPACING, (0, 0, 0), axes(), edit=rescale("0.5", "-1024", 7))
-    np.testing.assert_array_equal(read_study(tmp_path / "own.dcm").volume.voxels, half)
+    to_store = hu.astype(np.int32)
+    to_store[order[7]] = 2 * to_store[order[7]] + 1024  # the writer adds 1024 more
+    write_enhanced(tmp_path / "own.dcm", to_store, SPACING, (0, 0, 0), axes(), edit=rescale("0.5", "-1024", 7))
+    np.testing.assert_array_equal(read_study(tmp_path / "own.dcm").volume.voxels, hu)
     for name, edit, check in (
         ("none.dcm", rescale("", "", 7), "missing_rescale"),
         ("mip.dcm", frame_type, "projection"),
@@ -264,7 +294,7 @@ def test_numbers_that_are_none_are_named_where_no_image_is_left(hu, tmp_path, na
         dataset[tag] = pydicom.dataelem.RawDataElement(tag, "DS", len(raw), raw, 0, False, True, True)
 
     write(tmp_path, hu[:3], edit)
-    with pytest.raises(UserError, match=f"holds no DICOM image: damaged: 3 DICOM files.*{said}"):
+    with pytest.raises(UserError, match=f"holds no DICOM image: damaged: 3 files.*{said}"):
         read_study(tmp_path)
 
 
