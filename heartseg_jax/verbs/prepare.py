@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from absl.flags import DEFINE_enum, DEFINE_float, DEFINE_integer, DEFINE_list, FlagValues
 
+from heartseg_jax.anatomy import HEART
 from heartseg_jax.config import load
 from heartseg_jax.config.flags import define_config, given, switches, texts
+from heartseg_jax.data.sources.case import Options
+from heartseg_jax.data.sources.naming import Naming
 from heartseg_jax.data.sources.registry import FORMATS
 from heartseg_jax.errors import UserError
-
-if TYPE_CHECKING:
-    from heartseg_jax.data.dataset.records import Dataset
-    from heartseg_jax.data.sources.case import Options
-    from heartseg_jax.data.sources.naming import Naming
 
 ONLY_SOME = frozenset(flag for known in FORMATS.values() for flag in known.flags)
 """The flags that only some sources read: given to another, they are refused, not passed over in silence."""
@@ -41,55 +39,33 @@ def define(values: FlagValues, argv: Sequence[str]) -> None:
         patients="CSV table `file,patient`; default: the header, or the part of the file name before _",
         names="auto, keep or key: what patients are called (docs/data.md)",
     )
-    DEFINE_enum("source", None, tuple(FORMATS), "kind of source (docs/data.md)", required=True, flag_values=values)
-    DEFINE_list("join", None, "more folders of the same subjects: the results of another task", flag_values=values)
-    DEFINE_list(
-        "merge", None, "nine labels: what each counts as where masks lack some (docs/data.md)", flag_values=values
-    )
-    DEFINE_list(
-        "splits", ["0.7", "0.15", "0.15"], "shares of patients for training, validation, test", flag_values=values
-    )
+    own: dict[str, Any] = {"flag_values": values}
+    DEFINE_enum("source", None, tuple(FORMATS), "kind of source (docs/data.md)", required=True, **own)
+    DEFINE_list("join", None, "more folders of the same subjects: the results of another task", **own)
+    DEFINE_list("merge", None, "nine labels: what each counts as where masks lack some (docs/data.md)", **own)
+    DEFINE_list("splits", ["0.7", "0.15", "0.15"], "shares of patients for training, validation, test", **own)
     switches(
         values,
         repair="repair masks damaged by JPEG or antialiasing",
         keep_table="keep a table of who is who in your own configuration folder",
         overwrite="replace an existing dataset",
     )
-    DEFINE_float(
-        "max_off_palette",
-        0.0,
-        "share of a mask's pixels that may be off the palette",
-        lower_bound=0,
-        upper_bound=0.999,
-        flag_values=values,
-    )
-    DEFINE_integer("block", 64, "slices per block (image_mask_zip)", lower_bound=1, flag_values=values)
-    DEFINE_integer("seed", 0, "seed of the split", lower_bound=0, flag_values=values)
+    most = "share of a mask's pixels that may be off the palette"
+    DEFINE_float("max_off_palette", 0.0, most, lower_bound=0, upper_bound=0.999, **own)
+    DEFINE_integer("block", 64, "slices per block (image_mask_zip)", lower_bound=1, **own)
+    DEFINE_integer("seed", 0, "seed of the split", lower_bound=0, **own)
     define_config(values, argv, "whose data.phantom to make (phantom), or data.window_hu (--export_png)")
 
 
 def run(values: FlagValues, argv: list[str]) -> None:
-    """Write the dataset, or the pictures."""
-    flags = given(values)
-    if not {"output", "export_png"} & set(flags):
-        raise UserError("prepare needs --output=DATASET, or --export_png=DIR")
-    prepare(flags, load.config_of(values)[1] if "config" in flags else None)
-
-
-def interrupted(values: FlagValues) -> str:
-    """Return how to go on after Ctrl-C."""
-    return "no dataset was written; the same command starts from the beginning"
-
-
-def prepare(flags: Mapping[str, Any], config: Any | None = None) -> Dataset | None:
-    """Make the dataset that `flags` (those that were typed, with their values) ask for, print it, and return it.
-
-    `config` is the one whose `data.phantom` describes the patients of the source `phantom`, or whose
-    `data.window_hu` is that of `--export_png`, which writes pictures and returns None.
+    """Write the dataset, or the pictures, and print what was made.
 
     Raises:
       UserError: a missing flag, one that the source does not read, a value out of range, or a source that is not fit.
     """
+    flags = given(values)
+    if not {"output", "export_png"} & set(flags):
+        raise UserError("prepare needs --output=DATASET, or --export_png=DIR")
     kind = flags["source"]
     reader, export = FORMATS[kind], "export_png" in flags and "export_png" in FORMATS[kind].flags
     unused = set(flags) - set(EXPORT) if export else set(flags) & ONLY_SOME - set(reader.flags)
@@ -103,10 +79,11 @@ def prepare(flags: Mapping[str, Any], config: Any | None = None) -> Dataset | No
     from heartseg_jax.data.dataset.write import check_output
     from heartseg_jax.data.sources.write_cases import write_cases
 
+    config = load.config_of(values)[1] if "config" in flags else None
     options = _options(flags, config)
     if export:
         _export(options, Path(flags["export_png"]), config, "keep_table" in flags)
-        return None
+        return
     output, overwrite = Path(flags["output"]), "overwrite" in flags
     check_output(output, overwrite)  # before anything long is read
     print(f"reading    {flags.get('input', kind)}", flush=True)  # at once, so that a log shows that work has begun
@@ -116,14 +93,15 @@ def prepare(flags: Mapping[str, Any], config: Any | None = None) -> Dataset | No
     dataset = write_cases(output, source, fractions=options.splits, seed=options.seed, overwrite=overwrite)
     _report(options.naming, "keep_table" in flags, output.name)
     print(describe(dataset))
-    return dataset
+
+
+def interrupted(values: FlagValues) -> str:
+    """Return how to go on after Ctrl-C."""
+    return "no dataset was written; the same command starts from the beginning"
 
 
 def _options(flags: Mapping[str, Any], config: Any | None) -> Options:
     """Return what the formats read. Raises UserError for a value that is out of range."""
-    from heartseg_jax.data.sources.case import Options
-    from heartseg_jax.data.sources.naming import Naming
-
     read: dict[str, Any] = {name: flags[name] for name in PLAIN if name in flags}
     read |= {name: Path(flags[name]) for name in PATHS if name in flags}
     if "splits" in flags:
@@ -150,8 +128,6 @@ def _shares(words: list[str]) -> tuple[float, ...]:
 
 
 def _merge(words: list[str]) -> tuple[int, ...]:
-    from heartseg_jax.anatomy import HEART
-
     if not all(word.isdecimal() for word in words):
         raise UserError(f"--merge needs nine labels such as 0,1,2,3,4,5,1,7,4, not '{','.join(words)}'")
     try:

@@ -1,4 +1,4 @@
-"""docs/config.md, written from the schema: `python -m heartseg_jax.config.page > docs/config.md`."""
+"""docs/config.md, written from the schema: `python -m tests.docs.config_page > docs/config.md`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def get_config(variant=""):
 ```
 
 Fields marked `*` may change when a run is resumed; a change of any other field needs another `--workdir`. This page is
-written by `python -m heartseg_jax.config.page` from `heartseg_jax/config/schema.py`.
+written by `python -m tests.docs.config_page` from `heartseg_jax/config/schema.py`.
 """
 
 
