@@ -82,13 +82,9 @@ def check_raw(header: Mapping[str, Any], path: Path) -> None:
 def compare_geometries(
     sform: np.ndarray | None, qform: np.ndarray | None, header: Mapping[str, Any], path: Path
 ) -> list[Finding]:
-    """Return warnings where an sform, which is read, contradicts the qform or pixdim.
+    """Return warnings where the sform `[4, 4]`, which is read, contradicts the qform or the raw header's pixdim.
 
-    Args:
-      sform: `[4, 4]`, or None where the file has none.
-      qform: `[4, 4]`, or None where the file has none that can be used.
-      header: the raw header.
-      path: names the file.
+    A form is None where the file has none that can be used.
 
     Raises:
       UserError: they mirror each other: nothing states which side is left.

@@ -25,11 +25,8 @@ def open_picture(
 ) -> Image.Image:
     """Open and decode a picture, turned and mirrored as its EXIF orientation says, which `info["orientation"]` keeps.
 
-    Args:
-      source: a path or an open file.
-      name: what messages call it; by default the path.
-      formats: those that are read, in Pillow's words; by default all.
-      sides: least and largest number of pixels per side; a picture beyond is not decoded.
+    Messages call it `name`, by default its path. `formats` are Pillow's names of those that are read, by default all;
+    `sides` the least and largest number of pixels per side: a picture beyond is not decoded.
 
     Raises:
       UserError: it cannot be read, or holds several pictures.
@@ -56,8 +53,12 @@ def open_picture(
     except UserError:
         raise
     except Exception as error:  # damaged files raise whatever Pillow's readers stumble over
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise UserError(f"{name} cannot be read as an image ({reason}): replace or remove it") from error
+        raise UserError(f"{name} cannot be read as an image ({reason_of(error)}): replace or remove it") from error
+
+
+def reason_of(error: BaseException) -> str:
+    """Return what an error says, on one line of at most 120 characters."""
+    return " ".join(str(error).split())[:120] or type(error).__name__
 
 
 def stored_orientation(image: Image.Image) -> int:
@@ -82,7 +83,7 @@ def picture_header(path: Path) -> tuple[tuple[int, int], int]:
             swapped = image.format != "TIFF" and orientation in SWAPPED
             return image.size if swapped else image.size[::-1], orientation
     except Exception as error:  # as above
-        raise UserError(f"{path} cannot be read as an image ({error}): replace or remove it") from error
+        raise UserError(f"{path} cannot be read as an image ({reason_of(error)}): replace or remove it") from error
 
 
 def png_bits(path: Path) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import partial
 
 import numpy as np
@@ -44,10 +45,10 @@ def dicom_studies(options: Options) -> Source:
     )
     # Of all studies: listed and read once.
     shared = pictures_in(options.masks) if options.masks is not None and chosen[0].place.shared else None
-    counts: dict[str, int] = {}
+    counts: Counter[str] = Counter()
     cases = []
     for one in chosen:
-        counts[one.key] = counts.get(one.key, 0) + 1
+        counts[one.key] += 1
         # The second study of a person needs an id of its own, and is never parted from the first.
         identity = one.key if counts[one.key] == 1 else f"{one.key}.{counts[one.key]}"
         pictures = shared.of_series(one.series.frames[0].header.series_uid) if shared else None
@@ -100,8 +101,8 @@ def _masks(one: Chosen, pictures: Pictures | None, axial: Volume, turn: AxisReor
             f"masks/{place.name}..., or give --masks for a single study"
         )
     if pictures is None:
-        return from_pictures(pictures_in(place.masks), one.series, one.elsewhere, turn, how)
-    if not pictures.paths:
+        pictures = pictures_in(place.masks)
+    elif not pictures.paths:
         raise UserError(
             f"no picture in {place.masks} is of {place.name} by the export's table (instances.csv): annotate some, "
             f"remove the study, or put each study's masks into a folder of its own"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,25 +22,14 @@ from heartseg_jax.imaging.orientation import AxisReorder, patient_axial
 ABOUT = "export.json"
 
 
-def export_png(
-    chosen: Sequence[Chosen],
-    output: str | Path,
-    window_hu: tuple[float, float],
-) -> list[dict]:
+def export_png(chosen: Sequence[Chosen], output: str | Path, window_hu: tuple[float, float]) -> list[dict]:
     """Write `images/KEY_0001.png` and so on, slice by slice in the order of their positions, as they lie in the files.
 
     `instances.csv` has one row per picture: its file, the series' and the instance's UID, frame and position.
     `export.json` has the window and for each study its spacing, and the `--orientation` that `png_pairs` needs for it.
-    Masks drawn on the pictures, with the same names, are read by `prepare --source=dicom --masks=FOLDER`. The folder
-    appears whole or not at all.
-
-    Args:
-      chosen: what `studies.choose_all` returned.
-      output: the folder to make.
-      window_hu: HU that become 0 and 255; what lies between is rounded.
-
-    Returns:
-      What `export.json` says of each study.
+    Masks drawn on the pictures, with the same names, are read by `prepare --source=dicom --masks=FOLDER`. The ends of
+    `window_hu` become 0 and 255; what lies between is rounded. The folder appears whole or not at all. What
+    `export.json` says of each study is returned.
 
     Raises:
       UserError: the folder is taken, or a study is refused.
@@ -52,17 +42,17 @@ def export_png(
     with new_folder(output) as partial:
         (partial / "images").mkdir()
         rows, studies = [], []
-        number: dict[str, int] = {}
+        number: Counter[str] = Counter()
         for done, one in enumerate(chosen, 1):
             volume, values = read_block(one.series)
             findings.raise_refused(str(one.place.study), values)
             uid = one.series.frames[0].header.series_uid
             _, turn = patient_axial(volume)
-            first = number.get(one.key, 0) + 1
+            first = number[one.key] + 1
             assert one.series.stack is not None
             members = one.series.stack.frames
             for plane, frame, member in zip(volume.voxels, volume.frames, members, strict=True):
-                number[one.key] = number.get(one.key, 0) + 1
+                number[one.key] += 1
                 name = f"{one.key}_{number[one.key]:04d}.png"
                 grey = np.rint(np.clip((plane.astype(np.float32) - low) / (high - low), 0, 1) * 255)
                 Image.fromarray(grey.astype(np.uint8)).save(partial / "images" / name)

@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 
@@ -26,6 +27,9 @@ ONE_PATIENT, CLEARLY = 0.85, 0.1
 (see `near_duplicates.LEAST_CORRELATION`), and by more than the second above those of two patients."""
 
 
+Key = TypeVar("Key", str, tuple[str, ...])
+
+
 def by_prefix(names: Sequence[str]) -> dict[str, str]:
     """Return {name: patient}, the part before the first `_`. Raises UserError for a name without."""
     patients = {}
@@ -42,21 +46,19 @@ def by_prefix(names: Sequence[str]) -> dict[str, str]:
 
 def grouped(patients: Mapping[str, str]) -> dict[str, list[str]]:
     """Return {patient: names}, both in natural order; composed and decomposed letters count as the same."""
-    groups: dict[str, list[str]] = {}
-    for name in sorted(patients, key=natural_key):
-        groups.setdefault(unicodedata.normalize("NFC", patients[name]), []).append(name)
+    groups = _inverted(
+        {name: unicodedata.normalize("NFC", patients[name]) for name in sorted(patients, key=natural_key)}
+    )
     return {patient: groups[patient] for patient in sorted(groups, key=natural_key)}
 
 
 def alike_names(called: Mapping[str, str]) -> list[str]:
     """Return warnings of patients whose names differ only by blanks, case or leading zeros; `called` is {name: id}."""
-    plain: dict[str, list[str]] = {}
-    for name, identity in called.items():
-        letters = re.sub(r"[\s._-]+", "", unicodedata.normalize("NFKC", name)).casefold()
-        plain.setdefault(re.sub(r"(?<!\d)0+(?=\d)", "", letters), []).append(identity)
+    letters = {name: re.sub(r"[\s._-]+", "", unicodedata.normalize("NFKC", name)).casefold() for name in called}
+    plain = _inverted({name: re.sub(r"(?<!\d)0+(?=\d)", "", word) for name, word in letters.items()})
     return [
-        f"{' and '.join(same)} have names that differ only by blanks, case or leading zeros: if they are one patient, "
-        f"{TABLE_FIXES}"
+        f"{' and '.join(called[name] for name in same)} have names that differ only by blanks, case or leading zeros: "
+        f"if they are one patient, {TABLE_FIXES}"
         for same in plain.values()
         if len(same) > 1
     ]
@@ -66,12 +68,8 @@ def doubts(groups: Mapping[str, Sequence[str]], thumbnail: Callable[[str], np.nd
     """Return warnings of what speaks against a grouping of slices by a part of their names.
 
     Either almost all patients have one slice or are called like slices, the slices of the only patient have numbers
-    that occur twice, or slices that share another part of their names are more alike than
-    those that share the patient and not that part.
-
-    Args:
-      groups: {patient: names of the slices}.
-      thumbnail: returns a small picture of a slice, float.
+    that occur twice, or slices that share another part of their names are more alike than those that share the patient
+    and not that part. `groups` is {patient: names of the slices}; `thumbnail` returns a small picture of a slice.
     """
     single = sum(len(names) == 1 for names in groups.values())
     if len(groups) >= FEWEST and single >= ONE_SLICE_SHARE * len(groups):
@@ -105,14 +103,12 @@ def volume_doubts(called: Mapping[str, str]) -> list[str]:
 
     `called` is {name: id}: `1001_pre` and `1001_post` are hardly two patients, `case_001` and `case_002` may be.
     """
-    groups: dict[tuple[str, ...], list[str]] = {}
-    for name, identity in called.items():
-        groups.setdefault(tuple(_tokens(name)[:-1]), []).append(identity)
+    groups = _inverted({name: tuple(_tokens(name)[:-1]) for name in called})
     shared = [same for key, same in groups.items() if len(same) > 1 and any(part.isdecimal() for part in key)]
     if len(groups) < 2 or not shared or sum(map(len, shared)) > MOST_VOLUMES * len(shared):
         return []
     return [
-        f"{' and '.join(shared[0])} share all but the last part of their names"
+        f"{' and '.join(called[name] for name in shared[0])} share all but the last part of their names"
         + (f", and so do {len(shared) - 1} more groups of volumes" if len(shared) > 1 else "")
         + f": if they are of one patient, {TABLE_FIXES}"
     ]
@@ -123,12 +119,18 @@ def _tokens(name: str) -> list[str]:
     return re.findall(r"\d+|[^\W\d_]+", unicodedata.normalize("NFC", name))
 
 
+def _inverted(keys: Mapping[str, Key]) -> dict[Key, list[str]]:
+    """Return {key: names}, in the order of `keys`."""
+    groups: dict[Key, list[str]] = {}
+    for name, key in keys.items():
+        groups.setdefault(key, []).append(name)
+    return groups
+
+
 def _neighbours(keys: Mapping[str, tuple[str, ...]]) -> list[tuple[str, str]]:
     """Return pairs of names that have one key and follow each other in natural order, evenly chosen."""
-    groups: dict[tuple[str, ...], list[str]] = {}
-    for name in sorted(keys, key=natural_key):
-        groups.setdefault(keys[name], []).append(name)
-    pairs = [pair for names in groups.values() for pair in pairwise(names)]
+    ordered = {name: keys[name] for name in sorted(keys, key=natural_key)}
+    pairs = [pair for names in _inverted(ordered).values() for pair in pairwise(names)]
     return pairs[:: max(1, len(pairs) // MOST_COMPARED)]
 
 

@@ -20,7 +20,7 @@ from heartseg_jax.data.sources.case import Case, Labelled, Options, Source
 from heartseg_jax.data.sources.listing import is_system, list_files, not_read
 from heartseg_jax.errors import UserError
 from heartseg_jax.findings import WARN, Finding, counted, some
-from heartseg_jax.imaging.pictures import on_black, open_picture, turned_otherwise
+from heartseg_jax.imaging.pictures import on_black, open_picture, reason_of, turned_otherwise
 
 FEWEST_BLOCKS = 5
 ROUND = 16
@@ -153,7 +153,7 @@ def _open(name: str, read: Read) -> Image.Image:
     try:
         content = read()
     except BROKEN as error:
-        raise UserError(f"{name} cannot be read as an image ({_short(error)}): replace it") from error
+        raise UserError(f"{name} cannot be read as an image ({reason_of(error)}): replace it") from error
     return open_picture(io.BytesIO(content), name, formats=("PNG", "JPEG"), sides=SIDE)
 
 
@@ -218,7 +218,7 @@ def _files(source: Path) -> tuple[dict[str, Read], list[str]]:
     try:
         archive = zipfile.ZipFile(source)  # open as long as a member may be read
     except BROKEN as error:
-        raise UserError(f"{source} cannot be read as a zip ({_short(error)}): get it again") from error
+        raise UserError(f"{source} cannot be read as a zip ({reason_of(error)}): get it again") from error
     files = _members(archive, source)
     others = sum(name.split("/")[0] not in SUFFIXES and not any(map(is_system, name.split("/"))) for name in files)
     return files, [f"{counted(others, 'file')} outside of images/ and masks/ not read"] if others else []
@@ -250,7 +250,3 @@ def _limited(opened: Callable[[], Any]) -> bytes:
     if len(content) > MOST_BYTES:
         raise ValueError(f"it has more than {MOST_BYTES // 2**20} MiB")
     return content
-
-
-def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__

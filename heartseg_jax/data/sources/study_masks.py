@@ -53,10 +53,9 @@ class Masks(NamedTuple):
 def from_segmentation(header: Header, block: SliceStack, turn: AxisReorder, how: Reading) -> Masks:
     """Return the labels of a DICOM segmentation. Raises UserError as `read_segmentation`."""
     read = read_segmentation(header, block, how.label_map)
-    found = []
+    found = overlapping(read.overlapping)
     if read.strange:
         found.append(Finding(NOTE, "other_segments", f"{read.strange} segments of other anatomy count as background"))
-    found += overlapping(read.overlapping)
     return Masks(turn.forth(read.labels), label_maps.merge_for(read.known), found=tuple(found))
 
 
@@ -150,13 +149,12 @@ def from_pictures(
         text = f"{int(annotated.sum())} of {len(annotated)} slices have a mask, and only these are in the dataset"
         found.append(Finding(NOTE, "slices_without_mask", text))
     merge = HEART.all_known if how.colours is None else label_maps.merge_for(set(how.colours.values()))
-    if annotated.all():
-        return Masks(turn.forth(labels), merge, None, tuple(found))
-    if turn.axes[0] != 0:
+    if not annotated.all() and turn.axes[0] != 0:
         raise UserError(
             f"{pictures.folder} has masks of only some slices, and these are not axial: give one for every slice"
         )
-    return Masks(turn.forth(labels), merge, annotated[:: -1 if turn.flipped[0] else 1], tuple(found))
+    axial = None if annotated.all() else annotated[:: -1 if turn.flipped[0] else 1]
+    return Masks(turn.forth(labels), merge, axial, tuple(found))
 
 
 def _slices_of(pictures: Pictures, members: Sequence[FrameRef], elsewhere: Collection[str]) -> dict[Path, int]:

@@ -37,14 +37,8 @@ def write_cases(
 ) -> Dataset:
     """Make a dataset of a source's cases, padded in plane with air to the largest.
 
-    At most `source.workers` cases, and as many again, are in memory at the same time.
-
-    Args:
-      output: the dataset folder.
-      source: what to write.
-      fractions: shares of persons (train, validation, test), or numbers of them; not used where the source splits.
-      seed: of the split.
-      overwrite: replace an existing dataset.
+    `fractions` are shares of persons (train, validation, test), or numbers of them, drawn by `seed`; both are not used
+    where the source splits. At most `source.workers` cases, and as many again, are in memory at the same time.
 
     Raises:
       UserError: a case is refused (named, with the finding and its fix), no structure is labelled anywhere, or one

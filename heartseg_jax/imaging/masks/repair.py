@@ -43,12 +43,7 @@ def colour_codes(rgb: np.ndarray) -> np.ndarray:
 
 
 def repair(rgb: np.ndarray, colours: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return uint8 labels `[H, W]` of a damaged mask.
-
-    Args:
-      rgb: uint8 `[H, W, 3]`.
-      colours: uint8 `[K, 3]`, the palette.
-      labels: `[K]`, the label of each colour.
+    """Return uint8 labels `[H, W]` of a damaged mask `rgb [H, W, 3]`; `colours [K, 3]` mean `labels [K]`.
 
     A pixel with no core within `REACH` is `IGNORED`: its label cannot be known.
     """
