@@ -15,7 +15,7 @@ import numpy as np
 from heartseg_jax.data.examples import SliceStore, batch_at, in_order
 from heartseg_jax.evaluation import metrics
 from heartseg_jax.models.unet import UNet
-from heartseg_jax.training import fingerprints, steps
+from heartseg_jax.training import phase_log, steps
 from heartseg_jax.training.clock import Clock
 from heartseg_jax.training.phase_steps import PhaseProgram, phase_program, take_steps
 from heartseg_jax.training.phases import Phase
@@ -92,7 +92,7 @@ def _train(program: Program, replicas: Sequence[Replica], looks: int) -> list[Ou
 
     def start_phase(_number: int, _program: PhaseProgram, state: steps.TrainState, _batch: Any) -> None:
         for note, own in zip(notes, of_each(state), strict=True):
-            note.before = fingerprints.fingerprint(own.params, own.batch_stats, groups)
+            note.before = phase_log.fingerprint(own, groups)
         clock.start()
 
     def program_of(number: int) -> PhaseProgram:
@@ -117,9 +117,9 @@ def _train(program: Program, replicas: Sequence[Replica], looks: int) -> list[Ou
                 dice = [_pooled_dice(program, own, examples) for examples in (replica.examples, replica.unseen)]
                 note.curve.append((step, dice[0], dice[1]))
             if ended:
-                after = fingerprints.fingerprint(own.params, own.batch_stats, groups)
+                after = phase_log.fingerprint(own, groups)
                 note.proofs.append(_proof(number, phases[number], note.before, after))
-                found_wrong = fingerprints.findings(number + 1, phases[number], note.before, after)
+                found_wrong = phase_log.findings(number + 1, phases[number], note.before, after)
                 note.reasons += [finding.seen for finding in found_wrong]
         clock.start()
     clock.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -47,18 +48,29 @@ def score(run: Run, state: steps.TrainState) -> dict[str, Any]:
         rows = runs.read_metrics(run.folder)
         black = next((row[key] for row in rows if (key := f"{run.tag}/all_background_accuracy") in row), None)
         path = run.folder.figures / "curves.png"
-        bounds = (
-            [(phase.first + 1, f"phase {n}") for n, phase in enumerate(run.phases, 1)] if len(run.phases) > 1 else []
-        )
+        bounds = [(phase.first + 1, f"phase {n}") for n, phase in enumerate(run.phases, 1)]
         curves(
             rows,
             path,
             title=run.folder.path.name,
             background_accuracy=black,
-            phase_boundaries=bounds,
-            palette=_palette(run),
+            phase_boundaries=bounds if len(bounds) > 1 else [],
+            palette=Palette(run.dataset.label_set, run.config.log.colours),
         )
     return summary
+
+
+def scored_line(summary: dict[str, Any], path: Path) -> str:
+    """Say which step was scored, and which is the best by validation Dice where one is kept."""
+    best, last = summary["best_checkpoint"], summary["step"]
+    if best is None:
+        return f"scored: the last step, {last}"
+    if best["step"] == last:
+        return f"scored: the last step, {last}, also the best by validation Dice"
+    return (
+        f"scored: the last step, {last}; the best by validation Dice is that of step {best['step']} "
+        f"({best['validation_dice']:.3f}): evaluate --workdir={path} --step=best"
+    )
 
 
 def best_checkpoint(run: Run) -> dict[str, Any] | None:
@@ -68,10 +80,6 @@ def best_checkpoint(run: Run) -> dict[str, Any] | None:
     with closing(Checkpoints(run.folder.checkpoints)) as checkpoints:
         best = checkpoints.read(checkpoints.choose(BEST))
     return {"step": best.step, DICE: best.data[DICE]}
-
-
-def _palette(run: Run) -> Palette:
-    return Palette(run.dataset.label_set, run.config.log.colours)
 
 
 def draw_inputs(run: Run) -> None:
@@ -87,6 +95,6 @@ def draw_inputs(run: Run) -> None:
         np.asarray(seen.image)[:8],
         np.asarray(seen.label)[:8],
         run.folder.figures / "inputs.png",
-        _palette(run),
+        Palette(run.dataset.label_set, run.config.log.colours),
         names=names,
     )

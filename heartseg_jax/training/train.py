@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from heartseg_jax import workdir as runs
 from heartseg_jax.data import pipeline
+from heartseg_jax.data.examples import in_order
 from heartseg_jax.evaluation import report
 from heartseg_jax.files import write_text
 from heartseg_jax.findings import apply_policy
@@ -19,9 +21,7 @@ from heartseg_jax.training.checkpoints import Checkpoints
 from heartseg_jax.training.clock import Clock
 from heartseg_jax.training.metrics_log import MetricsLog, brief
 from heartseg_jax.training.phase_steps import PhaseProgram, take_steps
-from heartseg_jax.training.run import Run, learning_rates, open_run, write_provenance
-from heartseg_jax.training.state import first_state
-from heartseg_jax.training.validation import evaluate
+from heartseg_jax.training.run import Run, first_state, learning_rates, open_run, write_provenance
 
 
 def train(config: Any, path: Path, argv: list[str], *, as_control: bool = False) -> dict[str, Any]:
@@ -66,40 +66,16 @@ def train(config: Any, path: Path, argv: list[str], *, as_control: bool = False)
             train(control.config_of(config, run.dataset.path), control.folder_of(path), argv, as_control=True)
             summary = report.with_controls(summary, control.scores(path, summary["split"], int(state.step)))
             report.write_summary(folder.evaluation / "summary.json", summary)
-        if not as_control:
-            print(report.table(summary, run.dataset.label_set))
         shares = summary["foreground_fraction"]
         found = guards.check_black(f"{summary['split']} patients", shares["prediction"], shares["truth"])
         for warning in apply_policy(found, config.guards):
             say(f"WARNING {warning}")
         if not as_control:
-            best, last = summary["best_checkpoint"], summary["step"]
-            if best and best["step"] == last:
-                print(f"\nscored: the last step, {last}, also the best by validation Dice")
-            elif best:
-                print(
-                    f"\nscored: the last step, {last}; the best by validation Dice is that of step {best['step']} "
-                    f"({best['validation_dice']:.3f}): evaluate --workdir={folder.path} --step=best"
-                )
+            print(report.table(summary, run.dataset.label_set))
+            print(f"\n{outcome.scored_line(summary, folder.path)}")
             print(f"\nrun: {folder.path}  (summary.json and cases.csv in evaluation/, pictures in figures/)")
         write_text(folder.done, f"step {int(state.step)}\n")
         return summary
-
-
-class _Feed:
-    """Sends batches to the devices, and remembers the position in the data behind the last step sent off."""
-
-    def __init__(self, run: Run, batches: Any, clock: Clock):
-        self._run, self._batches, self._clock = run, batches, clock
-        self.position: dict[str, Any] = {}
-
-    def __call__(self, taken: int) -> Any:
-        """Return the batch of the step after `taken` steps, None after the last."""
-        self.position = self._batches.get_state()
-        if taken == self._run.total_steps:
-            return None
-        with self._clock.waiting():
-            return devices.to_devices(self._run.mesh, next(self._batches))
 
 
 def _take_steps(run: Run, state: steps.TrainState, batches: Any, checkpoints: Checkpoints) -> steps.TrainState:
@@ -116,7 +92,15 @@ def _take_steps(run: Run, state: steps.TrainState, batches: Any, checkpoints: Ch
     log = MetricsLog(run.config.guards, run.dataset.label_set, run.tag, cadence.collapse_evaluations)
     log.restore(runs.read_metrics(folder))
     rates = learning_rates(run)
-    feed = _Feed(run, batches, clock)
+    position: dict[str, Any] = {}  # in the data, behind the last step that was sent off
+
+    def fetch(taken: int) -> Any:
+        nonlocal position
+        position = batches.get_state()
+        if taken == run.total_steps:
+            return None
+        with clock.waiting():
+            return devices.to_devices(run.mesh, next(batches))
 
     def start_phase(number: int, program: PhaseProgram, state: steps.TrainState, batch: Any) -> None:
         clock.stop()
@@ -129,7 +113,7 @@ def _take_steps(run: Run, state: steps.TrainState, batches: Any, checkpoints: Ch
 
     # No number crosses between host and device but by device_put and device_get: a hidden wait is an error.
     with closing(shown), jax.transfer_guard("disallow"):
-        for taken in take_steps(run.phases, run.program, state, run.key, feed, start_phase, first):
+        for taken in take_steps(run.phases, run.program, state, run.key, fetch, start_phase, first):
             step, state = taken.step, taken.state
             clock.step()
             log.record(step, taken.metrics)
@@ -149,10 +133,28 @@ def _take_steps(run: Run, state: steps.TrainState, batches: Any, checkpoints: Ch
                 runs.append_metrics(folder, row)
             if cadence.evaluates(step) and run.tag == "val" and log.finite:
                 with clock.paused():
-                    checkpoints.save_best(state, feed.position, run.contract.to_json(), row["val/dice/mean"])
+                    checkpoints.save_best(state, position, run.contract.to_json(), row["val/dice/mean"])
             if cadence.saves(step) and log.finite:
                 with clock.paused():
-                    checkpoints.save(state, feed.position, run.contract.to_json())
+                    checkpoints.save(state, position, run.contract.to_json())
             left = clock.seconds_left(run.total_steps - step)
             shown.update(step, brief(row, run.tag), left, notable=cadence.evaluates(step))
     return state
+
+
+def evaluate(run: Run, state: steps.TrainState) -> tuple[float, dict[int, np.ndarray]]:
+    """Return the mean loss and each patient's confusion `[C, C]` on the watched slices, in inference mode."""
+    eval_step = steps.compiled_eval(run.model, run.config.train)
+    results = [
+        (real, eval_step(state, devices.to_devices(run.mesh, batch)))
+        for real, batch in in_order(run.watched, run.config.data.batch_size)
+    ]
+    loss = 0.0
+    confusions: dict[int, np.ndarray] = {}
+    for real, result in results:
+        found = jax.device_get(result)
+        loss += float(found["loss"]) * len(real) / len(run.watched)
+        for number, counts in zip(real, np.asarray(found["confusion"], np.int64), strict=False):
+            patient = int(run.watched.patient[number])
+            confusions[patient] = confusions.get(patient, 0) + counts
+    return loss, confusions

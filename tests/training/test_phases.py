@@ -13,7 +13,7 @@ from heartseg_jax.errors import UserError
 from heartseg_jax.models import registry, tree
 from heartseg_jax.preprocess.augment import PRESETS
 from heartseg_jax.preprocess.host import Batch
-from heartseg_jax.training import fingerprints, phases, steps
+from heartseg_jax.training import phase_log, phases, steps
 from tests.training.test_steps import batch_of
 
 SCHEDULES = ("none", "frozen", "full", "lp_ft", "staged", "surgical", "custom")
@@ -164,9 +164,9 @@ def test_after_twenty_frozen_steps_the_encoder_is_bit_identical_and_the_decoder_
             ]
             assert all(same) if group == "encoder" else not any(same), group
     groups = phases.groups(3)
-    digests = [fingerprints.fingerprint(*trees, groups) for trees in (before, after)]
+    digests = [phase_log.fingerprint(steps.TrainState(0, *trees, ()), groups) for trees in (before, after)]
     assert {g for g in groups if digests[0][g] == digests[1][g]} == phase.frozen
-    assert fingerprints.findings(1, phase, *digests) == []
+    assert phase_log.findings(1, phase, *digests) == []
     assert float(metrics["gradient_norm"]) > 0
 
 
@@ -178,7 +178,7 @@ def test_a_thawed_encoder_moves_with_its_statistics(network):
     for seed in range(2):
         state, _ = step(state, batch_of(seed), jax.random.key(0))
     digests = [
-        fingerprints.fingerprint(*t, phases.groups(3))
+        phase_log.fingerprint(steps.TrainState(0, *t, ()), phases.groups(3))
         for t in ((params, batch_stats), (state.params, state.batch_stats))
     ]
     assert all(digests[0][g] != digests[1][g] for g in phases.groups(3))
@@ -187,7 +187,7 @@ def test_a_thawed_encoder_moves_with_its_statistics(network):
 def test_findings_name_what_moved_and_what_did_not():
     phase = phases.Phase(0, 10, (("encoder/stage1", 0.0), ("decoder", 1.0), ("head", 1.0)))
     old = {"encoder/stage1": "a", "decoder": "b", "head": "c"}
-    found = fingerprints.findings(1, phase, old, {"encoder/stage1": "x", "decoder": "b", "head": "y"})
+    found = phase_log.findings(1, phase, old, {"encoder/stage1": "x", "decoder": "b", "head": "y"})
     assert ["encoder/stage1 changed, though frozen" in found[0].seen, "decoder did not change" in found[1].seen] == [
         True,
         True,

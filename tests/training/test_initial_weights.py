@@ -1,11 +1,11 @@
-"""BatchNorm's statistics, measured anew."""
+"""BatchNorm's statistics, measured on given images."""
 
 import jax
 import numpy as np
 
 from heartseg_jax.models.unet import UNet
 from heartseg_jax.training import steps
-from heartseg_jax.training.calibration import recalibrate
+from heartseg_jax.training.initial_weights import recalibrate
 from tests.training.test_steps import batch_of
 
 
