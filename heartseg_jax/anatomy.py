@@ -114,6 +114,11 @@ LABEL_SETS: dict[str, LabelSet] = {labels.name: labels for labels in (HEART, TUM
 """Every label set by its name."""
 
 
+def counts_as(merge):
+    """Return which channel counts as which label, `[..., C, K]` bool, of `merge [..., C]`, an array of numpy or JAX."""
+    return merge[..., :, None] == np.arange(merge.shape[-1])
+
+
 def merge_labels(labels: np.ndarray, merge: Sequence[int]) -> np.ndarray:
     """Map a uint8 label map of any shape by `merge` (label c becomes `merge[c]`); 255 stays, ignored."""
     table = np.arange(IGNORED + 1, dtype=np.uint8)

@@ -56,19 +56,10 @@ class PatientScore(NamedTuple):
 
 
 def confusion(truth: np.ndarray, prediction: np.ndarray, labels: LabelSet, merge: Sequence[int]) -> np.ndarray:
-    """Count voxels by true and predicted label, both mapped by `merge`.
+    """Count voxels by true (row) and predicted label (column), both mapped by `merge`: int64 [classes, classes].
 
-    Args:
-        truth: labels below `labels.num_classes`, or 255 for voxels that are not counted; any shape.
-        prediction: labels below `labels.num_classes`, of the same shape.
-        labels: what they mean.
-        merge: label c counts as `merge[c]` (see `LabelSet.check_merge`).
-
-    Returns:
-        int64 [classes, classes]; row = truth, column = prediction.
-
-    Raises:
-        ValueError: the shapes differ, or a label is outside the range above.
+    `truth` holds labels below `labels.num_classes`, or 255 for voxels that are not counted; `prediction`, of the same
+    shape, only labels. Raises ValueError where the shapes differ, or a label is outside that range.
     """
     truth, prediction = np.asarray(truth), np.asarray(prediction)
     if truth.shape != prediction.shape:
@@ -131,18 +122,8 @@ def score_patient(
     """Score one patient's slices, pooled.
 
     Distances and volumes are computed only where the slices are a volume: `contiguous` (consecutive, in order) and
-    `spacing_mm` known. Otherwise they are None. Ignored voxels (255) are background in both for the distances.
-
-    Args:
-        truth: labels [n, H, W], or 255 (ignored).
-        prediction: labels [n, H, W].
-        labels: what they mean.
-        merge: the patient's; see `LabelSet.check_merge`.
-        spacing_mm: (z, y, x), or None if unknown.
-        contiguous: whether these n slices follow one another without a gap.
-
-    Raises:
-        ValueError: as `confusion`, or the labels are not [n, H, W].
+    `spacing_mm` (z, y, x) known. Otherwise they are None. `truth` and `prediction` are labels [n, H, W]; voxels that
+    are ignored in the truth (255) are background in both for the distances. Raises ValueError as `confusion` does.
     """
     truth, prediction = np.asarray(truth), np.asarray(prediction)
     if truth.ndim != 3:

@@ -18,12 +18,8 @@ def surface_elements(mask: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarra
     exact area. Weighting by area keeps an anisotropic grid from counting its dense direction more
     (Nikolov et al. 2021, doi:10.2196/26151, who take the areas from a marching-cubes table).
 
-    Args:
-        mask: bool [..., H, W], 2-D or 3-D. Everything beyond its edge is outside.
-        spacing_mm: one positive number per axis.
-
-    Returns:
-        float64, one longer than `mask` along every axis; 0 off the surface, else mm^2 (mm in 2-D).
+    Everything beyond the mask's edge is outside. Returns float64, one longer than `mask` along every axis; 0 off the
+    surface, else mm^2 (mm in 2-D).
     """
     padded = np.pad(np.asarray(mask, dtype=bool), 1)
     total = np.zeros(tuple(n - 1 for n in padded.shape))
@@ -48,17 +44,8 @@ def surface_distances(
     area that lies within the tolerance of the other (Nikolov et al. 2021; Reinke et al. 2024,
     doi:10.1038/s41592-023-02150-0).
 
-    Args:
-        truth: bool mask, 2-D or 3-D, with at least one voxel.
-        prediction: bool mask of the same shape, with at least one voxel.
-        spacing_mm: one positive number per axis.
-        tolerance_mm: for the NSD; a distance equal to it is within.
-
-    Returns:
-        (hd95_mm, assd_mm, nsd).
-
-    Raises:
-        ValueError: shapes or spacing do not agree, or a mask is empty.
+    The bool masks are 2-D or 3-D, with one spacing per axis; a distance equal to the tolerance is within it. Returns
+    (hd95_mm, assd_mm, nsd). Raises ValueError where shapes or spacing do not agree, or a mask is empty.
     """
     if truth.shape != prediction.shape or truth.ndim != len(spacing_mm) or truth.ndim not in (2, 3):
         raise ValueError(f"masks of shapes {truth.shape} and {prediction.shape}, {len(spacing_mm)} spacings")

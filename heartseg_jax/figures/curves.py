@@ -74,18 +74,23 @@ def watched(rows: Sequence[Mapping]) -> str:
     return "fit" if "fit" in found and "val" not in found else "val"
 
 
-def _loss(axes, rows: Sequence[Mapping], tag: str) -> None:
-    axes.set_title("Loss")
-    everything = []
+def _both(axes, rows: Sequence[Mapping], tag: str, measure: str) -> np.ndarray:
+    """Draw a measure on training batches and on the slices that were evaluated; return its finite values."""
+    found = []
     for part, name, rgb in (("train", "training", TRAIN), (tag, WATCHED[tag], VALIDATION)):
-        steps, values = series(rows, f"{part}/loss")
-        everything.append(values[np.isfinite(values)])
+        steps, values = series(rows, f"{part}/{measure}")
+        found.append(values[np.isfinite(values)])
         if len(steps) > SMOOTH_FROM_POINTS and part == "train":
             axes.plot(steps, values, color=rgb, linewidth=0.6, alpha=0.35)
             axes.plot(steps, _running_median(values), color=rgb, linewidth=1.6, label=f"{name} (running median)")
         elif len(steps):
             axes.plot(steps, values, color=rgb, linewidth=1.6, label=name, **_dots(steps))
-    values = np.concatenate(everything)
+    return np.concatenate(found)
+
+
+def _loss(axes, rows: Sequence[Mapping], tag: str) -> None:
+    axes.set_title("Loss")
+    values = _both(axes, rows, tag, "loss")
     if values.size and values.min() > 0 and values.max() / values.min() > 30:
         axes.set_yscale("log")
     _legend_or_note(axes, "no loss was recorded")
@@ -93,17 +98,13 @@ def _loss(axes, rows: Sequence[Mapping], tag: str) -> None:
 
 def _accuracy(axes, rows: Sequence[Mapping], tag: str, background: float | None) -> None:
     axes.set_title("Pixel accuracy")
-    lowest = [background] if background is not None else []
-    for part, name, rgb in (("train", "training", TRAIN), (tag, WATCHED[tag], VALIDATION)):
-        steps, values = series(rows, f"{part}/pixel_accuracy")
-        if len(steps):
-            axes.plot(steps, values, color=rgb, linewidth=1.6, label=name, **_dots(steps))
-            lowest += [float(v) for v in values if math.isfinite(v)]
+    values = _both(axes, rows, tag, "pixel_accuracy")
     if background is not None:
+        values = np.append(values, background)
         label = f"all background: {background:.3f}"
         axes.axhline(background, color="#D55E00", linestyle="--", linewidth=1.3, label=label)
-    if lowest:
-        axes.set_ylim(max(0.0, min(lowest) - 0.08 * (1.02 - min(lowest))), 1.002)
+    if values.size:
+        axes.set_ylim(max(-0.02, values.min() - 0.08 * (1.02 - values.min())), 1.002)
     _legend_or_note(axes, "no accuracy was recorded")
 
 
@@ -112,7 +113,7 @@ def _dice(axes, rows: Sequence[Mapping], tag: str, palette: drawing.Palette) -> 
     from matplotlib.patheffects import Normal, Stroke
 
     axes.set_title(f"Dice, {WATCHED[tag]}")
-    axes.set_ylim(0.0, 1.0)
+    axes.set_ylim(-0.02, 1.02)  # a Dice of exactly 0 is to be seen
     lines = []
     steps, values = series(rows, f"{tag}/dice/mean")
     if len(steps):

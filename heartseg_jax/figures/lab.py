@@ -36,7 +36,7 @@ def arms(report: Mapping[str, Any], path: str | Path) -> None:
                 values = [v for v in setting["baselines"].get(name, {}).values() if v is not None]
                 if values:
                     axes.axvline(sum(values) / len(values), color=drawing.INK, linestyle=style, linewidth=1.1, zorder=1)
-            axes.set_xlim(0, 1)
+            axes.set_xlim(-0.01, 1.01)
             axes.set_xlabel("mean Dice over the patient's structures")
             axes.grid(False, axis="y")
             axes.grid(True, axis="x", alpha=0.4)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from heartseg_jax.anatomy import counts_as
 from heartseg_jax.data.examples import padded
 from heartseg_jax.models.registry import apply_model
 from heartseg_jax.models.unet import UNet
@@ -105,4 +106,4 @@ def merged(probabilities: np.ndarray, merge: tuple[int, ...]) -> np.ndarray:
     """Return `[..., K]` with the probabilities of channels that count as one summed into the label they count as."""
     if merge == tuple(range(len(merge))):
         return probabilities
-    return probabilities @ np.eye(len(merge), dtype=probabilities.dtype)[list(merge)]
+    return probabilities @ counts_as(np.array(merge)).astype(probabilities.dtype)

@@ -6,6 +6,7 @@
 import jax
 import jax.numpy as jnp
 
+from heartseg_jax.anatomy import counts_as
 from heartseg_jax.training.losses import merged_truth
 
 
@@ -20,10 +21,9 @@ def merged_argmax(logits: jax.Array, merge: jax.Array) -> jax.Array:
         [B, H, W] int32; only labels that count as themselves (`merge[k] == k`) occur.
     """
     probabilities = jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
-    counts_as = merge[:, :, None] == jnp.arange(logits.shape[-1])
     # Full precision: TF32 would round two close probabilities to a tie.
     merged = jnp.einsum(
-        "bijc,bck->bijk", probabilities, counts_as.astype(jnp.float32), precision=jax.lax.Precision.HIGHEST
+        "bijc,bck->bijk", probabilities, counts_as(merge).astype(jnp.float32), precision=jax.lax.Precision.HIGHEST
     )
     return jnp.argmax(merged, axis=-1).astype(jnp.int32)
 

@@ -167,6 +167,8 @@ def test_curves(tmp_path, drawn):
     found = texts(figure)
     assert found >= LEGEND | {"mean", "Loss", "Pixel accuracy", "epoch", "step", "frozen", "validation"}
     assert "all background: 0.932" in found
+    bottom, top = figure.axes[2].get_ylim()
+    assert bottom < 0 < 1 < top, "a Dice of exactly 0 or 1 lies within the picture"
 
 
 @pytest.mark.parametrize("rows", [[], [{"step": 1, "train/loss": 2.0}], [{"step": 3, "train/loss": float("nan")}]])

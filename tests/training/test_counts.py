@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix
 
+from heartseg_jax.inference.predictor import merged
 from heartseg_jax.training.counts import confusion_counts, merged_argmax, pixel_shares
 
 IDENTITY = jnp.arange(9)
@@ -15,6 +16,13 @@ def test_merged_argmax_sums_before_it_compares():
     logits = jnp.full((2, 1, 1, 9), -20.0).at[..., 5].set(jnp.log(0.4))
     logits = logits.at[..., 4].set(jnp.log(0.35)).at[..., 8].set(jnp.log(0.25))
     assert merged_argmax(logits, jnp.stack([IDENTITY, CAVA_IN_ATRIUM])).ravel().tolist() == [5, 4]
+
+
+def test_the_host_merges_as_the_device_does():
+    logits = jnp.asarray(np.random.default_rng(1).normal(size=(2, 16, 16, 9)), jnp.float32)
+    for merge in (IDENTITY, CAVA_IN_ATRIUM, jnp.asarray([0, 1, 0, 3, 4, 5, 1, 7, 4])):
+        host = merged(np.asarray(jax.nn.softmax(logits)), tuple(merge.tolist())).argmax(axis=-1)
+        np.testing.assert_array_equal(merged_argmax(logits, jnp.stack([merge] * 2)), host)
 
 
 def test_a_merged_channel_is_never_predicted():
