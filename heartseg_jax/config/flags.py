@@ -152,14 +152,6 @@ def parse(program: str, values: flags.FlagValues, argv: Sequence[str]) -> None:
             raise UserError(f"--{name} needs a finite number, not {value}")  # no bound of absl's refuses NaN
 
 
-def spec_of(values: flags.FlagValues) -> tuple[Path, str] | None:
-    """Return the path and the variant that --config names, or None where it was not given."""
-    if "config" not in values or not values["config"].present:
-        return None
-    file, _, variant = config_flags.get_config_filename(values["config"]).partition(":")
-    return Path(file), variant
-
-
 def typed_config(values: flags.FlagValues) -> tuple[ConfigDict, dict[str, Any]]:
     """Return the config as its file and the command line have it, and the fields that the command line set."""
     if not isinstance(values.config, ConfigDict):

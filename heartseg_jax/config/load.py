@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from absl import flags as absl_flags
-from ml_collections import ConfigDict, FrozenConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict, config_flags
 
 from heartseg_jax.anatomy import LABEL_SETS
 from heartseg_jax.config import flags, schema
@@ -37,21 +38,13 @@ def config_of(values: absl_flags.FlagValues) -> tuple[str, FrozenConfigDict]:
     Raises:
       UserError: a field is missing, unknown or of another type, or a value is not accepted.
     """
-    spec = flags.spec_of(values)
-    if spec is None:
-        raise UserError("--config=FILE is missing")
-    path, variant = spec
+    file, _, variant = config_flags.get_config_filename(values["config"]).partition(":")
     config, typed = flags.typed_config(values)
     tuples = {field: _members(field, words) for field, words in typed.items() if isinstance(words, tuple)}
     config.update_from_flattened_dict(tuples)
     if "transfer.phases" in typed and config.transfer.schedule != "custom":
         raise UserError("transfer.phases is only used with --config.transfer.schedule=custom")
-    return path.stem + (f"-{variant}" if variant else ""), _checked(config)
-
-
-def base() -> ConfigDict:
-    """Return the config in which every field has its default."""
-    return schema.defaults()
+    return Path(file).stem + (f"-{variant}" if variant else ""), _checked(config)
 
 
 def complete(plain: Mapping[str, Any]) -> FrozenConfigDict:
@@ -63,7 +56,7 @@ def complete(plain: Mapping[str, Any]) -> FrozenConfigDict:
     lacking = [group for group in ("seed", "data", "model", "train") if group not in plain]
     if lacking:
         raise UserError(f"it lacks {', '.join(lacking)}")
-    whole = base()
+    whole = schema.defaults()
     whole.update(from_plain(plain))
     return _checked(whole)
 
@@ -78,7 +71,7 @@ def changed(config: Mapping[str, Any], changes: Mapping[str, Any]) -> FrozenConf
         if name not in schema.FIELDS:
             raise UserError(f"the config has no field '{name}'{suggestion(name, list(schema.FIELDS))}")
         schema.FIELDS[name].check(value)
-    whole = base()
+    whole = schema.defaults()
     whole.update(config)
     whole.update_from_flattened_dict(dict(changes))
     return _checked(whole)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import FrozenConfigDict
 
-from heartseg_jax.config import load
+from heartseg_jax.config import load, schema
 from heartseg_jax.data.dataset.write import Dataset, with_test_patients
 from heartseg_jax.errors import UserError, suggestion
 
@@ -86,7 +86,7 @@ def arm_config(config: FrozenConfigDict, arm: str) -> FrozenConfigDict:
     if "pretrained.path" in own and config.pretrained.path:
         changes["pretrained.path"] = config.pretrained.path  # the user's own encoder instead of the one included
     # What only says which jobs there are must not make another program of an arm.
-    changes |= {field: value for field, value in load.fields(load.base()) if field.startswith("lab.")}
+    changes |= {field: value for field, value in load.fields(schema.defaults()) if field.startswith("lab.")}
     return load.changed(config, changes)
 
 

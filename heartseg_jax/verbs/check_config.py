@@ -45,8 +45,8 @@ base (Lang et al., J Am Soc Echocardiogr 2015; 28:1-39); left atrium 27 to 40, r
 edition). The left ventricle's length is a common clinical value without a source."""
 
 
-def check_config(name: str, config: Any, *, as_json: bool = False) -> dict[str, Any]:
-    """Print and return the resolved config, backend, parameters, receptive field, FLOPs, memory and estimated time.
+def check_config(name: str, config: Any, *, as_json: bool = False) -> None:
+    """Print the resolved config, backend, parameters, receptive field, FLOPs, memory and estimated time.
 
     The keys `parameters` {total, trainable, statistics}, `flops_per_image`, `step_memory_bytes` and `config` are
     fixed. `flops_per_image` is the forward pass; a training step costs about three times as much per image.
@@ -78,7 +78,6 @@ def check_config(name: str, config: Any, *, as_json: bool = False) -> dict[str, 
     }
     found["estimate"] = estimate(config, found["flops_per_image"])._asdict()
     print(json.dumps(found) if as_json else _page(found, tree))
-    return found
 
 
 class Estimate(NamedTuple):

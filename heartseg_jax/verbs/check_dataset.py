@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from heartseg_jax import findings, progress
 from heartseg_jax.data.audit.audit import Audit, PatientAudit, as_record, audit
@@ -20,8 +19,8 @@ PICTURE = "audit.png"
 MOST_ROWS, MOST_PAIRS = 40, 10
 
 
-def check_dataset(path: Path, picture: Path | None = None, *, as_json: bool = False) -> dict[str, Any]:
-    """Print and return the verdict on a dataset, one row per patient, counts by split and all findings; draw a montage.
+def check_dataset(path: Path, picture: Path | None = None, *, as_json: bool = False) -> None:
+    """Print the verdict on a dataset, one row per patient, counts by split and all findings; draw a montage.
 
     The keys are `fit`, `verdict`, `findings`, `patients`, `counts` {split: {structure: {pixels, slices}}},
     `near_duplicates`, `islands` and `montage` (the picture's path; by default `audit.png` in the dataset).
@@ -46,7 +45,6 @@ def check_dataset(path: Path, picture: Path | None = None, *, as_json: bool = Fa
     print(json.dumps(record) if as_json else _page(dataset, found, verdict, place))
     montage(dataset, place, f"{path.name}: {verdict}", "display")
     findings.raise_refused(str(path), found.findings)
-    return record
 
 
 def _counts(dataset: Dataset) -> dict[str, dict[str, dict[str, int]]]:

@@ -15,8 +15,8 @@ from heartseg_jax.imaging.dicom.series import SeriesCandidate, read_block
 from heartseg_jax.imaging.dicom.study import choose, read_contents
 
 
-def check_study(path: Path, series: str = "", *, as_json: bool = False) -> dict[str, Any]:
-    """Print and return the verdict on the study in `path`, its series and all findings.
+def check_study(path: Path, series: str = "", *, as_json: bool = False) -> None:
+    """Print the verdict on the study in `path`, its series and all findings.
 
     The keys are `fit`, `fit_for` (keys of `block_checks.USES`), `verdict`, `chosen` (a series' name, or null),
     `candidates` [{name, description, phase, slices, rows, columns, spacing_mm, findings}] and `findings` [{level,
@@ -48,7 +48,6 @@ def check_study(path: Path, series: str = "", *, as_json: bool = False) -> dict[
     print(json.dumps(record) if as_json else _page(str(path), verdict, chosen, candidates, found))
     if problem:
         raise problem
-    return record
 
 
 def _record(candidate: SeriesCandidate) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 from absl.flags import DEFINE_enum, DEFINE_float, DEFINE_integer, DEFINE_list, FlagValues
 
 from heartseg_jax.anatomy import HEART
-from heartseg_jax.config import load
+from heartseg_jax.config import load, schema
 from heartseg_jax.config.flags import define_config, given, switches, texts
 from heartseg_jax.data.sources.case import Options
 from heartseg_jax.data.sources.naming import Naming
@@ -142,7 +142,7 @@ def _export(options: Options, folder: Path, config: Any | None, keep: bool) -> N
     from heartseg_jax.data.sources.studies import choose_all, find_places
 
     chosen, doubts = choose_all(find_places(options.input), options)
-    window = tuple((load.base() if config is None else config).data.window_hu)
+    window = tuple((schema.defaults() if config is None else config).data.window_hu)
     written = export_png(chosen, folder, window)
     options.naming.notes += doubts
     _report(options.naming, keep, folder.name)

@@ -10,7 +10,7 @@ import pytest
 
 import main
 from heartseg_jax.anatomy import HEART
-from heartseg_jax.config import load
+from heartseg_jax.config import load, schema
 from heartseg_jax.errors import UserError
 from heartseg_jax.imaging.masks.palette import IGNORED_RGB
 from tests.docs.markdown import anchors, links, main_commands, quoted, read_page, shell_lines, slug
@@ -24,7 +24,7 @@ PATHS = [
 WRITTEN = ("docs/messages.md",)
 """Pages of commands that are wrong on purpose; a test of their own compares them with what is printed."""
 PAGES = {path.relative_to(ROOT).as_posix(): read_page(path) for path in PATHS}
-FIELDS = dict(load.fields(load.base()))
+FIELDS = dict(load.fields(schema.defaults()))
 GROUPS = {field.rpartition(".")[0] for field in FIELDS} - {""}
 OTHER_FLAGS = {"upgrade", "durations", "mutants", "seed", "ml"}
 """Flags of other programs that the pages name: pip, pytest, benchmarks, TotalSegmentator."""
@@ -167,7 +167,7 @@ def test_the_table_of_colours_is_that_of_the_code():
 
 def test_every_guard_has_its_row():
     guards = {field.removeprefix("guards.") for field, value in FIELDS.items() if value in ("stop", "warn", "off")}
-    assert {row[0].strip("`") for row in rows("docs/guards.md")[2:]} == guards & set(load.base().guards)
+    assert {row[0].strip("`") for row in rows("docs/guards.md")[2:]} == guards & set(schema.defaults().guards)
 
 
 def literals():

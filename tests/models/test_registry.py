@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from heartseg_jax.anatomy import HEART, TUMOUR
-from heartseg_jax.config import load
+from heartseg_jax.config import schema
 from heartseg_jax.config.schema import TABLE
 from heartseg_jax.models import cost, registry
 
@@ -15,7 +15,7 @@ def test_every_architecture_can_be_chosen_and_no_other():
 
 
 def test_the_classes_are_the_label_sets():
-    model = load.base().model
+    model = schema.defaults().model
     for labels in (HEART, TUMOUR):
         network = registry.build_model(model, labels)
         image = jax.ShapeDtypeStruct((2, 16, 16, 3), jnp.float32)
