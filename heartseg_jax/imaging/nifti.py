@@ -103,7 +103,8 @@ def _opened(path: Path) -> tuple[Any, Volume, list[Finding]]:
         )
     if math.prod(map(int, shape)) * kind.itemsize > MOST_BYTES:
         raise UserError(f"{path} claims {' x '.join(map(str, shape))} voxels, more than memory is kept for; crop it")
-    affine = _affine(image, path)
+    unit_mm = _unit_mm(image.header, path)
+    affine = _affine(image, unit_mm, path)
     columns = (LPS @ affine)[:3, [2, 1, 0]]
     spacing = np.linalg.norm(columns, axis=0)
     grid = Volume(
@@ -112,7 +113,7 @@ def _opened(path: Path) -> tuple[Any, Volume, list[Finding]]:
         tuple(float(part) for part in (LPS @ affine)[:3, 3]),  # type: ignore[arg-type]
         columns / spacing,
     )
-    return image, grid, compare_geometries(*_both(image.header, raw), raw, path)
+    return image, grid, compare_geometries(*_both(image.header, raw), unit_mm, raw, path)
 
 
 def _both(header: Any, raw: Any) -> tuple[np.ndarray | None, np.ndarray | None]:
@@ -126,18 +127,19 @@ def _both(header: Any, raw: Any) -> tuple[np.ndarray | None, np.ndarray | None]:
         return sform, None
 
 
-@np.errstate(all="ignore")  # what is not finite is refused
-def _affine(image: Any, path: Path) -> np.ndarray:
-    """Return the matrix from voxels (i, j, k) to mm in NIfTI's axes."""
-    header = image.header
-    codes = int(header["sform_code"]), int(header["qform_code"])
-    if codes == (0, 0):
-        raise UserError(f"{path} has neither an sform nor a qform: nothing states which side is left; export it again")
+def _unit_mm(header: Any, path: Path) -> float:
     try:
-        unit = MM_OF[header.get_xyzt_units()[0]]
+        return MM_OF[header.get_xyzt_units()[0]]
     except (KeyError, HeaderDataError):
         raise UserError(f"{path} has a unit of length that is not known; export it again in mm") from None
-    affine = np.diag([unit, unit, unit, 1.0]) @ np.asarray(image.affine, np.float64)
+
+
+@np.errstate(all="ignore")  # what is not finite is refused
+def _affine(image: Any, unit_mm: float, path: Path) -> np.ndarray:
+    """Return the matrix from voxels (i, j, k) to mm in NIfTI's axes."""
+    if image.header["sform_code"] == image.header["qform_code"] == 0:
+        raise UserError(f"{path} has neither an sform nor a qform: nothing states which side is left; export it again")
+    affine = np.diag([unit_mm, unit_mm, unit_mm, 1.0]) @ np.asarray(image.affine, np.float64)
     columns = affine[:3, :3]
     lengths = np.linalg.norm(columns, axis=0)
     if not np.isfinite(affine).all() or lengths.min() <= 0:

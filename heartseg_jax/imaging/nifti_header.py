@@ -80,11 +80,11 @@ def check_raw(header: Mapping[str, Any], path: Path) -> None:
 
 @np.errstate(all="ignore")  # a qform that is not finite says nothing
 def compare_geometries(
-    sform: np.ndarray | None, qform: np.ndarray | None, header: Mapping[str, Any], path: Path
+    sform: np.ndarray | None, qform: np.ndarray | None, unit_mm: float, header: Mapping[str, Any], path: Path
 ) -> list[Finding]:
     """Return warnings where the sform `[4, 4]`, which is read, contradicts the qform or the raw header's pixdim.
 
-    A form is None where the file has none that can be used.
+    A form is None where the file has none that can be used; `unit_mm` is what the file's unit of length is in mm.
 
     Raises:
       UserError: they mirror each other: nothing states which side is left.
@@ -98,13 +98,14 @@ def compare_geometries(
                 "states which side is left; correct the wrong one, or export it again"
             )
         corners = np.array([*np.ndindex(2, 2, 2)]) * (np.array(header["dim"][1:4], np.float64) - 1)
-        apart = np.linalg.norm(corners @ (sform - qform)[:3, :3].T + (sform - qform)[:3, 3], axis=1).max()
+        apart = unit_mm * np.linalg.norm(corners @ (sform - qform)[:3, :3].T + (sform - qform)[:3, 3], axis=1).max()
         if apart > SAME_PLACE_MM:
             text = (
                 f"sform ({_axes(sform)}) and qform ({_axes(qform)}) differ by up to {apart:.0f} mm; the sform was read"
             )
             return [Finding(WARN, "two_geometries", text, fix="check which one is right, and correct the other")]
-    spacing, stated = np.linalg.norm(sform[:3, :3], axis=0), np.array(header["pixdim"][1:4], np.float64)
+    spacing = unit_mm * np.linalg.norm(sform[:3, :3], axis=0)
+    stated = unit_mm * np.array(header["pixdim"][1:4], np.float64)
     if (stated > 0).all() and np.isfinite(stated).all() and (np.abs(stated / spacing - 1) > SAME_SPACING).any():
         shown = [" x ".join(f"{mm:.4g}" for mm in some) for some in (spacing, stated)]
         text = f"the sform has voxels of {shown[0]} mm, pixdim of {shown[1]}; the sform was read"

@@ -260,6 +260,20 @@ def test_an_sform_and_a_qform_that_differ_otherwise_are_warned_of_and_the_sform_
     assert check_geometry(tmp_path / "c.nii") == []
 
 
+@pytest.mark.parametrize(
+    ("unit", "mm", "shift_mm", "warned"), [("meter", 1000, 5, True), ("micron", 0.001, 0.1, False)]
+)
+def test_two_geometries_are_compared_in_mm(tmp_path, unit, mm, shift_mm, warned):
+    sform, qform = image().affine.copy(), image().affine.copy()
+    qform[0, 3] += shift_mm
+    sform[:3] /= mm
+    qform[:3] /= mm
+    made = stated(sform, qform)
+    made.header.set_xyzt_units(unit)
+    made.to_filename(tmp_path / "a.nii")
+    assert [one.check for one in check_geometry(tmp_path / "a.nii")] == ["two_geometries"] * warned
+
+
 def test_one_form_alone_and_both_handed_qforms_are_read(tmp_path):
     for mirrored in (False, True):  # a qfac of -1
         affine = image().affine @ (np.diag([1.0, 1.0, -1.0, 1.0]) if mirrored else np.eye(4))

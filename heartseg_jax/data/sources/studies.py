@@ -79,12 +79,10 @@ def find_places(folder: Path, masks: str | Path | None = None) -> list[Place]:
     if not studies:
         raise UserError(f"{images} holds no study")
     names = sorted(studies, key=natural_key)
-    if shared is not None and len(names) > 1:
-        if not shared.is_dir():
-            raise UserError(f"{shared} is one mask for {len(names)} studies: put each study's into {folder / 'masks'}")
-        return [Place(name, studies[name], shared, shared=True) for name in names]
     if shared is not None:
-        return [Place(names[0], studies[names[0]], shared)]
+        if len(names) > 1 and not shared.is_dir():
+            raise UserError(f"{shared} is one mask for {len(names)} studies: put each study's into {folder / 'masks'}")
+        return [Place(name, studies[name], shared, shared=len(names) > 1) for name in names]
     found = _entries(folder / "masks") if (folder / "masks").is_dir() else {}
     alone = sorted(set(found) - set(studies), key=natural_key)
     if alone:
@@ -118,15 +116,13 @@ def choose_all(places: Sequence[Place], options: Options) -> tuple[list[Chosen],
     for place in places:
         one, person = _choose(place, options.series)
         persons.append(person)
-        found = [*one.found]
-        if table is not None:
-            key = options.naming.keyed(f"name\n{table[place.name]}", table[place.name], place.name, salt)
-        else:
-            key = options.naming.keyed(person.secret, person.secret.split("\n")[1], place.name, salt)
-            if not person.stated:
-                text = "the study has neither PatientID nor PatientName: it counts as a patient"
-                found.append(Finding(WARN, "unknown_patient", text, fix=TABLE_FIXES))
-        chosen.append(replace(one, key=key, found=tuple(found)))
+        secret = person.secret if table is None else f"name\n{table[place.name]}"
+        key = options.naming.keyed(secret, secret.split("\n")[1], place.name, salt)
+        found = one.found
+        if table is None and not person.stated:
+            text = "the study has neither PatientID nor PatientName: it counts as a patient"
+            found += (Finding(WARN, "unknown_patient", text, fix=TABLE_FIXES),)
+        chosen.append(replace(one, key=key, found=found))
     _check_shared(chosen)
     doubts = alike_names({shown: key for key, shown, _ in options.naming.table})
     return chosen, doubts + (_doubts(chosen, persons) if table is None else [])

@@ -67,12 +67,9 @@ def check_same_grid(labels: Volume, image: Volume, where: str | Path) -> None:
 
 def _distance_mm(a: Volume, b: Volume) -> float:
     """Return the largest distance between corresponding corners of two grids of one shape."""
-    far = []
-    for corner in np.ndindex(2, 2, 2):
-        index = np.array(corner) * (np.array(a.voxels.shape) - 1)
-        places = [np.array(v.origin_mm) + v.direction @ (index * v.spacing_mm) for v in (a, b)]
-        far.append(float(np.linalg.norm(places[0] - places[1])))
-    return max(far)
+    corners = np.array([*np.ndindex(2, 2, 2)]) * (np.array(a.voxels.shape) - 1)
+    places = [np.array(v.origin_mm) + (v.direction @ (corners * v.spacing_mm).T).T for v in (a, b)]
+    return float(np.linalg.norm(places[0] - places[1], axis=1).max())
 
 
 def _grid(volume: Volume) -> str:
