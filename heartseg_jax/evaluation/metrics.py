@@ -264,8 +264,7 @@ def _warnings(scores: Mapping[str, PatientScore], structures: dict, counts: np.n
                 f"merged: {name} is scored together with {', '.join(row['merged_with'])} in {_some(ids)}, "
                 "whose labels do not distinguish them"
             )
-    unknown = [name for name, row in structures.items() if scores and row["unknown"] == len(scores)]
-    if unknown:
+    if unknown := [name for name, row in structures.items() if scores and row["unknown"] == len(scores)]:
         found.append(f"unknown: no patient's source labels {', '.join(unknown)}: not scored")
     return found
 

@@ -9,7 +9,7 @@ from typing import Any
 from heartseg_jax.figures import drawing
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's palette, distinguishable with colour-blindness."""
+"""Okabe and Ito's palette, as for `drawing.ERRORS`."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 LINES: dict[str, Any] = {"nearest_slice": ":", "position_prior": "--"}
 
@@ -42,22 +42,15 @@ def arms(report: Mapping[str, Any], path: str | Path) -> None:
             axes.grid(True, axis="x", alpha=0.4)
         panels[0].set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
         panels[0].set_ylim(len(names) - 0.4, -0.6)
-        handles: list[Any] = [
-            Line2D([], [], marker=MARKERS[i % 9], color=COLOURS[i % 7], linestyle="none", label=f"patient {patient}")
+        looks: dict[str, dict[str, Any]] = {
+            f"patient {patient}": {"marker": MARKERS[i % 9], "color": COLOURS[i % 7], "linestyle": "none"}
             for i, patient in enumerate(patients)
-        ]
-        handles.append(Line2D([], [], color=drawing.INK, linewidth=2.2, label="mean of patients"))
-        handles += [
-            Line2D([], [], color=drawing.INK, linestyle=style, linewidth=1.1, label=name.replace("_", " "))
-            for name, style in LINES.items()
-        ]
-        figure.legend(
-            handles=handles,
-            loc="outside lower center",
-            ncols=4 if len(shown) > 1 else 2,
-            frameon=False,
-            title="one dot per patient and seed",
-        )
+        }
+        looks["mean of patients"] = {"linewidth": 2.2}
+        looks |= {name.replace("_", " "): {"linestyle": style, "linewidth": 1.1} for name, style in LINES.items()}
+        handles = [Line2D([], [], **{"color": drawing.INK, **look}, label=label) for label, look in looks.items()]
+        title, columns = "one dot per patient and seed", 4 if len(shown) > 1 else 2
+        figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, title=title)
 
 
 def _row(axes: Any, place: int, row: Mapping[str, Any] | None, patients: list[str]) -> None:

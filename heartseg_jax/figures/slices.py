@@ -170,9 +170,6 @@ def _batch_text(image: np.ndarray, label: np.ndarray, shown: int, same: bool) ->
     count, height, width, channels = image.shape
     lines = [f"What the network receives: {count} × {height} × {width} × {channels}, {shown} shown; {_share(label)}"]
     for c in range(1 if same else channels):
-        part = image[..., c]
         name = f"all {channels} channels (alike)" if same else f"channel {c}"
-        lines.append(
-            f"{name}: min {part.min():.3g}, mean {part.mean():.3g}, std {part.std():.3g}, max {part.max():.3g}"
-        )
+        lines.append(f"{name}: {_statistics(image[..., c])}".replace("\n", "   "))
     return "\n".join(lines)

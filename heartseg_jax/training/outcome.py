@@ -89,11 +89,12 @@ def draw_inputs(run: Run) -> None:
     key = steps.named_key(run.key, "augment", 0)
     settings = PRESETS[run.config.data.augment]
     seen = jax.jit(lambda batch: augmented(batch, key, settings))(batch)
-    places = [run.examples.index[n] for n in numbers[:8]]
+    places = [run.examples.index[n] for n in numbers]
     names = [run.dataset.patients[p].names[z] for p, z in places]
+    real = mask > 0
     slices.inputs(
-        np.asarray(seen.image)[:8],
-        np.asarray(seen.label)[:8],
+        np.asarray(seen.image)[real],
+        np.asarray(seen.label)[real],
         run.folder.figures / "inputs.png",
         Palette(run.dataset.label_set, run.config.log.colours),
         names=names,

@@ -116,8 +116,7 @@ def _check_consistent(dataset: Dataset) -> None:
     if not dataset.patients:
         fail("it holds no patient")
     ids = [patient.id.casefold() for patient in dataset.patients]
-    twice = sorted({patient.id for patient in dataset.patients if ids.count(patient.id.casefold()) > 1})
-    if twice:
+    if twice := sorted({patient.id for patient in dataset.patients if ids.count(patient.id.casefold()) > 1}):
         fail(f"patient {', '.join(twice[:3])} occurs twice")
     for patient in dataset.patients:
         shape = (patient.num_slices, dataset.height, dataset.width)

@@ -33,9 +33,7 @@ def split_sizes(count: int, fractions: Sequence[float]) -> tuple[int, int, int]:
         )
     wanted = sum(f > 0 for f in fractions)
     if count < wanted:
-        if count <= 1:
-            return (count, 0, 0)
-        return (1, 0, 1) if fractions[2] > 0 else (1, 1, 0)
+        return (count, 0, 0) if count <= 1 else (1, 0, 1)
     # Rounded half up; the rest trains, so a small data set gives its odd patient to training.
     validation, test = (max(1, int(count * f + 0.5)) if f > 0 else 0 for f in fractions[1:])
     while fractions[0] > 0 and validation + test >= count:
@@ -55,7 +53,7 @@ def assign_splits(
     ids = sorted(set(patient_ids))
     sizes = split_sizes(len(ids), fractions)
     order = np.random.default_rng(seed).permutation(len(ids))
-    names = [split for split, size in zip(SPLITS, sizes, strict=True) for _ in range(size)]
+    names = np.repeat(SPLITS, sizes).tolist()
     drawn = {ids[index]: split for index, split in zip(order, names, strict=True)}
     return {patient: drawn[patient] for patient in ids}
 
