@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -15,7 +15,6 @@ from heartseg_jax.config.channels import parse
 from heartseg_jax.data.dataset.write import read_dataset
 from heartseg_jax.data.examples import steps_per_epoch
 from heartseg_jax.data.run_dataset import resplit
-from heartseg_jax.errors import UserError
 from heartseg_jax.models import cost, registry
 from heartseg_jax.models.speed import network_flops_per_second
 from heartseg_jax.models.tree import named_leaves
@@ -59,7 +58,9 @@ def check_config(name: str, config: Any, *, as_json: bool = False) -> None:
     image = jax.ShapeDtypeStruct((1, size, size, channels), np.float32)
     init = lambda key, image: registry.build_model(model, labels).init(key, image, train=False)  # noqa: E731
     tree = jax.eval_shape(init, jax.random.key(0), image)
-    counts = {kind: _count(tree.get(kind, {})) for kind in ("params", "batch_stats")}
+    counts = {
+        kind: sum(leaf.size for leaf in jax.tree.leaves(tree.get(kind, {}))) for kind in ("params", "batch_stats")
+    }
     field = cost.receptive_field(model.levels)
     found: dict[str, Any] = {
         "name": name,
@@ -76,40 +77,34 @@ def check_config(name: str, config: Any, *, as_json: bool = False) -> None:
         ),
         "config": load.to_plain(config),
     }
-    found["estimate"] = estimate(config, found["flops_per_image"])._asdict()
+    found["estimate"] = estimate(config, found["flops_per_image"])
     print(json.dumps(found) if as_json else _page(found, tree))
 
 
-class Estimate(NamedTuple):
-    """Seconds of a training step, steps of the run, seconds of the run; None where the data are not there yet."""
+def estimate(config: Any, flops_per_image: int) -> dict[str, Any]:
+    """Return `step_s`, `steps` and `run_s` of a run, the last two None where the data are not there yet.
 
-    step_s: float
-    steps: int | None
-    run_s: float | None
-
-
-def estimate(config: Any, flops_per_image: int) -> Estimate:
-    """Return the estimate of a run: right within a factor of about two, without compilation and evaluation."""
+    Right within a factor of about two; compilation and evaluation are not counted.
+    """
     step_s = STEP_COST * flops_per_image * config.data.batch_size / network_flops_per_second(config.model.dtype)
     steps = total_steps(config)
-    return Estimate(step_s, steps, None if steps is None else steps * step_s)
+    return {"step_s": step_s, "steps": steps, "run_s": None if steps is None else steps * step_s}
 
 
 def total_steps(config: Any) -> int | None:
-    """Return the number of steps of the run, or None where that follows from a dataset that is not there."""
+    """Return the number of steps of the run, or None where that follows from a dataset that is not there.
+
+    Raises:
+      UserError: what is there is not a dataset, or does not have the config's patients.
+    """
     if config.train.steps:
         return int(config.train.steps)
-    slices = config.data.phantom.train * config.data.phantom.shape[0]
+    path, slices = Path(config.data.path), config.data.phantom.train * config.data.phantom.shape[0]
+    if config.data.path and not path.exists():
+        return None
     if config.data.path:
-        try:
-            slices = len(resplit(read_dataset(Path(config.data.path)), config).examples("train"))
-        except UserError:
-            return None
+        slices = len(resplit(read_dataset(path), config).examples("train"))
     return int(steps_per_epoch(slices, config.data.batch_size) * config.train.epochs)
-
-
-def _count(tree: Any) -> int:
-    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
 
 
 def _field_mm(config: Any, pixels: int) -> list[float]:
@@ -126,25 +121,27 @@ def _page(found: dict[str, Any], tree: Any) -> str:
     backend = found["backend"]
     lines += ["", f"backend  {backend['platform']} ({', '.join(backend['devices'])})", "", "parameters"]
     for path, leaf in named_leaves(tree).items():
-        lines.append(f"  {path:<52} {'x'.join(map(str, leaf.shape)):<16} {int(np.prod(leaf.shape)):>12,}")
+        lines.append(f"  {path:<52} {'x'.join(map(str, leaf.shape)):<16} {leaf.size:>12,}")
     p = found["parameters"]
     lines.append(f"  {p['total']:,} in total: {p['trainable']:,} trainable, {p['statistics']:,} BatchNorm statistics")
     low, high = found["receptive_field"]["mm"]
     pixels = found["receptive_field"]["pixels"]
     span = f"{low:.0f} mm" if low == high else f"{low:.0f} to {high:.0f} mm, by field of view"
     lines += ["", f"receptive field  {pixels} pixels ({span}), compared with the structures (adult, mid-range):"]
-    wider = []
     for structure, extent in TYPICAL_EXTENT_MM.items():
-        short = extent > high
-        wider += [structure] if short else []
-        lines.append(f"  {structure:<32} {extent:>4} mm{'   wider than the receptive field' if short else ''}")
-    if wider:
+        mark = "   wider than the receptive field" if extent > high else ""
+        lines.append(f"  {structure:<32} {extent:>4} mm{mark}")
+    if wider := sum(extent > high for extent in TYPICAL_EXTENT_MM.values()):
         lines.append(
-            f"  WARNING: {len(wider)} of {len(TYPICAL_EXTENT_MM)} extents are wider than what one output "
+            f"  WARNING: {wider} of {len(TYPICAL_EXTENT_MM)} extents are wider than what one output "
             "pixel sees: more model.levels or a coarser data.mm_per_pixel widens it"
         )
     size, batch, time = found["config"]["data"]["size"], found["config"]["data"]["batch_size"], found["estimate"]
-    whole = f"about {duration(time['run_s'])} for {time['steps']:,} steps" if time["steps"] else "no dataset yet"
+    whole = (
+        f"about {duration(time['run_s'])} for {time['steps']:,} steps"
+        if time["steps"]
+        else "no dataset at data.path yet"
+    )
     lines += [
         "",
         f"forward pass      {found['flops_per_image'] / 1e9:.2f} GFLOP per image of {size}x{size} "

@@ -70,11 +70,17 @@ def test_steps_of_a_dataset(tmp_path):
     assert check_config.total_steps(config_of(data__path=str(tmp_path / "nowhere"))) is None
 
 
+def test_a_damaged_dataset_is_refused(tmp_path, capsys):
+    (tmp_path / "dataset.json").write_text("{")
+    assert main.main(["check", "--config=configs/quickstart.py", f"--config.data.path={tmp_path}"]) == 2
+    assert "dataset.json is damaged" in capsys.readouterr().err
+
+
 def test_the_time_is_arithmetic_over_speed(monkeypatch):
     monkeypatch.setattr(check_config, "network_flops_per_second", lambda dtype: 24e9)
     found = check_config.estimate(config_of(train__steps="10"), 10**9)
     # 3 * 8 GFLOP at 24 GFLOP/s.
-    assert found == pytest.approx((1.0, 10, 10.0))
+    assert found == pytest.approx({"step_s": 1.0, "steps": 10, "run_s": 10.0})
 
 
 def test_a_matrix_product_has_a_speed():
