@@ -14,6 +14,7 @@ import numpy as np
 
 from heartseg_jax.anatomy import IGNORED, LabelSet, merge_labels
 from heartseg_jax.evaluation.surface import surface_distances
+from heartseg_jax.findings import some
 
 NSD_TOLERANCE_MM = 2.0
 BOOTSTRAP_FROM_PATIENTS = 10
@@ -254,14 +255,14 @@ def _warnings(scores: Mapping[str, PatientScore], structures: dict, counts: np.n
     unlabelled = [key for key, p in scores.items() if not p.confusion[1:].any()]
     if unlabelled and counts[1:].any():
         found.append(
-            f"no structure is labelled in {_some(unlabelled)}: whatever is predicted there scores 0; label them, "
+            f"no structure is labelled in {some(unlabelled, 6)}: whatever is predicted there scores 0; label them, "
             "or leave them out"
         )
     for name, row in structures.items():
         if row["merged_with"]:
             ids = [key for key, p in scores.items() if p.structures[name].merged_with]
             found.append(
-                f"merged: {name} is scored together with {', '.join(row['merged_with'])} in {_some(ids)}, "
+                f"merged: {name} is scored together with {', '.join(row['merged_with'])} in {some(ids, 6)}, "
                 "whose labels do not distinguish them"
             )
     if unknown := [name for name, row in structures.items() if scores and row["unknown"] == len(scores)]:
@@ -271,7 +272,3 @@ def _warnings(scores: Mapping[str, PatientScore], structures: dict, counts: np.n
 
 def _mean(values: Sequence[float]) -> float | None:
     return math.fsum(values) / len(values) if values else None
-
-
-def _some(names: Sequence[str], most: int = 6) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -16,7 +16,7 @@ from heartseg_jax.data.dataset.write import read_dataset
 from heartseg_jax.data.examples import misfits
 from heartseg_jax.data.run_dataset import dataset_for, dataset_identity, resplit
 from heartseg_jax.errors import UserError
-from heartseg_jax.findings import raise_refused
+from heartseg_jax.findings import raise_refused, some
 from heartseg_jax.preprocess.contract import Contract
 from heartseg_jax.progress import bar
 from heartseg_jax.workdir import Workdir, read_config
@@ -143,5 +143,5 @@ def _memorised(
     known = [p.id for p in scored if p.sha256["images"] in trained]
     if not known:
         return ()
-    names = ", ".join(known[:6]) + (f" and {len(known) - 6} more" if len(known) > 6 else "")
+    names = some(known, 6)
     return (f"memorisation, not generalisation: {len(known)} of {len(scored)} patients were trained on ({names})",)

@@ -15,11 +15,9 @@ from heartseg_jax.data.audit.near_duplicates import MOST, Prints, brightness, ne
 from heartseg_jax.data.dataset.describe import caveats_of
 from heartseg_jax.data.dataset.records import Dataset, Patient, check_leaks, count_classes, digest
 from heartseg_jax.data.dataset.splits import GAP, SPLITS
-from heartseg_jax.findings import REFUSE, WARN, Finding, counted
+from heartseg_jax.findings import REFUSE, WARN, Finding, counted, some
 from heartseg_jax.imaging.block_checks import of_values
 from heartseg_jax.imaging.hu_checks import of_pixels
-
-MOST_SHOWN = 5
 
 
 class PatientAudit(NamedTuple):
@@ -175,8 +173,8 @@ def _together(who: Sequence[tuple[str, Finding]]) -> Finding:
     identity, first = who[0]
     if len(who) == 1:
         return replace(first, seen=f"{identity}: {first.seen}")
-    some = ", ".join(one for one, _ in who[:MOST_SHOWN]) + (" ..." if len(who) > MOST_SHOWN else "")
-    return replace(first, seen=f"{len(who)} patients ({some}), such as {identity}: {first.seen}")
+    names = some([one for one, _ in who], 5)
+    return replace(first, seen=f"{len(who)} patients ({names}), such as {identity}: {first.seen}")
 
 
 def as_record(found: Audit) -> dict[str, Any]:

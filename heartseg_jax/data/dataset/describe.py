@@ -6,7 +6,7 @@ import numpy as np
 
 from heartseg_jax.data.dataset.records import Dataset, check_leaks
 from heartseg_jax.data.dataset.splits import GAP, SPLITS
-from heartseg_jax.findings import counted
+from heartseg_jax.findings import counted, some
 
 
 def describe(dataset: Dataset) -> str:
@@ -18,9 +18,8 @@ def describe(dataset: Dataset) -> str:
     ]
     for split in SPLITS:
         names = [patient.id for patient in dataset.patients_in(split)]
-        shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
         size = f"{counted(len(names), 'patient')}, {counted(len(dataset.examples(split)), 'slice')}"
-        lines.append(f"{split:<10} {size}: {shown or '-'}")
+        lines.append(f"{split:<10} {size}: {some(names, 6) or '-'}")
     lines += ["", *count_table(dataset)]
     labels = dataset.label_set
     for merge in sorted({patient.merge for patient in dataset.patients} - {labels.all_known}):
@@ -28,7 +27,7 @@ def describe(dataset: Dataset) -> str:
         parts = [
             f"{s.name} counts as {labels.names[merge[s.label]]}" for s in labels.foreground if merge[s.label] != s.label
         ]
-        lines.append(f"merge      {'; '.join(parts)}: {', '.join(who[:6])}{' ...' if len(who) > 6 else ''}")
+        lines.append(f"merge      {'; '.join(parts)}: {some(who, 6)}")
     leaks = check_leaks(dataset)[:5] if dataset.split_kind == "patient" else []
     lines += [f"warning    {warning}" for warning in (*caveats_of(dataset), *leaks)]
     return "\n".join(lines)

@@ -68,8 +68,8 @@ class Naming:
         salt = read_salt()
         return {name: self.keyed(f"name\n{name}", name, "", salt) for name in names}
 
-    def keyed(self, secret: str, shown: str, source: str, salt: bytes | None = None) -> str:
+    def keyed(self, secret: str, shown: str, source: str, salt: bytes) -> str:
         """Return the key of a patient, and add both to the table."""
-        key = patient_key(secret, read_salt() if salt is None else salt)
+        key = patient_key(secret, salt)
         self.table.append((key, shown, source))
         return key
