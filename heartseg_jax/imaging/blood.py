@@ -46,7 +46,9 @@ def blood_cm2(hu: np.ndarray, spacing_mm: Sequence[float]) -> float | None:
     factors = [max(1, min(round(PIXEL_MM / mm), n // 8)) for mm, n in zip(spacing_mm[1:], hu.shape[1:], strict=True)]
     pixel = [mm * factor for mm, factor in zip(spacing_mm[1:], factors, strict=True)]
     step = math.ceil(len(hu) / SLICES)
-    planes = _averaged(hu[(len(hu) - 1) % step // 2 :: step], *factors)
+    rows, columns = (n // factor for n, factor in zip(hu.shape[1:], factors, strict=True))
+    cut = hu[(len(hu) - 1) % step // 2 :: step, : rows * factors[0], : columns * factors[1]]
+    planes = cut.reshape(-1, rows, factors[0], columns, factors[1]).mean((2, 4), dtype=np.float32)
 
     def window(mm: float) -> tuple[int, int, int]:
         return (1, *(2 * max(1, round(mm / 2 / one)) + 1 for one in pixel))
@@ -69,15 +71,3 @@ def blood_cm2(hu: np.ndarray, spacing_mm: Sequence[float]) -> float | None:
     is_blood = even & ~np.concatenate([[True], is_bone])[regions]
     areas = np.sort(is_blood.sum(axis=(1, 2))) * pixel[0] * pixel[1] / 100
     return float(areas[-max(1, len(areas) // 8) :].mean())
-
-
-def _averaged(planes: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """Return `[Z, Y, X]` as float32, each block of rows x columns pixels as its mean; what is left over is cut off."""
-    z, y, x = planes.shape
-    cut = planes[:, : y // rows * rows, : x // columns * columns]
-    blocks = cut.reshape(z, y // rows, rows, x // columns, columns)
-    total = np.zeros((z, y // rows, x // columns), np.float32)
-    for row in range(rows):
-        for column in range(columns):
-            total += blocks[:, :, row, :, column]
-    return total / np.float32(rows * columns)

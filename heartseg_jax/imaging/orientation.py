@@ -27,15 +27,11 @@ class AxisReorder(NamedTuple):
 
     def forth(self, voxels: np.ndarray) -> np.ndarray:
         """Return an array of the source's grid `[Z, Y, X]` in patient-axial order."""
-        return np.flip(voxels.transpose(self.axes), _places(self.flipped))
+        return np.flip(voxels.transpose(self.axes), tuple(np.flatnonzero(self.flipped)))
 
     def back(self, voxels: np.ndarray) -> np.ndarray:
         """Return a patient-axial array on the source's grid: exactly what `forth` undid."""
-        return np.flip(voxels, _places(self.flipped)).transpose(np.argsort(self.axes))
-
-
-def _places(flipped: tuple[bool, ...]) -> tuple[int, ...]:
-    return tuple(axis for axis, is_flipped in enumerate(flipped) if is_flipped)
+        return np.flip(voxels, tuple(np.flatnonzero(self.flipped))).transpose(np.argsort(self.axes))
 
 
 def patient_axial(volume: Volume) -> tuple[Volume, AxisReorder]:
@@ -52,7 +48,7 @@ def patient_axial(volume: Volume) -> tuple[Volume, AxisReorder]:
 
     direction, origin = volume.direction[:, axes].copy(), np.array(volume.origin_mm)
     spacing = tuple(volume.spacing_mm[axis] for axis in order.axes)
-    for k in _places(flipped):
+    for k in np.flatnonzero(flipped):
         origin += (volume.voxels.shape[axes[k]] - 1) * spacing[k] * direction[:, k]
         direction[:, k] *= -1
     # Slices of another axis are cut through the source's frames: none of them is any frame's.

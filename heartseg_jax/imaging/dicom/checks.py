@@ -25,19 +25,13 @@ MARKED = {
 }
 
 
-def is_localizer(header: Header) -> bool:
-    """Return whether a file is a scout view, which is part of most series' folders and of no volume."""
-    return "LOCALIZER" in header.image_type
-
-
-def is_segmentation(header: Header) -> bool:
-    """Return whether a file holds labels instead of an image."""
-    return header.sop_class in SEGMENTATION
-
-
-def is_apart(header: Header) -> bool:
-    """Return whether a file belongs to no series of slices, although it has pixels."""
-    return is_localizer(header) or is_segmentation(header)
+def kind_of(header: Header) -> str:
+    """Return 'segmentation', 'localizer' (a scout view: of no volume), 'image', or 'object', which has no image."""
+    if header.sop_class in SEGMENTATION:
+        return "segmentation"
+    if "LOCALIZER" in header.image_type:
+        return "localizer"
+    return "image" if header.has_pixels or header.rows else "object"
 
 
 def is_ct(header: Header) -> bool:

@@ -15,15 +15,10 @@ from heartseg_jax.errors import UserError
 
 MOST_FILES = 100_000
 MOST_MEMBER_BYTES = 2**30
-BROKEN = (
-    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError),
-    *(NotImplementedError, RuntimeError, ValueError, EOFError, KeyError),
-)
+BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, RuntimeError, ValueError, EOFError, KeyError)
 """What unpacking damaged zips raises."""
 MOST_RATIO = 2000
 """Beyond this ratio of unpacked to packed size, a zip's member is a bomb."""
-
-
 CLUTTER = ("thumbs.db", "desktop.ini", ".ds_store")
 """What file managers leave in folders, in lower case."""
 
@@ -77,9 +72,8 @@ def sources_of(path: Path) -> Listing:
     dangling = [str(link.relative_to(path)) for link in links if not link.is_dir()]
     if not found:
         because = f"; {len(dangling)} links lead nowhere: fetch the files that they mean" if dangling else ""
-        because += (
-            f"; folders behind links, such as {folders[0]}, are not followed: give the folder itself" if folders else ""
-        )
+        if folders:
+            because += f"; folders behind links, such as {folders[0]}, are not followed: give the folder itself"
         raise UserError(f"{path} holds no file{because}")
     return Listing(found, folders, dangling)
 

@@ -108,14 +108,9 @@ def _one_by_one(frames: Sequence[FrameRef]) -> list[Finding]:
     for name, (holds, words) in wanted.items():
         lacking = sum(not holds(frame.geometry) for frame in frames)
         if lacking:
-            found.append(
-                Finding(
-                    REFUSE,
-                    f"missing_{name}",
-                    f"{lacking} of {len(frames)} slices have no {words}",
-                    fix="export the original series again; sizes in mm cannot be guessed",
-                )
-            )
+            text = f"{lacking} of {len(frames)} slices have no {words}"
+            fix = "export the original series again; sizes in mm cannot be guessed"
+            found.append(Finding(REFUSE, f"missing_{name}", text, fix=fix))
     if not found and any(normal_of(frame.geometry) is None for frame in frames):
         text = "the directions of rows and columns are not orthogonal unit vectors"
         found.append(Finding(REFUSE, "contradictory_orientation", text, fix="export the original series again"))
@@ -128,25 +123,17 @@ def _together(frames: Sequence[FrameRef]) -> list[Finding]:
     first = frames[0].geometry
     orientations = np.array([frame.geometry.orientation for frame in frames])
     if np.abs(orientations - orientations[0]).max() > PARALLEL:
-        kinds = len(np.unique(np.round(orientations, 2), axis=0))
-        found.append(
-            Finding(
-                REFUSE,
-                "mixed_orientation",
-                f"the series has slices of {kinds} orientations",
-                fix="choose another series, or export only the axial slices",
-            )
-        )
+        text = f"the series has slices of {len(np.unique(np.round(orientations, 2), axis=0))} orientations"
+        fix = "choose another series, or export only the axial slices"
+        found.append(Finding(REFUSE, "mixed_orientation", text, fix=fix))
     spacings = np.array([frame.geometry.spacing_mm for frame in frames])
     if np.abs(spacings / np.array(first.spacing_mm) - 1).max() > 1e-3:
         text = f"pixel spacings from {spacings.min():g} to {spacings.max():g} mm in one series"
         found.append(Finding(REFUSE, "mixed_spacing", text, fix="choose another series"))
     sizes = {(frame.header.rows, frame.header.columns) for frame in frames}
     if len(sizes) > 1:
-        listed = ", ".join(f"{rows} x {columns}" for rows, columns in sorted(sizes))
-        found.append(
-            Finding(REFUSE, "mixed_size", f"the series has slices of sizes {listed}", fix="choose another series")
-        )
+        text = "the series has slices of sizes " + ", ".join(f"{rows} x {columns}" for rows, columns in sorted(sizes))
+        found.append(Finding(REFUSE, "mixed_size", text, fix="choose another series"))
     if len({frame.header.person for frame in frames} - {b""}) > 1:
         text = "the slices are of several patients (PatientID)"
         found.append(Finding(REFUSE, "mixed_patients", text, fix="send each patient's study again"))
@@ -179,9 +166,8 @@ def _step(frames: Sequence[FrameRef], distances: np.ndarray) -> tuple[float | No
     gaps = np.flatnonzero(steps > GAP * usual)
     if len(gaps):
         lost = int(sum(round(steps[g] / usual) - 1 for g in gaps))
-        text = (
-            f"missing: {counted(lost, 'slice')} in {counted(len(gaps), 'place')}, the first after slice {gaps[0] + 1}"
-        )
+        places = counted(len(gaps), "place")
+        text = f"missing: {counted(lost, 'slice')} in {places}, the first after slice {gaps[0] + 1}"
         return None, [Finding(REFUSE, "gaps", text, fix="send the whole series: slices were lost on the way")]
     uneven = float(np.abs(steps / usual - 1).max())
     if uneven > UNEVEN_REFUSE:
@@ -195,17 +181,11 @@ def _step(frames: Sequence[FrameRef], distances: np.ndarray) -> tuple[float | No
     if stated and abs(abs(stated) / usual - 1) > CONTRADICTION:
         text = f"SpacingBetweenSlices says {abs(stated):.4g} mm, the positions {usual:.4g} mm; the positions count"
         found.append(Finding(WARN, "contradictory_spacing", text, fix="compare with the scan's report"))
-    tilt = _tilt_degrees(frames)
+    way = np.subtract(frames[-1].geometry.position_mm, frames[0].geometry.position_mm)  # type: ignore[arg-type]
+    along = distances[-1] - distances[0]
+    tilt = float(np.degrees(np.arccos(min(along / np.linalg.norm(way), 1.0))))
     if tilt > TILT_DEGREES:
         text = f"the slices are shifted sideways against each other: a gantry tilt of {tilt:.1f} degrees"
         fix = "resample the series to a right-angled stack first, for example with dcm2niix"
         return None, [*found, Finding(REFUSE, "gantry_tilt", text, fix=fix)]
-    return float((distances[-1] - distances[0]) / (len(frames) - 1)), found
-
-
-def _tilt_degrees(frames: Sequence[FrameRef]) -> float:
-    """Return the angle between the way from the first slice to the last and the normal."""
-    way = np.subtract(frames[-1].geometry.position_mm, frames[0].geometry.position_mm)  # type: ignore[arg-type]
-    normal = normal_of(frames[0].geometry)
-    across = np.linalg.norm(way - (way @ normal) * normal)
-    return float(np.degrees(np.arctan2(across, abs(way @ normal))))
+    return float(along / (len(frames) - 1)), found

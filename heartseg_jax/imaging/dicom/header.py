@@ -5,7 +5,6 @@ What names a patient is read in `patient`, and nowhere else.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import warnings
 from collections.abc import Callable
@@ -13,10 +12,9 @@ from typing import Any, NamedTuple, TypeVar
 
 import pydicom
 from pydicom.errors import InvalidDicomError
-from pydicom.tag import Tag
 
 from heartseg_jax.imaging.dicom.directory import Directory, directory_of
-from heartseg_jax.imaging.dicom.elements import TAGS, Unreadable, Vector, item, number, text, vector, whole
+from heartseg_jax.imaging.dicom.elements import Unreadable, Vector, item, number, text, vector, whole
 from heartseg_jax.imaging.dicom.files import Source
 from heartseg_jax.imaging.dicom.marks import marks_of
 
@@ -25,15 +23,6 @@ warnings.filterwarnings("ignore", module=r"pydicom\b")
 
 T = TypeVar("T")
 EMPTY = pydicom.Dataset()
-READ = """SOPClassUID Modality SeriesInstanceUID SOPInstanceUID FrameOfReferenceUID PatientID Rows Columns
-SamplesPerPixel PhotometricInterpretation BitsAllocated BitsStored HighBit PixelRepresentation NumberOfFrames ImageType
-ContrastBolusAgent GantryDetectorTilt SliceThickness SpacingBetweenSlices PixelPaddingValue TransferSyntaxUID
-DirectoryRecordSequence SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence TemporalPositionIndex
-TemporalPositionIdentifier TriggerTime NominalPercentageOfCardiacPhase ImagePositionPatient ImageOrientationPatient
-PixelSpacing RescaleSlope RescaleIntercept RescaleType SeriesDescription CTImageFrameTypeSequence FrameType
-ConcatenationUID InConcatenationNumber InConcatenationTotalNumber ModalityLUTSequence"""
-"""The elements that are read in every file."""
-TAGS.update((name, Tag(name)) for name in READ.split())
 NATIVE = (pydicom.uid.ImplicitVRLittleEndian, pydicom.uid.ExplicitVRLittleEndian)
 MOST_FRAMES = 10_000
 """Of one file; the largest cardiac studies, of all phases, have half as many."""
@@ -91,7 +80,6 @@ class Header(NamedTuple):
     high_bit: int
     transfer_syntax: str
     syntax_is_guessed: bool
-    syntax_name: str
     image_type: tuple[str, ...]
     marks: frozenset[tuple[str, str]]
     concatenation: tuple[str, int, int] | None
@@ -104,6 +92,11 @@ class Header(NamedTuple):
     has_pixels: bool
     plain: Plain | None
     frames: tuple[FrameGeometry, ...]
+
+    @property
+    def syntax_name(self) -> str:
+        """The transfer syntax in words."""
+        return pydicom.uid.UID(self.transfer_syntax).name
 
 
 def read_header(source: Source) -> Header | Directory | None:
@@ -187,6 +180,13 @@ def guarded(work: Callable[[], T]) -> T:
         raise Unreadable(f"a value in its header cannot be read ({_short(error)})") from error
 
 
+def read_from(source: Source, work: Callable[[pydicom.Dataset], T]) -> T:
+    """Return what `work` reads out of a file's header. Raises Unreadable where the file is broken."""
+    with source.open() as file:
+        dataset = parse(file, stop_before_pixels=True)
+    return guarded(lambda: work(dataset))
+
+
 def _short(error: BaseException) -> str:
     """Return only an error's kind: its text may quote a value, and a value may be a name."""
     return type(error).__name__
@@ -222,7 +222,6 @@ def _header(
         high_bit=stored - 1 if high_bit is None else high_bit,
         transfer_syntax=syntax,
         syntax_is_guessed=guessed,
-        syntax_name=_syntax_name(syntax),
         image_type=tuple(word.strip().upper() for word in kind.split("\\")),
         marks=marks_of(f"{kind} {text(dataset, 'SeriesDescription')}"),
         concatenation=_concatenation(dataset),
@@ -243,11 +242,6 @@ def _concatenation(dataset: pydicom.Dataset) -> tuple[str, int, int] | None:
     if not uid:
         return None
     return uid, whole(dataset, "InConcatenationNumber") or 0, whole(dataset, "InConcatenationTotalNumber") or 0
-
-
-@functools.cache
-def _syntax_name(syntax: str) -> str:
-    return pydicom.uid.UID(syntax).name if syntax else ""
 
 
 def _geometries(dataset: pydicom.Dataset, frames: int) -> tuple[FrameGeometry, ...]:

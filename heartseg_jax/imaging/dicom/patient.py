@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from heartseg_jax.imaging.dicom.elements import Unreadable
 from heartseg_jax.imaging.dicom.files import Source
-from heartseg_jax.imaging.dicom.header import guarded, parse
+from heartseg_jax.imaging.dicom.header import read_from
 
 NO_NAMES = frozenset(["ct", "mr", "de", "la", "le", "el", "di", "da", "st", "dr"])
 """Words that occur in patients' names and in descriptions of series alike, and name nobody."""
@@ -29,9 +29,7 @@ def read_series_text(source: Source) -> SeriesText:
     Raises:
       Unreadable: the file is broken.
     """
-    with source.open() as file:
-        dataset = parse(file, stop_before_pixels=True)
-    return guarded(lambda: SeriesText(_description(dataset), _cardiac_phase(dataset)))
+    return read_from(source, lambda dataset: SeriesText(_description(dataset), _cardiac_phase(dataset)))
 
 
 def _cardiac_phase(dataset: Any) -> str:
@@ -93,9 +91,7 @@ def read_person(source: Source) -> Person:
     Raises:
       Unreadable: the file is broken, or holds none of them.
     """
-    with source.open() as file:
-        dataset = parse(file, stop_before_pixels=True)
-    return guarded(lambda: _person(dataset))
+    return read_from(source, _person)
 
 
 def _person(dataset: Any) -> Person:

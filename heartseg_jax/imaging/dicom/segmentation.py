@@ -9,10 +9,10 @@ import numpy as np
 
 from heartseg_jax.anatomy import IGNORED
 from heartseg_jax.errors import UserError
-from heartseg_jax.imaging.dicom.decoding import decode_frames
 from heartseg_jax.imaging.dicom.elements import Unreadable
 from heartseg_jax.imaging.dicom.geometry import SliceStack
-from heartseg_jax.imaging.dicom.header import Header, guarded, parse
+from heartseg_jax.imaging.dicom.header import Header, read_from
+from heartseg_jax.imaging.dicom.pixels import decode_frames
 from heartseg_jax.imaging.dicom.series import SeriesCandidate
 from heartseg_jax.imaging.masks.label_maps import CODES, meaning_of, paint
 
@@ -50,9 +50,7 @@ class References(NamedTuple):
 def references(header: Header) -> References:
     """Return what a segmentation was drawn on; nothing where it is broken, as reading it will show."""
     try:
-        with header.source.open() as file:
-            dataset = parse(file, stop_before_pixels=True)
-        return guarded(lambda: _references(dataset))
+        return read_from(header.source, _references)
     except Unreadable:
         return References("", frozenset())
 
@@ -77,19 +75,25 @@ def read_segmentation(header: Header, stack: SliceStack, meanings: Mapping[str, 
     """
     name = header.source.name
     try:
-        with header.source.open() as file:
-            dataset = parse(file, stop_before_pixels=True)
-        segments, numbers, most = guarded(lambda: _segments(dataset, header, meanings or {}))
+        segments, numbers, most = read_from(header.source, lambda dataset: _segments(dataset, header, meanings or {}))
         known = frozenset(label for label in segments.values() if label not in (None, 0, IGNORED))
         if not known:
             raise UserError(
                 f"none of the {len(segments)} segments of {name} is a structure of the heart that is known here; say "
                 'what each is by --labels=map.json, such as {"1": "left_ventricle"}'
             )
-        slices = _slices(header, stack)
-        return _drawn(header, slices, len(stack.frames), segments, numbers, most, known)
+        labels = np.zeros((len(stack.frames), header.rows, header.columns), np.uint8)
+        claimed_twice = np.zeros(labels.shape, bool)
+        for z, number, frame in zip(_slices(header, stack), numbers, decode_frames(header), strict=True):
+            plane = frame.reshape(header.rows, header.columns)
+            for value in [number] if number else [int(v) for v in np.unique(plane) if v]:
+                if label := segments.get(value):
+                    claimed_twice[z] |= paint(labels[z], plane >= most / 2 if number else plane == value, label)
     except Unreadable as error:
         raise UserError(f"{name}: {error}; export the segmentation again") from None
+    labels[claimed_twice] = IGNORED
+    strange = sum(label is None for label in segments.values())
+    return Segmentation(labels, known, strange, int(claimed_twice.sum()))
 
 
 def _segments(
@@ -147,26 +151,3 @@ def _slices(header: Header, stack: SliceStack) -> list[int]:
             raise refuse(f"a frame lies {away.min():.1f} mm from the nearest slice")
         slices.append(int(away.argmin()))
     return slices
-
-
-def _drawn(
-    header: Header,
-    slices: list[int],
-    count: int,
-    segments: Mapping[int, int | None],
-    numbers: list[int],
-    most: float,
-    known: frozenset[int],
-) -> Segmentation:
-    labels = np.zeros((count, header.rows, header.columns), np.uint8)
-    claimed_twice = np.zeros(labels.shape, bool)
-    for z, number, frame in zip(slices, numbers, decode_frames(header), strict=True):
-        plane = frame.reshape(header.rows, header.columns)
-        for value in [number] if number else [int(v) for v in np.unique(plane) if v]:
-            label = segments.get(value)
-            if not label:
-                continue
-            claimed_twice[z] |= paint(labels[z], plane >= most / 2 if number else plane == value, label)
-    labels[claimed_twice] = IGNORED
-    strange = sum(label is None for label in segments.values())
-    return Segmentation(labels, known, strange, int(claimed_twice.sum()))

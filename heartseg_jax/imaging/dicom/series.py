@@ -107,11 +107,8 @@ def _without_copies(headers: Sequence[Header]) -> tuple[list[Header], list[Findi
             differing.append(f"{first.source.name} and {header.source.name}")
     found = []
     if copies:
-        found.append(
-            Finding(
-                WARN, "copies", f"left out: {counted(copies, 'file')} of an instance and pixels that are there already"
-            )
-        )
+        text = f"left out: {counted(copies, 'file')} of an instance and pixels that are there already"
+        found.append(Finding(WARN, "copies", text))
     if differing:
         text = f"{len(differing)} times two files have one SOPInstanceUID and other pixels, such as {differing[0]}"
         found.append(Finding(REFUSE, "differing_copies", text, fix="remove those that are not the original slices"))

@@ -49,28 +49,27 @@ def read_contents(path: Path, progress: Progress | None = None) -> StudyContents
     listing = sources_of(path)
     headers, directories, found = _headers(listing.sources, progress)
     found += announced.of_study(listing, directories, headers)
-    localizers = [header for header in headers if checks.is_localizer(header)]
-    if localizers:
-        found.append(Finding(NOTE, "localizers", f"{counted(len(localizers), 'localizer')} were left out"))
-    masks = [header for header in headers if checks.is_segmentation(header)]
+    kinds: dict[str, list[Header]] = {"localizer": [], "segmentation": [], "image": [], "object": []}
+    for header in headers:
+        kinds[checks.kind_of(header)].append(header)
+    if kinds["localizer"]:
+        found.append(Finding(NOTE, "localizers", f"{counted(len(kinds['localizer']), 'localizer')} were left out"))
+    masks, objects = kinds["segmentation"], kinds["object"]
     if masks:
         found.append(Finding(NOTE, "segmentations", f"{counted(len(masks), 'segmentation object')}: labels, no images"))
-    images = [h for h in headers if (h.has_pixels or h.rows) and not checks.is_apart(h)]
-    objects = [h for h in headers if not (h.has_pixels or h.rows) and not checks.is_apart(h)]
     if objects:
         text = f"{counted(len(objects), 'DICOM file')} without an image left out, such as {objects[0].source.name}"
         lost = any(header.sop_class in ("", *checks.CT) for header in objects)
         fix = "send the study again: of slices, only the start has come" if lost else ""
         found.append(Finding(WARN if lost else NOTE, "no_pixels", text, fix=fix))
     series: dict[str, list[Header]] = {}
-    for header in images:
+    for header in kinds["image"]:
         series.setdefault(header.series_uid, []).append(header)
     here = frozenset(header.instance_uid for header in headers)
     directories += _above(path)
     candidates = []
     for uid, own in series.items():
-        absent = announced.of_series(uid, own, listing, directories, here)
-        candidates += candidates_in(uid, own, absent)
+        candidates += candidates_in(uid, own, announced.of_series(uid, own, listing, directories, here))
     return StudyContents(sorted(candidates, key=_fitness), found, masks)
 
 
