@@ -19,15 +19,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.patient_figure import by_patient
 from heartseg_jax.config import load
 from heartseg_jax.data.dataset.write import read_dataset
+from heartseg_jax.evaluation.report import number
 from heartseg_jax.figures.drawing import Palette
 from heartseg_jax.training.train import train
 
 BASELINES = ("all_background", "nearest_slice", "position_prior")
-
-
-def number(value: float | None) -> str:
-    """Return a Dice with two digits, or a dash for what is absent."""
-    return "-" if value is None else f"{value:.2f}"
 
 
 def main(argv: list[str]) -> None:

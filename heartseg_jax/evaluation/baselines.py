@@ -70,21 +70,6 @@ def learn(dataset: Dataset) -> Learned | None:
     return Learned(np.stack(thumbnails), where, counts.argmax(axis=0).astype(np.uint8))
 
 
-def predict_patient(dataset: Dataset, learned: Learned | None, patient_index: int, slices: list[int]) -> dict:
-    """Predict some slices of one patient by every baseline: name -> uint8 [n, H, W], read-only.
-
-    Those that learn are left out if `learned` is None. `nearest_slice` copies the labels of the training slice whose
-    thumbnail correlates best (the first of equals), never the slice itself; ignored pixels of it become background.
-    `position_prior` is the same in every slice.
-    """
-    shape = (len(slices), dataset.height, dataset.width)
-    found = {ALL_BACKGROUND: np.broadcast_to(np.zeros((), dtype=np.uint8), shape)}
-    if learned is not None:
-        found[NEAREST_SLICE] = _nearest(dataset, learned, patient_index, slices)
-        found[POSITION_PRIOR] = np.broadcast_to(learned.prior, shape)
-    return found
-
-
 def baseline_scores(dataset: Dataset, split: str) -> dict[str, dict[str, float | None]]:
     """Score every baseline on a split as the model is scored: name -> {mean_dice, pixel_accuracy}, or nulls."""
     scores: dict[str, dict] = {name: {} for name in NAMES}
@@ -97,10 +82,20 @@ def baseline_scores(dataset: Dataset, split: str) -> dict[str, dict[str, float |
 
 
 def predict_split(dataset: Dataset, split: str) -> Iterator[tuple[Patient, list[int], dict[str, np.ndarray]]]:
-    """Yield (patient, its slices in `split`, predictions by name as of `predict_patient`)."""
+    """Yield each patient, the patient's slices in `split`, and every baseline's labels: uint8 [n, H, W].
+
+    Those that learn are left out where no patient trains. `nearest_slice` copies the labels of the training slice whose
+    thumbnail correlates best (the first of equals), never the slice itself; ignored pixels of it become background.
+    `position_prior` is the same in every slice.
+    """
     learned = learn(dataset)
     for index, slices in dataset.slices_of(split).items():
-        yield dataset.patients[index], slices, predict_patient(dataset, learned, index, slices)
+        shape = (len(slices), dataset.height, dataset.width)
+        found = {ALL_BACKGROUND: np.broadcast_to(np.zeros((), dtype=np.uint8), shape)}
+        if learned is not None:
+            found[NEAREST_SLICE] = _nearest(dataset, learned, index, slices)
+            found[POSITION_PRIOR] = np.broadcast_to(learned.prior, shape)
+        yield dataset.patients[index], slices, found
 
 
 def _nearest(dataset: Dataset, learned: Learned, patient_index: int, slices: list[int]) -> np.ndarray:

@@ -157,7 +157,7 @@ def _structure_table(summary: Mapping, labels: LabelSet) -> list[str]:
         row = rows[s.name]
         text = f"{s.short + '  ' + s.name:<20}"
         for _, key, digits in shown:
-            cell = _number(row[key], digits, signed=key == "volume_bias_ml")
+            cell = number(row[key], digits, sign=key == "volume_bias_ml")
             if key in DIAGONAL_IF_MISSED and row[key] is not None and row["missed"]:
                 whole = row["missed"] == row["patients"]
                 cell, marked = ("missed", marked) if whole else (f"{cell}*", True)
@@ -180,7 +180,7 @@ def _baseline_table(summary: Mapping) -> list[str]:
     rows |= {f"baseline {name}": row for name, row in summary["baselines"].items()}
     for name, row in rows.items():
         title = name.replace("_", " ")
-        lines.append(f"{title:<26}{_number(row['mean_dice'], 3):>10}{_number(row['pixel_accuracy'], 4):>16}")
+        lines.append(f"{title:<26}{number(row['mean_dice'], 3):>10}{number(row['pixel_accuracy'], 4):>16}")
     if interval := summary["mean_dice_ci95"]:
         lines[1] += f"  95 % interval {interval[0]:.3f} to {interval[1]:.3f}"
     return lines
@@ -191,15 +191,14 @@ def _patient_table(summary: Mapping, labels: LabelSet) -> list[str]:
     wide = max(10, *(len(key) + 2 for key in patients))
     lines = [f"{'Dice of':<{wide}}" + "".join(f"{s.short:>7}" for s in shown) + f"{'mean':>8}{'slices':>8}"]
     for key, row in patients.items():
-        cells = "".join(f"{_number(row['dice'][s.name], 3):>7}" for s in shown)
-        lines.append(f"{key:<{wide}}{cells}{_number(row['mean_dice'], 3):>8}{row['slices']:>8}")
+        cells = "".join(f"{number(row['dice'][s.name], 3):>7}" for s in shown)
+        lines.append(f"{key:<{wide}}{cells}{number(row['mean_dice'], 3):>8}{row['slices']:>8}")
     return lines
 
 
-def _number(value: float | None, digits: int, signed: bool = False) -> str:
-    if value is None:
-        return "-"
-    return f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
+def number(value: float | None, digits: int = 2, sign: bool = False) -> str:
+    """Return a number for a table, `-` where there is none."""
+    return "-" if value is None else f"{value:{'+' if sign else ''}.{digits}f}"
 
 
 def _plain(value):

@@ -13,6 +13,7 @@ from scipy.stats import binomtest
 from heartseg_jax.anatomy import LabelSet
 from heartseg_jax.data.dataset.write import Dataset
 from heartseg_jax.evaluation import baselines, metrics
+from heartseg_jax.evaluation.report import number
 from heartseg_jax.figures import lab as figure
 from heartseg_jax.files import write_json, write_text
 from heartseg_jax.lab.arms import Job, folds_of
@@ -181,23 +182,23 @@ def _setting(patients: Sequence[str], setting: Mapping[str, Any]) -> list[str]:
         cells = [_seeds(row["patients"].get(patient, {})) for patient in patients]
         notes = [*(["stopped: " + "; ".join(row["stopped"])] if row["stopped"] else [])]
         notes += [f"all background: {'; '.join(row['all_background'])}"] if row["all_background"] else []
-        cells += [f"**{_number(row['mean_of_patients'])}**", _number(row["fit_dice"]), _number(row["seconds"], 0)]
-        cells += [_number(row["steps_to_90"], 0)]
+        cells += [f"**{number(row['mean_of_patients'])}**", number(row["fit_dice"]), number(row["seconds"], 0)]
+        cells += [number(row["steps_to_90"], 0)]
         lines.append(f"| {arm}{' (' + '; '.join(notes) + ')' if notes else ''} | {' | '.join(cells)} |")
     for name, folds in setting["baselines"].items():
-        cells = [_number(folds.get(patient)) for patient in patients]
+        cells = [number(folds.get(patient)) for patient in patients]
         lines.append(
-            f"| *{name.replace('_', ' ')}* | {' | '.join(cells)} | {_number(_mean(folds.values()))} | - | - | - |"
+            f"| *{name.replace('_', ' ')}* | {' | '.join(cells)} | {number(_mean(folds.values()))} | - | - | - |"
         )
     if by_patient:
         for control, rows in setting["compared"].items():
             head = ["against " + control, *patients, "mean", "higher in", "p (sign test)", "direction"]
             lines += ["", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
             for arm, row in rows.items():
-                cells = [_number(row["differences"].get(patient), sign=True) for patient in patients]
+                cells = [number(row["differences"].get(patient), sign=True) for patient in patients]
                 n = len(row["differences"])
-                cells += [_number(row["mean_difference"], sign=True), f"{row['higher']} of {n}"]
-                cells += [_number(row["sign_test_p"]), row["direction"]]
+                cells += [number(row["mean_difference"], sign=True), f"{row['higher']} of {n}"]
+                cells += [number(row["sign_test_p"]), row["direction"]]
                 lines.append(f"| {arm} | {' | '.join(cells)} |")
         lines += [
             "",
@@ -213,7 +214,3 @@ def _seeds(values: Mapping[str, float | None]) -> str:
         return "-"
     mean = sum(known) / len(known)
     return f"{mean:.2f}" + (f" ({min(known):.2f} to {max(known):.2f})" if len(known) > 1 else "")
-
-
-def _number(value: float | None, digits: int = 2, sign: bool = False) -> str:
-    return "-" if value is None else f"{value:{'+' if sign else ''}.{digits}f}"

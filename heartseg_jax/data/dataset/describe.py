@@ -38,8 +38,7 @@ def count_table(dataset: Dataset) -> list[str]:
     lines = [f"{'pixels (slices)':<18}" + "".join(f"{split:>20}" for split in SPLITS)]
     counts = {split: counts_of(dataset, split) for split in SPLITS}
     labels = dataset.label_set
-    rows = [*enumerate(labels.names), (labels.num_classes, "ignored (255)")]
-    for row, name in rows:
+    for row, name in (*enumerate(labels.names), (labels.num_classes, "ignored (255)")):
         cells = (f"{counts[s][:, row].sum()} ({(counts[s][:, row] > 0).sum()})" for s in SPLITS)
         lines.append(f"{name:<18}" + "".join(f"{cell:>20}" for cell in cells))
     return lines
