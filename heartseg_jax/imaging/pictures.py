@@ -95,7 +95,7 @@ def png_bits(path: Path) -> int:
 
 def on_black(image: Image.Image) -> np.ndarray:
     """Return uint8 `[H, W, 3]`: what is transparent shows black."""
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+    if image.has_transparency_data:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
     return np.asarray(image.convert("RGB"))
@@ -105,7 +105,8 @@ def read_grey(path: Path) -> tuple[np.ndarray, bool]:
     """Return `(image [H, W] uint8, whether it was coloured)`; the brightness of a coloured one.
 
     Raises:
-      UserError: for an unreadable file, or more than 8 bits per pixel: an unknown scale is not guessed.
+      UserError: for an unreadable file, more than 8 bits per pixel (an unknown scale is not guessed), or pixels that
+        are half transparent, whose brightness depends on what lies behind.
     """
     image = open_picture(path)
     if png_bits(path) == 16 or image.mode.startswith("I") or image.mode == "F":
@@ -119,6 +120,8 @@ def read_grey(path: Path) -> tuple[np.ndarray, bool]:
         return numbers.astype(np.uint8), False
     if image.mode == "L":
         return np.asarray(image), False
+    if image.has_transparency_data and not np.isin(image.convert("RGBA").getchannel("A"), (0, 255)).all():
+        raise UserError(f"{path} is half transparent, so that its brightness is not known: export opaque images")
     rgb = on_black(image)
     if (rgb[..., 0] == rgb[..., 1]).all() and (rgb[..., 1] == rgb[..., 2]).all():
         return rgb[..., 0], False

@@ -61,6 +61,17 @@ def test_masks_and_deep_pictures(tmp_path, orientation):
     np.testing.assert_array_equal(mask.labels, labels)
 
 
+def test_half_transparent_images_are_refused(tmp_path):
+    image = Image.fromarray(SHOWN)
+    for alpha in (255, 128):
+        image.putalpha(alpha)
+        image.save(tmp_path / "a.png")
+        if alpha == 255:
+            np.testing.assert_array_equal(read_grey(tmp_path / "a.png")[0], SHOWN)
+    with pytest.raises(UserError, match=r"a\.png is half transparent"):
+        read_grey(tmp_path / "a.png")
+
+
 def test_a_header_that_claims_too_much_is_not_decoded():
     content = io.BytesIO()
     Image.new("L", (30, 10)).save(content, "PNG")
