@@ -120,7 +120,7 @@ def read_grey(path: Path) -> tuple[np.ndarray, bool]:
         return numbers.astype(np.uint8), False
     if image.mode == "L":
         return np.asarray(image), False
-    if image.has_transparency_data and not np.isin(image.convert("RGBA").getchannel("A"), (0, 255)).all():
+    if image.has_transparency_data and not np.isin(np.asarray(image.convert("RGBA"))[..., 3], (0, 255)).all():
         raise UserError(f"{path} is half transparent, so that its brightness is not known: export opaque images")
     rgb = on_black(image)
     if (rgb[..., 0] == rgb[..., 1]).all() and (rgb[..., 1] == rgb[..., 2]).all():
