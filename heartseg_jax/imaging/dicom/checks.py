@@ -82,7 +82,7 @@ def _of_storage(frames: Sequence[FrameRef]) -> list[Finding]:
         text = "RescaleSlope or RescaleIntercept is missing: values are taken as HU as they are"
         found.append(Finding(WARN, "missing_rescale", text, fix="check the values: air is -1000 HU, blood 30 to 500"))
     elif bare:
-        text = f"{len(bare)} of {len(frames)} slices lack RescaleSlope or RescaleIntercept, such as {_name(bare[0])}"
+        text = f"{len(bare)} of {len(frames)} slices lack RescaleSlope or RescaleIntercept, such as {name_of(bare[0])}"
         found.append(Finding(REFUSE, "missing_rescale", text, fix="export the original series again"))
     tables = [header for header in headers if header.has_lut]
     if tables:
@@ -107,6 +107,6 @@ def _of_storage(frames: Sequence[FrameRef]) -> list[Finding]:
     return found
 
 
-def _name(frame: FrameRef) -> str:
+def name_of(frame: FrameRef) -> str:
     """Return a frame's file, and its number in there where there are several."""
     return frame.header.source.name + (f", frame {frame.number + 1}" if len(frame.header.frames) > 1 else "")

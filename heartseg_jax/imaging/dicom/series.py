@@ -194,7 +194,7 @@ def _of_each_kind(stack: SliceStack, hu: np.ndarray) -> list[Finding]:
 
     def kind(frame: FrameRef) -> object:
         h, own = frame.header, frame.geometry
-        return (own.slope, own.intercept, h.photometric, h.bits_stored, h.high_bit, h.plain is None)
+        return own.slope, own.intercept, h.photometric, h.bits_stored, h.plain and h.plain[1:]
 
     for z, (one, other) in enumerate(zip(stack.frames, stack.frames[1:], strict=False)):
         if kind(one) == kind(other):
@@ -202,7 +202,7 @@ def _of_each_kind(stack: SliceStack, hu: np.ndarray) -> list[Finding]:
         # A third of the pixels: more than any organ that begins here, and less than padding leaves.
         step = np.abs(np.percentile(np.subtract(*hu[z : z + 2, ::4, ::4], dtype=np.int32), (33, 67))).max()
         if step > STEP_HU:
-            names = f"{one.header.source.name} and {other.header.source.name}"
+            names = f"{checks.name_of(one)} and {checks.name_of(other)}"
             text = f"{names} lie side by side, are stored in different ways and differ by {step:.0f} HU"
             return [Finding(REFUSE, "not_hu", text, fix="export the original series again")]
     return []

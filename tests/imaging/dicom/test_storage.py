@@ -185,6 +185,9 @@ def test_frames_of_one_file_are_judged_each(hu, tmp_path):
     to_store[order[7]] = 2 * to_store[order[7]] + 1024  # the writer adds 1024 more
     write_enhanced(tmp_path / "own.dcm", to_store, SPACING, (0, 0, 0), axes(), edit=rescale("0.5", "-1024", 7))
     np.testing.assert_array_equal(read_study(tmp_path / "own.dcm").volume.voxels, hu)
+    write_enhanced(tmp_path / "wrong.dcm", hu, SPACING, (0, 0, 0), axes(), edit=rescale("0.5", "-1024", 7))
+    with pytest.raises(UserError, match=r"wrong\.dcm, frame \d+ and .*frame \d+ .* differ by"):
+        read_study(tmp_path / "wrong.dcm")
     for name, edit, check in (
         ("none.dcm", rescale("", "", 7), "missing_rescale"),
         ("mip.dcm", frame_type, "projection"),
