@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import io
 import json
 import sys
@@ -35,7 +36,7 @@ from heartseg_jax.data.examples import SliceStore
 from heartseg_jax.evaluation import metrics
 from heartseg_jax.figures import drawing
 from heartseg_jax.interop.encoder import load_encoder
-from heartseg_jax.models.unet import Encoder, UNet
+from heartseg_jax.models.unet import ConvBlock, Encoder, UNet
 from heartseg_jax.preprocess.contract import input_spec
 
 SIZE = 64  # pixels; four times 16, so that the encoder's bottom, 4 x 4 x 256, is an image of 64 x 64 again
@@ -77,7 +78,9 @@ def features_as_image(images: np.ndarray) -> np.ndarray:
     """Return the brain encoder's deepest features flattened and cut into rows: [N, 64, 64, 3] of the same shape."""
     encoder = load_encoder(Path("brain16"))
     variables = {"params": encoder.params, "batch_stats": encoder.batch_stats}
-    run = jax.jit(lambda x: Encoder(WIDTH, 5, norm=True).apply(variables, x, train=False)[-1])
+    run = jax.jit(
+        lambda x: Encoder(WIDTH, 5, functools.partial(ConvBlock, norm=True)).apply(variables, x, train=False)[-1]
+    )
     bottom = np.concatenate([np.asarray(run(images[i : i + BATCH])) for i in range(0, len(images), BATCH)])
     return np.repeat(bottom.reshape(len(images), SIZE, SIZE, 1), 3, axis=-1)
 

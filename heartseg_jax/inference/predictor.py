@@ -84,13 +84,8 @@ def predict_slices(
 ) -> Iterator[np.ndarray]:
     """Yield the probabilities `[n, H, W, K]` float32 of the slices `wanted` in order, at most `batch_size` at a time.
 
-    Args:
-      predictor: the model.
-      spec: what it sees of a slice.
-      images: `[Z, H, W]`, patient-axial, int16 HU or uint8.
-      wanted: indices into `images`.
-      spacing_mm: (z, y, x), or None where it is unknown.
-      contiguous: whether the slices are a whole volume in order, so that they have neighbours.
+    `wanted` are indices into `images [Z, H, W]`, patient-axial, int16 HU or uint8; `spacing_mm` is (z, y, x), or None
+    where it is unknown; `contiguous` whether the slices are a whole volume in order, so that they have neighbours.
     """
     for real, filled, mask in padded(np.asarray(wanted), predictor.batch_size):
         planes = np.array([host.neighbours(spec, int(z), len(images), contiguous) for z in filled])

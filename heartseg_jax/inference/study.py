@@ -11,7 +11,7 @@ from heartseg_jax.imaging.block_checks import in_hu
 from heartseg_jax.imaging.hu_checks import of_pixels
 from heartseg_jax.imaging.orientation import oblique, patient_axial
 from heartseg_jax.imaging.volume import Volume
-from heartseg_jax.inference.predictor import ModelIdentity, Predictor, predict_slices
+from heartseg_jax.inference.predictor import ModelIdentity, Predictor, merged, predict_slices
 from heartseg_jax.preprocess.contract import Contract
 
 
@@ -70,7 +70,8 @@ def predict_volume(
     labels = np.empty(axial.voxels.shape, np.uint8)
     kept = np.empty((*labels.shape, classes), np.float16) if keep_probabilities else None
     spacing, start = axial.spacing_mm if spacing_known else None, 0
-    for part in predict_slices(predictor, spec, images, range(len(images)), spacing, contiguous=True):
+    for found_here in predict_slices(predictor, spec, images, range(len(images)), spacing, contiguous=True):
+        part = merged(found_here, contract.label_set.all_known)  # channels without a structure are background
         labels[start : start + len(part)] = part.argmax(axis=-1)
         if kept is not None:
             kept[start : start + len(part)] = part

@@ -5,6 +5,7 @@ Only this module imports Keras, and only on request; converting does not need it
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import tempfile
@@ -20,7 +21,7 @@ from heartseg_jax.errors import UserError
 from heartseg_jax.interop import graph, keras_file
 from heartseg_jax.interop.encoder import from_file
 from heartseg_jax.interop.unet_file import unet_from_file
-from heartseg_jax.models.unet import Encoder
+from heartseg_jax.models.unet import ConvBlock, Encoder
 
 TOLERANCE = 1e-4
 """Of max|ours - Keras's| / max|Keras's| by tensor: float32 sums in another order stay below a tenth of it."""
@@ -90,9 +91,11 @@ def verify(path: Path, *, channels: int = 3, seed: int = 0) -> Parity:
         scaled = np.float32(down.scale) * _as_channels(image, theirs.input_shape[-1])
         expected = _run_keras(theirs, list(taps.values()), scaled)
         found = _run_flax(model, variables, _as_channels(image, channels))
+    # A sigmoid or softmax passes rounding of the logits on, which is relative to their peak, not to its own of 1.
+    logits_peak = float(np.abs(found["output"]).max())
     found["output"] = np.asarray(_ACTIVATE[activation](found["output"]))
     rows = tuple(
-        Row(place, name, array.shape, *_differ(found[place], array))
+        Row(place, name, array.shape, *_differ(found[place], array, logits_peak if place == "output" else 0.0))
         for (place, name), array in zip(taps.items(), expected, strict=True)
     )
     return Parity(rows, why)
@@ -142,7 +145,8 @@ class _Bottom(nn.Module):
 
     @nn.compact
     def __call__(self, image: jax.Array, train: bool) -> jax.Array:
-        return Encoder(self.width, self.levels, norm=True, name="encoder")(image, train)[-1]
+        block = functools.partial(ConvBlock, norm=True)
+        return Encoder(self.width, self.levels, block, name="encoder")(image, train)[-1]
 
 
 def _load(file: keras_file.KerasFile) -> Any:
@@ -227,11 +231,14 @@ def _run_flax(model: nn.Module, variables: Mapping[str, Any], image: np.ndarray)
     return found
 
 
-def _differ(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
-    """Return max|theirs| and max|ours - theirs| / max|theirs|; equal zeros differ by 0, NaN by infinity."""
-    if ours.shape != theirs.shape:
-        return float(np.abs(theirs).max()), float("inf")
-    peak, gap = float(np.abs(theirs).max()), float(np.abs(ours - theirs).max())
+def _differ(ours: np.ndarray, theirs: np.ndarray, least: float = 0.0) -> tuple[float, float]:
+    """Return the peak max|theirs|, and max|ours - theirs| relative to it, or to `least` if that is larger.
+
+    Equal zeros differ by 0, NaN and other shapes by infinity.
+    """
+    peak = float(np.abs(theirs).max())
+    gap = float(np.abs(ours - theirs).max()) if ours.shape == theirs.shape else np.inf
     if not np.isfinite(peak + gap):
-        return peak, float("inf")
-    return peak, gap / peak if peak else (0.0 if gap == 0 else float("inf"))
+        return peak, np.inf
+    scale = max(peak, least)
+    return peak, gap / scale if scale else (0.0 if gap == 0 else np.inf)

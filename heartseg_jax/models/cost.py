@@ -5,6 +5,8 @@ No network is built here, so `check` answers before anything is compiled; tests 
 
 from typing import NamedTuple
 
+import jax.numpy as jnp
+
 from heartseg_jax.models.unet import NORMS
 
 FLOAT32_BYTES = 4
@@ -76,7 +78,7 @@ def forward_flops(height: int, columns: int, shape: Shape) -> int:
     return sum(cost.flops for cost in layer_costs(height, columns, shape))
 
 
-def receptive_field(levels: int, convs_per_level: int = 2) -> int:
+def receptive_field(levels: int) -> int:
     """Return the side in pixels of the largest square of the input that one output pixel can depend on.
 
     Found by following one output pixel's interval back through the network: a 3x3 convolution widens it by one on
@@ -86,18 +88,18 @@ def receptive_field(levels: int, convs_per_level: int = 2) -> int:
     """
 
     def interval(first: int, last: int, level: int) -> tuple[int, int]:
-        first, last = first - convs_per_level, last + convs_per_level
+        first, last = first - 2, last + 2
         if level == levels - 1:
             return first, last
         below = interval(first // 2, last // 2, level + 1)
         # The skip sees less than the way through the levels below, so it need not be followed.
-        return 2 * below[0] - convs_per_level, 2 * below[1] + 1 + convs_per_level
+        return 2 * below[0] - 2, 2 * below[1] + 1 + 2
 
     positions = [interval(position, position, 0) for position in range(2 ** (levels - 1))]
     return max(last - first + 1 for first, last in positions)
 
 
-def step_memory_bytes(batch_size: int, height: int, columns: int, shape: Shape, dtype_bytes: int) -> int:
+def step_memory_bytes(batch_size: int, height: int, columns: int, shape: Shape, dtype: str) -> int:
     """Estimate what one training step with Adam keeps in memory at once.
 
     Counted: parameters, gradients and Adam's two moments (float32); BatchNorm statistics; and what the forward pass
@@ -106,6 +108,7 @@ def step_memory_bytes(batch_size: int, height: int, columns: int, shape: Shape, 
     in float32. Not counted: the compiler's scratch space (cuDNN's workspaces, layout copies) and the
     batch's own arrays, so expect the device to report 1 to 2 times as much.
     """
+    dtype_bytes = jnp.dtype(dtype).itemsize
     costs = layer_costs(height, columns, shape)
     parameters = sum(cost.parameters for cost in costs)
     statistics = sum(cost.statistics for cost in costs)

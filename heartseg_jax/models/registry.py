@@ -42,11 +42,6 @@ def shape_of(model: Any, labels: LabelSet, channels: int) -> Shape:
     return Shape(channels, model.width, model.levels, labels.num_classes, model.norm)
 
 
-def dtype_bytes(dtype: str) -> int:
-    """Return the bytes of one number of a compute dtype."""
-    return jnp.dtype(dtype).itemsize
-
-
 def apply_model(model: nn.Module, params: Any, batch_stats: Any, image: jax.Array) -> jax.Array:
     """Return the logits `[B, S, S, classes]` in inference mode."""
     logits: Any = model.apply({"params": params, "batch_stats": batch_stats}, image, train=False)

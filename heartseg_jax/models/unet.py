@@ -3,6 +3,7 @@
 Counting by arithmetic (parameters, FLOPs, receptive field) is in `cost.py`; losses are in `training/`.
 """
 
+import functools
 import math
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
@@ -42,12 +43,7 @@ def max_pool_2x2(x: jax.Array) -> jax.Array:
 
     Equal to `nn.max_pool(x, (2, 2), (2, 2))` forward. Its gradient is much faster on CPUs; where corners tie
     (common after ReLU) they share the gradient instead of the first taking it all.
-
-    Args:
-        x: [B, H, W, C], H and W even.
-
-    Returns:
-        [B, H/2, W/2, C].
+    [B, H, W, C], H and W even -> [B, H/2, W/2, C].
     """
     b, h, w, c = x.shape
     x = x.reshape(b, h // 2, 2, w // 2, 2, c)
@@ -63,18 +59,17 @@ class UpConv(nn.Module):
     """
 
     features: int
-    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, H, W, C] -> [B, 2H, 2W, features]."""
+        """[B, H, W, C] -> [B, 2H, 2W, features] of the same dtype."""
         b, h, w, c = x.shape
         # Each output pixel sees one tap of the kernel, so the fan-in is `in`, not 4 * in.
         init = scaled_normal(lambda shape: 1 / shape[-1])
         kernel = self.param("kernel", init, (2, 2, self.features, c), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-        y = jnp.einsum("bijc,xyoc->bixjyo", x.astype(self.dtype), kernel.astype(self.dtype))
-        return y.reshape(b, 2 * h, 2 * w, self.features) + bias.astype(self.dtype)
+        y = jnp.einsum("bijc,xyoc->bixjyo", x, kernel.astype(x.dtype))
+        return y.reshape(b, 2 * h, 2 * w, self.features) + bias.astype(x.dtype)
 
 
 class ConvBlock(nn.Module):
@@ -106,13 +101,14 @@ class ConvBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Stages 1 to `levels`, a pooling between each two; the last stage is the bottom of the U."""
+    """Stages 1 to `levels`, a pooling between each two; the last stage is the bottom of the U.
+
+    `block` makes a stage: a `ConvBlock` with everything but its features given.
+    """
 
     width: int
     levels: int
-    norm: bool = False
-    batch_norm_momentum: float = 0.9
-    dtype: Any = jnp.float32
+    block: Callable[..., ConvBlock]
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, frozen: Collection[str] = ()) -> list[jax.Array]:
@@ -122,13 +118,7 @@ class Encoder(nn.Module):
             if level > 0:
                 x = max_pool_2x2(x)
             learns = train and f"encoder/stage{level + 1}" not in frozen
-            x = ConvBlock(
-                self.width * 2**level,
-                norm=self.norm,
-                batch_norm_momentum=self.batch_norm_momentum,
-                dtype=self.dtype,
-                name=f"stage{level + 1}",
-            )(x, learns)
+            x = self.block(self.width * 2**level, name=f"stage{level + 1}")(x, learns)
             outputs.append(x)
         return outputs
 
@@ -137,49 +127,28 @@ class DecoderStage(nn.Module):
     """Upsample, append the skip, convolve twice."""
 
     features: int
-    norm: bool = False
-    dropout: float = 0.0
-    batch_norm_momentum: float = 0.9
-    dtype: Any = jnp.float32
+    block: Callable[..., ConvBlock]
 
     @nn.compact
     def __call__(self, x: jax.Array, skip: jax.Array, train: bool) -> jax.Array:
         """[B, H, W, C] and the skip [B, 2H, 2W, features] -> [B, 2H, 2W, features]."""
-        x = UpConv(self.features, dtype=self.dtype, name="up")(x)
+        x = UpConv(self.features, name="up")(x)
         # The order [upsampled, skip] is the one the original's kernels are laid out for.
-        x = jnp.concatenate([x, skip], axis=-1)
-        return ConvBlock(
-            self.features,
-            norm=self.norm,
-            dropout=self.dropout,
-            batch_norm_momentum=self.batch_norm_momentum,
-            dtype=self.dtype,
-            name="block",
-        )(x, train)
+        return self.block(self.features, name="block")(jnp.concatenate([x, skip], axis=-1), train)
 
 
 class Decoder(nn.Module):
     """From the bottom back to full resolution; `stageK` here meets the skip of the encoder's `stageK`."""
 
     width: int
-    norm: bool = False
-    dropout: float = 0.0
-    batch_norm_momentum: float = 0.9
-    dtype: Any = jnp.float32
+    block: Callable[..., ConvBlock]
 
     @nn.compact
     def __call__(self, stages: list[jax.Array], train: bool) -> jax.Array:
         """The encoder's outputs, finest first -> [B, H, W, width]."""
         *skips, x = stages
         for level in reversed(range(len(skips))):
-            x = DecoderStage(
-                self.width * 2**level,
-                norm=self.norm,
-                dropout=self.dropout,
-                batch_norm_momentum=self.batch_norm_momentum,
-                dtype=self.dtype,
-                name=f"stage{level + 1}",
-            )(x, skips[level], train)
+            x = DecoderStage(self.width * 2**level, self.block, name=f"stage{level + 1}")(x, skips[level], train)
         return x
 
 
@@ -223,15 +192,10 @@ class UNet(nn.Module):
 
     @nn.compact
     def __call__(self, image: jax.Array, train: bool, frozen: Collection[str] = ()) -> jax.Array:
-        """Class logits for each pixel.
+        """[B, H, W, C] float -> logits [B, H, W, num_classes] float32.
 
-        Args:
-            image: [B, H, W, C] float.
-            train: BatchNorm uses the batch's own statistics (and updates the running ones) and dropout is on.
-            frozen: of 'encoder/stage1' ... 'decoder', those that stay in inference mode all the same.
-
-        Returns:
-            logits [B, H, W, num_classes] float32.
+        With `train`, BatchNorm uses the batch's own statistics (and updates the running ones) and dropout is on, but
+        in `frozen` (of 'encoder/stage1' ... 'decoder'), which stay in inference mode.
 
         Raises:
             ValueError: H or W is not divisible by 2^(levels - 1), or `norm` is unknown.
@@ -244,20 +208,9 @@ class UNet(nn.Module):
             raise ValueError(
                 f"a U-Net of {self.levels} levels needs height and width divisible by {divisor}, got {height}x{width}"
             )
-        stages = Encoder(
-            self.width,
-            self.levels,
-            norm=self.norm in ("batch", "encoder"),
-            batch_norm_momentum=self.batch_norm_momentum,
-            dtype=self.dtype,
-            name="encoder",
-        )(image.astype(self.dtype), train, frozen)
-        x = Decoder(
-            self.width,
-            norm=self.norm == "batch",
-            dropout=self.dropout,
-            batch_norm_momentum=self.batch_norm_momentum,
-            dtype=self.dtype,
-            name="decoder",
-        )(stages, train and "decoder" not in frozen)
+        block = functools.partial(ConvBlock, batch_norm_momentum=self.batch_norm_momentum, dtype=self.dtype)
+        down = functools.partial(block, norm=self.norm != "none")
+        up = functools.partial(block, norm=self.norm == "batch", dropout=self.dropout)
+        stages = Encoder(self.width, self.levels, down, name="encoder")(image.astype(self.dtype), train, frozen)
+        x = Decoder(self.width, up, name="decoder")(stages, train and "decoder" not in frozen)
         return Head(self.num_classes, name="head")(x)

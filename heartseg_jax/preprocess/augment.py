@@ -110,18 +110,11 @@ PRESETS: dict[str, AugmentSettings] = {
 def augment(
     key: jax.Array, image: jax.Array, label: jax.Array, settings: AugmentSettings
 ) -> tuple[jax.Array, jax.Array]:
-    """Change each example by its own draws; the same key gives the same result.
+    """Return image [B, H, W, C] float in [0, 1] and label [B, H, W] int32, each example changed by its own draws.
 
-    Args:
-        key: random key.
-        image: [B, H, W, C] float in [0, 1]. All channels of an example are changed alike, noise included, so that
-            repeated channels stay equal.
-        label: [B, H, W] int32.
-        settings: what may happen; static, it decides what is compiled.
-
-    Returns:
-        (image, label) of the same shapes and dtypes. What comes from outside the image is air (0) in the image and
-        ignored (255) in the label. The image stays in [0, 1].
+    All channels of an example are changed alike, noise included, so that repeated channels stay equal. What comes from
+    outside the image is air (0) in the image and ignored (255) in the label. `settings` are static: they decide what
+    is compiled.
     """
     if settings == PRESETS["none"]:
         return image, label
@@ -130,19 +123,8 @@ def augment(
 
 
 CHANGES = (
-    "rotation",
-    "scale",
-    "shift_rows",
-    "shift_columns",
-    "elastic",
-    "flip_up_down",
-    "flip_left_right",
-    "blur",
-    "low_resolution",
-    "remap",
-    "gamma",
-    "contrast",
-    "noise",
+    *("rotation", "scale", "shift_rows", "shift_columns", "elastic", "flip_up_down", "flip_left_right"),
+    *("blur", "low_resolution", "remap", "gamma", "contrast", "noise"),
 )
 Draws = dict[str, jax.Array]
 """By change: two numbers in [0, 1), for whether it happens and for how strongly."""
@@ -228,11 +210,8 @@ def _sample_nearest(label: jax.Array, rows: jax.Array, columns: jax.Array) -> ja
 
 
 def _flip(draws: Draws, image: jax.Array, label: jax.Array, settings: AugmentSettings) -> tuple[jax.Array, jax.Array]:
-    chances = {
-        "flip_up_down": settings.flip_up_down_probability,
-        "flip_left_right": settings.flip_left_right_probability,
-    }
-    for axis, (name, chance) in enumerate(chances.items()):
+    chances = (settings.flip_up_down_probability, settings.flip_left_right_probability)
+    for axis, (name, chance) in enumerate(zip(("flip_up_down", "flip_left_right"), chances, strict=True)):
         if chance > 0:
             happens = draws[name][0] < chance
             image = jnp.where(happens, jnp.flip(image, axis), image)

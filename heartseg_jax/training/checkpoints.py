@@ -217,7 +217,7 @@ class _Store:
         self._writes = keep is not None
         if self._writes:
             self._sweep()
-        # Named handlers, so that a manager that has not saved anything itself can read the metadata too.
+        # Named handlers, so that a manager that has saved nothing itself can read the metadata too.
         handlers = {"state": ocp.StandardCheckpointHandler(), **{item: ocp.JsonCheckpointHandler() for item in JSON}}
         self._manager = ocp.CheckpointManager(path, options=options, item_handlers=handlers)
 

@@ -5,6 +5,7 @@ BatchNorm's running statistics are recalibrated here where that is asked for.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -66,15 +67,12 @@ def _read(asked: Any, task: str, params: Any) -> tuple[dict[str, Any], dict[str,
                 f"{asked.path} is a run of the task '{config.data.task}', this one's is '{task}': its head marks other "
                 "structures; give --config.pretrained.load=encoder"
             )
-        store = Checkpoints(folder.checkpoints)
-        step = store.choose()
-        arrays = store.restore_arrays(step)
-        store.close()
+        with contextlib.closing(Checkpoints(folder.checkpoints)) as store:
+            step = store.choose()
+            arrays = store.restore_arrays(step)
         groups = list(params) if asked.load == "all" else ["encoder"]
-        found = {
-            kind: {group: (arrays.get(kind) or {})[group] for group in groups if group in (arrays.get(kind) or {})}
-            for kind in ("params", "batch_stats")
-        }
+        trees = {kind: arrays.get(kind) or {} for kind in ("params", "batch_stats")}
+        found = {kind: {group: tree[group] for group in groups if group in tree} for kind, tree in trees.items()}
         source = {"kind": "run", "step": step, "loaded": groups, "model": dict(config.model.items())}
         return found, source
     if asked.load == "all":
@@ -86,16 +84,16 @@ def _read(asked: Any, task: str, params: Any) -> tuple[dict[str, Any], dict[str,
     encoder = load_encoder(path, channels=int(params["encoder"]["stage1"]["conv1"]["kernel"].shape[2]))
     found = {"params": {"encoder": encoder.params}, "batch_stats": {"encoder": encoder.batch_stats}}
     report = encoder.report
-    source = {key: report[key] for key in ("sha256", "format") if key in report}
-    return found, {"kind": "keras", "loaded": ["encoder"], **source}
+    return found, {"kind": "keras", "loaded": ["encoder"], "sha256": report["sha256"], "format": report["format"]}
 
 
 def _put(tree: Any, found: Mapping[str, Any], what: str, model: Any) -> Any:
     """Return `tree` with the leaves of `found` in their places; both must have the same paths."""
     groups = {group: tree[group] for group in found if group in tree}
     wanted, given = named_leaves(groups), named_leaves(found)
+    size = lambda array: "x".join(map(str, array.shape)) or "a scalar"  # noqa: E731
     wrong = [
-        f"{name} is {_size(given[name])}, the network's {_size(wanted[name])}"
+        f"{name} is {size(given[name])}, the network's {size(wanted[name])}"
         for name in wanted
         if name in given and given[name].shape != wanted[name].shape
     ]
@@ -116,10 +114,6 @@ def _put(tree: Any, found: Mapping[str, Any], what: str, model: Any) -> Any:
         raise UserError(f"the {what} hold NaN or infinite values, first in {bad[0]}; use another file or checkpoint")
     placed = jax.tree.map(lambda old, new: jnp.asarray(np.asarray(new), old.dtype), groups, dict(found))
     return {**tree, **placed}
-
-
-def _size(array: Any) -> str:
-    return "x".join(map(str, array.shape)) or "a scalar"
 
 
 def recalibrate(model: UNet, params: Any, batch_stats: Any, batches: Iterable[Batch]) -> Any:

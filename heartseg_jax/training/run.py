@@ -142,7 +142,7 @@ def _check_memory(config: Any) -> None:
             size,
             size,
             registry.shape_of(model, LABEL_SETS[config.data.task], len(parse(config.data.channels, None))),
-            registry.dtype_bytes(model.dtype),
+            model.dtype,
         )
     )
 

@@ -98,6 +98,16 @@ def test_the_unit_of_the_values_must_be_the_trained_one_or_percentiles(volume, p
         predict_volume(predictor, dataclasses.replace(volume, voxels=volume.voxels + 5000), CONTRACT)
 
 
+def test_channels_without_a_structure_are_background(volume, predictor, expected):
+    """The tumour's networks have nine channels for two structures."""
+    found = predict_volume(predictor, volume, dataclasses.replace(CONTRACT, task="tumour"), keep_probabilities=True)
+    assert set(np.unique(found.labels)) <= {0, 1}
+    others = [k for k in range(9) if k != 1]
+    background = expected.probabilities[..., others].sum(axis=-1, dtype=np.float32)
+    np.testing.assert_allclose(found.probabilities[..., 0], background, atol=5e-3)
+    assert not found.probabilities[..., 2:].any()
+
+
 def test_unknown_spacing_is_a_warning_where_the_model_sees_millimetres(volume, predictor, expected):
     unknown = predict_volume(predictor, volume, CONTRACT, spacing_known=False)
     assert {f.check for f in unknown.findings} - {f.check for f in expected.findings} == {"spacing"}

@@ -1,5 +1,6 @@
 """The encoder against Keras itself, on models made here and on a brain model that was trained."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -11,14 +12,14 @@ import pytest
 from heartseg_jax.errors import UserError
 from heartseg_jax.interop.encoder import load_encoder, regrey, save_folder
 from heartseg_jax.models.tree import named_leaves
-from heartseg_jax.models.unet import Encoder
+from heartseg_jax.models.unet import ConvBlock, Encoder
 from tests.interop.keras_models import as_keras_2, build_unet, edit_zip, of_kind, outputs
 
 
 def stages(encoder, image):
     """The outputs of this project's encoder, a stage each."""
     with jax.default_matmul_precision("highest"):
-        network = Encoder(encoder.width, encoder.levels, norm=True)
+        network = Encoder(encoder.width, encoder.levels, functools.partial(ConvBlock, norm=True))
         return network.apply({"params": encoder.params, "batch_stats": encoder.batch_stats}, image, False)
 
 

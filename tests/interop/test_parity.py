@@ -8,7 +8,7 @@ import pytest
 
 from heartseg_jax.errors import UserError
 from heartseg_jax.interop import parity
-from tests.interop.keras_models import build_unet, edit_zip
+from tests.interop.keras_models import build_unet, edit_zip, of_kind
 
 
 @pytest.mark.parametrize(("width", "form"), [(4, "keras"), (8, "h5"), (16, "keras")])
@@ -74,7 +74,21 @@ def test_differences_by_hand():
     assert parity._differ(np.zeros(2), np.zeros(2)) == (0.0, 0.0)
     assert parity._differ(np.ones(2), np.zeros(2)) == (0.0, float("inf"))
     assert parity._differ(np.array([np.nan, 1.0]), theirs)[1] == float("inf")
+    assert parity._differ(np.array([4.0, -6.0]), theirs, 16.0) == (8.0, 0.125)
     assert parity._differ(np.zeros(3), theirs)[1] == float("inf")
+
+
+def test_a_sigmoid_behind_large_logits_is_no_difference(tmp_path):
+    """Rounding of logits in the thousands moves a sigmoid near 0.5 by more than 1e-4 of its own peak."""
+    model = build_unet(4, 3)
+    head = of_kind(model, "Conv2D")[-1]
+    head.kernel.assign(head.kernel * 1e5)
+    features = keras.Model(model.inputs, head.input)(np.random.default_rng(0).random((1, 32, 32, 3), np.float32))
+    head.bias.assign(-np.median(np.asarray(features) @ np.asarray(head.kernel)[0, 0], axis=(0, 1, 2)))
+    model.save(tmp_path / "net.keras")
+    found = parity.verify(tmp_path / "net.keras")
+    assert not found.why
+    parity.check(found)
 
 
 def test_weights_alone_cannot_be_verified(saved):
