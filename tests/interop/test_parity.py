@@ -80,10 +80,10 @@ def test_differences_by_hand():
 
 def test_a_sigmoid_behind_large_logits_is_no_difference(tmp_path):
     """Rounding of logits in the thousands moves a sigmoid near 0.5 by more than 1e-4 of its own peak."""
-    model = build_unet(4, 3)
+    model = build_unet(4, 3, size=128)
     head = of_kind(model, "Conv2D")[-1]
-    head.kernel.assign(head.kernel * 1e5)
-    features = keras.Model(model.inputs, head.input)(np.random.default_rng(0).random((1, 32, 32, 3), np.float32))
+    head.kernel.assign(head.kernel * 2e3)
+    features = keras.Model(model.inputs, head.input)(np.random.default_rng(0).random((1, 128, 128, 3), np.float32))
     head.bias.assign(-np.median(np.asarray(features) @ np.asarray(head.kernel)[0, 0], axis=(0, 1, 2)))
     model.save(tmp_path / "net.keras")
     found = parity.verify(tmp_path / "net.keras")
