@@ -35,7 +35,9 @@ def read_hu(header: Header) -> tuple[np.ndarray, int]:
     if not header.has_pixels or not h.rows or not h.columns:
         raise Unreadable("it has no pixel data")
     if h.samples != 1 or h.photometric not in ("MONOCHROME1", "MONOCHROME2"):
-        raise Unreadable(f"its pixels are {h.samples} x {h.photometric or 'of no known kind'}, not grey values")
+        raise Unreadable(
+            f"its pixels are {h.photometric or 'of no known kind'} (SamplesPerPixel {h.samples}), not grey values"
+        )
     needed = h.rows * h.columns * frames * max(h.bits_allocated // 8, 1)
     if needed > MOST_BYTES:
         raise Unreadable(f"it claims {frames} frames of {h.rows} x {h.columns}, {needed / 2**30:.1f} GiB")
