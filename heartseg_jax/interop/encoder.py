@@ -153,10 +153,7 @@ def _by_order(file: keras_file.KerasFile) -> _Found:
         elif "gamma" in ranks:
             norms.append(name)
         elif ranks:
-            raise UserError(
-                f"the file has a layer '{name}' with {', '.join(ranks)}, which a plain U-Net does not have, and no "
-                "graph to show where it is; save the whole model (model.save('model.keras'))"
-            )
+            raise _strange(f"'{name}' with {', '.join(ranks)}")
     if not convs:
         raise UserError("the file has no encoder: it holds no convolution kernel")
     check_rank(convs[0], file.weights[convs[0]]["kernel"])
@@ -193,6 +190,13 @@ def _by_order(file: keras_file.KerasFile) -> _Found:
     return _Found(blocks, [note], left)
 
 
+def _strange(layer: str) -> UserError:
+    return UserError(
+        f"the file has a layer {layer}, which a plain U-Net does not have, and no graph to show where it is; save the "
+        "whole model (model.save('model.keras'))"
+    )
+
+
 def _is_numbered(file: keras_file.KerasFile) -> bool:
     """Whether layers are named by their class, as Keras 3 does: it lists those without weights too."""
     return any(not arrays for arrays in file.weights.values())
@@ -208,10 +212,7 @@ def _check_names(file: keras_file.KerasFile) -> None:
         numbers.setdefault(stem, []).append(number)
     for stem, found in numbers.items():
         if stem not in PLAIN:
-            raise UserError(
-                f"the file has a layer '{stem}', which a plain U-Net does not have, and no graph to show "
-                "where it is; save the whole model (model.save('model.keras'))"
-            )
+            raise _strange(f"'{stem}'")
         if sorted(found) != list(range(len(found))):
             raise UserError(
                 f"the file has {stem} number {max(found)} but not all before it: it is one shard of several, or a part "

@@ -41,16 +41,6 @@ class KerasUNet(NamedTuple):
     taps: dict[str, str]
 
 
-class WayUp(NamedTuple):
-    """The layers from the bottom to the output; `stages` and `ups` by level, the deepest first."""
-
-    ups: tuple[Layer, ...]
-    stages: tuple[tuple[graph.Block, graph.Block], ...]
-    head: Layer
-    activation: str
-    output: str
-
-
 def unet_from_file(file: keras_file.KerasFile, channels: int = 3) -> KerasUNet:
     """Return the U-Net of a Keras file that has been read.
 
@@ -61,10 +51,10 @@ def unet_from_file(file: keras_file.KerasFile, channels: int = 3) -> KerasUNet:
         raise UserError("the file has only weights, no graph: what its decoder computes cannot be known from it")
     layers = graph.layers(file.config)
     down = graph.follow(layers)
-    up = climb(layers, down)
+    up, head, activation, output = climb(layers, down)
     encoder = from_file(file, channels)
     taps, slots = dict(down.taps), []
-    for level, layer, blocks in zip(reversed(range(encoder.levels - 1)), up.ups, up.stages, strict=True):
+    for level, (layer, *blocks) in zip(reversed(range(encoder.levels - 1)), up, strict=True):
         place, filters = f"decoder/stage{level + 1}", encoder.width * 2**level
         # Keras keeps the kernel [2, 2, out, in], and so does `UpConv`.
         slots += conv_slots(layer.name, f"{place}/up", (2, 2, filters, 2 * filters), filters)
@@ -72,24 +62,26 @@ def unet_from_file(file: keras_file.KerasFile, channels: int = 3) -> KerasUNet:
         slots += block_slots(pairs, f"{place}/block", 2 * filters, filters)
         taps[f"{place}/up"] = layer.node
         taps |= {f"{place}/block/conv{number}": block.last for number, block in enumerate(blocks, 1)}
-    classes = int(array_of(file, up.head.name, "bias").size)
-    slots += conv_slots(up.head.name, "head", (1, 1, encoder.width, classes), classes)
+    classes = int(array_of(file, head.name, "bias").size)
+    slots += conv_slots(head.name, "head", (1, 1, encoder.width, classes), classes)
     params, batch_stats = fill(file, slots)
     variables = {
         "params": {"encoder": encoder.params, **params},
         "batch_stats": {"encoder": encoder.batch_stats, **batch_stats},
     }
     model = UNet(encoder.width, encoder.levels, classes, norm="batch" if batch_stats else "encoder")
-    return KerasUNet(model, variables, up.activation, taps | {"output": up.output})
+    return KerasUNet(model, variables, activation, taps | {"output": output})
 
 
-def climb(layers: Mapping[str, Layer], down: graph.Path) -> WayUp:
-    """Walk from the bottom to the output.
+def climb(
+    layers: Mapping[str, Layer], down: graph.Path
+) -> tuple[list[tuple[Layer, graph.Block, graph.Block]], Layer, str, str]:
+    """Walk from the bottom to the output; return the decoder's stages, the deepest first, the head, and its `_ending`.
 
     Raises:
       UserError: something on the way computes what this project's decoder does not, naming the layer.
     """
-    ups, stages = [], []
+    stages = []
     layer = down.stopped_at
     for level in reversed(range(len(down.stages) - 1)):
         layer = graph.skip_idle(layers, layer)
@@ -101,8 +93,8 @@ def climb(layers: Mapping[str, Layer], down: graph.Path) -> WayUp:
         expected = {"kernel_size": 2, "strides": 2, "dilation_rate": 1, "output_padding": None}
         check_single_call(layer)
         check_settings(layer, expected | {"activation": "linear"})
-        ups.append(layer)
-        layer = _merge(layers, layer, down.stages[level][1].last)
+        up = layer
+        layer = _merge(layers, up, down.stages[level][1].last)
         pair = []
         for _ in range(2):
             layer = graph.skip_idle(layers, layer)
@@ -113,8 +105,8 @@ def climb(layers: Mapping[str, Layer], down: graph.Path) -> WayUp:
                 )
             block, layer = graph.read_block(layers, layer, [], need_norm=False)
             pair.append(block)
-        stages.append((pair[0], pair[1]))
-    bare = [block.conv.name for stage in stages for block in stage if block.norm is None]
+        stages.append((up, pair[0], pair[1]))
+    bare = [block.conv.name for _, *pair in stages for block in pair if block.norm is None]
     if bare and len(bare) < 2 * len(stages):
         raise UserError(
             f"only some of the decoder's convolutions have a BatchNormalization ({bare[0]} has none); "
@@ -124,7 +116,7 @@ def climb(layers: Mapping[str, Layer], down: graph.Path) -> WayUp:
     if head is None or head.kind != "Conv2D" or not is_head(head):
         raise UserError(f"the decoder is followed by {graph.met(head)}, not by the head's 1x1 convolution")
     check_convolution(head, size=1)
-    return WayUp(tuple(ups), tuple(stages), head, *_ending(layers, head))
+    return stages, head, *_ending(layers, head)
 
 
 def _merge(layers: Mapping[str, Layer], up: Layer, skip: str) -> Layer | None:
