@@ -67,13 +67,18 @@ def open_for_training(path: Path, config: FrozenConfigDict) -> tuple[Workdir, IO
     except OSError:
         raise UserError(f"another process is training in {path}; wait for it or give another --workdir") from None
     # Without a checkpoint there is nothing that another config could spoil: the corrected command may proceed.
-    if workdir.config.is_file() and workdir.checkpoints.is_dir() and any(workdir.checkpoints.iterdir()):
+    if has_checkpoint(workdir):
         changed = load.differences(read_config(workdir), config)
         if changed:
             raise UserError(f"{path} holds a run of another config ({'; '.join(changed)}); give another --workdir")
     else:
         write_json(workdir.config, load.to_plain(config))
     return workdir, lock
+
+
+def has_checkpoint(workdir: Workdir) -> bool:
+    """Return whether a run with any checkpoint is there."""
+    return workdir.config.is_file() and workdir.checkpoints.is_dir() and any(workdir.checkpoints.iterdir())
 
 
 def write_provenance(workdir: Workdir, config: FrozenConfigDict, record: Mapping[str, Any]) -> None:

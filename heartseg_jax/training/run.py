@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -90,6 +91,8 @@ def open_run(config: Any, folder: runs.Workdir) -> Run:
       GuardStop: a guard refuses the data.
     """
     _check_memory(config)
+    if not runs.has_checkpoint(folder):  # before minutes are spent on data; a run that resumes needs no other weights
+        _check_source(config.pretrained.path)
     mesh = devices.data_mesh(config.data.batch_size)
     dataset = dataset_for(config, folder.path)
     if not dataset.examples("train"):
@@ -131,6 +134,14 @@ def open_run(config: Any, folder: runs.Workdir) -> Run:
             tuple({"first_step": phase.first + 1, "multipliers": dict(phase.multipliers)} for phase in planned),
         ),
     )
+
+
+def _check_source(source: str) -> None:
+    """Refuse weights that are nowhere; whether they fit is seen when they are read."""
+    from heartseg_jax.interop.encoder import SHIPPED
+
+    if source and source not in SHIPPED and not Path(source).exists():
+        raise UserError(f"pretrained.path={source} does not exist; give a Keras file, a run's folder, or brain16")
 
 
 def _check_memory(config: Any) -> None:

@@ -134,3 +134,10 @@ def test_a_dataset_that_changed_under_a_run(capsys, tmp_path):
     dataset.path.rename(data)
     assert main.main([QUICKSTART, f"--workdir={tmp_path / 'run'}", *flags(changed)]) == 2
     assert "trained on other data" in capsys.readouterr().err
+
+
+def test_weights_that_are_nowhere_are_refused_before_phantoms_are_made(capsys, tmp_path):
+    words = ["--config=configs/transfer.py", f"--workdir={tmp_path / 'run'}", "--config.pretrained.path=no/such.keras"]
+    assert main.main(words) == 2
+    assert "no/such.keras" in capsys.readouterr().err
+    assert not (tmp_path / "datasets").exists()

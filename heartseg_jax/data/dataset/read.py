@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import reprlib
 from pathlib import Path
@@ -14,6 +13,7 @@ from heartseg_jax.anatomy import HEART, LABEL_SETS, LabelSet
 from heartseg_jax.data.dataset.records import DTYPES, Dataset, Patient
 from heartseg_jax.data.dataset.splits import GAP, SPLITS
 from heartseg_jax.errors import UserError
+from heartseg_jax.files import read_json
 
 FORMAT_VERSION = 1
 INDEX = "dataset.json"
@@ -38,7 +38,7 @@ def read_dataset(path: str | Path) -> Dataset:
     if not (path / INDEX).is_file():
         raise UserError(f"{path} is not a dataset: no {INDEX}; make one with `python main.py prepare`")
     try:
-        record = json.loads((path / INDEX).read_text(encoding="utf-8"))
+        record = read_json(path / INDEX, fix="prepare the dataset again")
         version = record["format_version"]
         if type(version) is not int or version != FORMAT_VERSION:
             raise UserError(f"{path / INDEX} is of format {version}, not {FORMAT_VERSION}: prepare it again")

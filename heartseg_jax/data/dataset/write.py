@@ -90,6 +90,8 @@ class DatasetWriter:
             "split_kind": split_kind,
             "source": source,
         }
+        if intensity not in DTYPES:
+            raise UserError(f"intensity {intensity!r} is unknown; give one of {', '.join(DTYPES)}")
         self._dtype, self._label_set = DTYPES[intensity], label_set
         self._patients: list[Patient] = []
         self._folder = contextlib.ExitStack()

@@ -110,6 +110,19 @@ def test_patient_names_that_cannot_be(tmp_path, identity):
         write(tmp_path / "ds", places={"a": "train", identity: "test"})
 
 
+def test_an_unknown_intensity_unit_is_refused(tmp_path):
+    with pytest.raises(UserError, match="'hu'"):
+        store.DatasetWriter(tmp_path / "ds", intensity="hu", height=4, width=5, source={}, label_set=HEART)
+
+
+@pytest.mark.parametrize("content", ["[]", "null", '"x"', "3"])
+def test_an_index_that_is_no_object_is_refused(tmp_path, content):
+    write(tmp_path / "ds")
+    (tmp_path / "ds" / "dataset.json").write_text(content)
+    with pytest.raises(UserError, match="not an object"):
+        store.read_dataset(tmp_path / "ds")
+
+
 def test_missing_things_are_named(tmp_path):
     with pytest.raises(UserError, match="no dataset at"):
         store.read_dataset(tmp_path / "nowhere")
@@ -141,12 +154,12 @@ def test_missing_things_are_named(tmp_path):
         (lambda r: r["patients"].append(r["patients"][0]), "patient a occurs twice"),
         (lambda r: r["patients"][0].update(spacing_mm=[1, 1]), "three numbers of mm"),
         (lambda r: r["patients"][0].update(spacing_mm=[0, 1, 1]), "three numbers of mm"),
-        (lambda r: r["patients"][0].update(spacing_mm=[float("nan")] * 3), "three numbers of mm"),
+        (lambda r: r["patients"][0].update(spacing_mm=[float("nan")] * 3), "NaN"),
         (lambda r: r["patients"][0].update(contiguous="false"), "contiguous must be bool"),
         (lambda r: r["patients"][0].update(names=[None, None]), "names must be list of str"),
         (lambda r: r["patients"][0].update(splits=[["test"]] * 2), "splits must be list of str"),
         (lambda r: r["patients"][0].update(sha256={}), "needs the digests"),
-        (lambda r: r.update(height=float("inf")), "height must be int"),
+        (lambda r: r.update(height=float("inf")), "Infinity"),
         (lambda r: r.update(intensity=["HU"]), "intensity must be str"),
     ],
 )
