@@ -56,6 +56,12 @@ def run(values: FlagValues, argv: list[str]) -> None:
                 f"{values.input} holds no DICOM: check the dataset that `python main.py prepare --source={source} "
                 f"--input={values.input} --output=DATASET` makes of it"
             )
+        if (studies := Path(values.input) / "images").is_dir() and (Path(values.input) / "masks").is_dir():
+            raise UserError(
+                f"{values.input} holds studies and their masks: check one, such as {next(studies.iterdir(), studies)}, "
+                f"or the dataset that `python main.py prepare --source=dicom --input={values.input} --output=DATASET` "
+                "makes of all"
+            )
         from heartseg_jax.verbs.check_study import check_study
 
         check_study(Path(values.input), values.series or "", as_json=values.json)

@@ -36,3 +36,13 @@ def test_a_single_file(tmp_path):
     (tmp_path / "a.nii.gz").write_text("")
     assert other_source(tmp_path / "a.nii.gz") == "nifti_pairs"
     assert other_source(tmp_path / "nowhere") is None
+
+
+def test_the_input_folder_of_prepare_is_sent_to_a_study_or_to_prepare(tmp_path, capsys):
+    for name in ("images/first/1.dcm", "masks/first/1.png"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text("")
+    assert main.main(["check", f"--input={tmp_path}"]) == 2
+    error = capsys.readouterr().err
+    assert str(tmp_path / "images" / "first") in error
+    assert "prepare --source=dicom" in error

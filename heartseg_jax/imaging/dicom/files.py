@@ -71,10 +71,10 @@ def sources_of(path: Path) -> Listing:
     folders = [str(link.relative_to(path)) for link in links if link.is_dir()]
     dangling = [str(link.relative_to(path)) for link in links if not link.is_dir()]
     if not found:
-        because = f"; {len(dangling)} links lead nowhere: fetch the files that they mean" if dangling else ""
+        because = f" ({len(dangling)} links lead nowhere: fetch the files that they mean)" if dangling else ""
         if folders:
-            because += f"; folders behind links, such as {folders[0]}, are not followed: give the folder itself"
-        raise UserError(f"{path} holds no file{because}")
+            because += f" (folders behind links, such as {folders[0]}, are not followed: give the folder itself)"
+        raise UserError(f"{path} holds no file{because}; give the folder, zip or file of a DICOM study")
     return Listing(found, folders, dangling)
 
 
