@@ -13,8 +13,8 @@ from ml_collections import FrozenConfigDict
 from heartseg_jax.config import load, schema
 from heartseg_jax.data.dataset.write import Dataset, with_test_patients
 from heartseg_jax.errors import UserError, suggestion
+from heartseg_jax.training.control import CALIBRATION_BATCHES
 
-CALIBRATION_BATCHES = 8
 TRANSFER = {"model.norm": "encoder"}
 BRAIN = {**TRANSFER, "pretrained.path": "brain16"}
 

@@ -54,7 +54,8 @@ def lab(config: FrozenConfigDict, path: Path, argv: list[str]) -> dict[str, Any]
             say(f"WARNING {file} is damaged: it is left out of the table, and trained again if its arm is compared")
     left = {job: len(missing_folds(dataset, job, results)) for job in jobs}
     missing = [job for job in jobs if left[job]]
-    workers = config.lab.workers or _workers(len(arms_of(config)))
+    cores = len(os.sched_getaffinity(0)) if jax.default_backend() == "cpu" else 1
+    workers = config.lab.workers or min(cores, len(arms_of(config)))
     _say_budget(config, dataset, left, workers)
     if config.lab.budget_only:
         return {}
@@ -98,11 +99,6 @@ def _digest(source: Path) -> str:
         names = sorted(str(p.relative_to(source)) for p in (source / "checkpoints").rglob("*") if p.is_file())
         return hashlib.sha256("\n".join(names).encode()).hexdigest()
     return hashlib.sha256(source.read_bytes()).hexdigest() if source.is_file() else ""
-
-
-def _workers(arms: int) -> int:
-    """Return one process per core on a CPU, else one; never more than there are arms."""
-    return min(len(os.sched_getaffinity(0)), arms) if jax.default_backend() == "cpu" else 1
 
 
 def _say_budget(config: FrozenConfigDict, dataset: Dataset, left: dict[Job, int], workers: int) -> None:

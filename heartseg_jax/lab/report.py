@@ -176,36 +176,42 @@ def _setting(patients: Sequence[str], setting: Mapping[str, Any]) -> list[str]:
     by_patient = setting["split"] == "patient"
     trained = f"trained on {setting['train_patients'] or 'all the other'} patients"
     title = f"Each patient left out in turn, {trained}" if by_patient else "Split by slice: every patient trained on"
-    head = ["arm", *patients, "mean of patients", "trained slices", "s a run", "steps to 90 %"]
-    lines = [f"### {title}", "", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    head = ["arm", *patients, "mean of patients", "trained slices", "s per run", "steps to 90 %"]
+    rows = []
     for arm, row in setting["arms"].items():
-        cells = [_seeds(row["patients"].get(patient, {})) for patient in patients]
-        notes = [*(["stopped: " + "; ".join(row["stopped"])] if row["stopped"] else [])]
+        notes = [f"stopped: {'; '.join(row['stopped'])}"] if row["stopped"] else []
         notes += [f"all background: {'; '.join(row['all_background'])}"] if row["all_background"] else []
-        cells += [f"**{number(row['mean_of_patients'])}**", number(row["fit_dice"]), number(row["seconds"], 0)]
-        cells += [number(row["steps_to_90"], 0)]
-        lines.append(f"| {arm}{' (' + '; '.join(notes) + ')' if notes else ''} | {' | '.join(cells)} |")
+        scores = [_seeds(row["patients"].get(patient, {})) for patient in patients]
+        means = [f"**{number(row['mean_of_patients'])}**", number(row["fit_dice"])]
+        times = [number(row["seconds"], 0), number(row["steps_to_90"], 0)]
+        rows.append([f"{arm} ({'; '.join(notes)})" if notes else arm, *scores, *means, *times])
     for name, folds in setting["baselines"].items():
-        cells = [number(folds.get(patient)) for patient in patients]
-        lines.append(
-            f"| *{name.replace('_', ' ')}* | {' | '.join(cells)} | {number(_mean(folds.values()))} | - | - | - |"
-        )
-    if by_patient:
-        for control, rows in setting["compared"].items():
-            head = ["against " + control, *patients, "mean", "higher in", "p (sign test)", "direction"]
-            lines += ["", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-            for arm, row in rows.items():
-                cells = [number(row["differences"].get(patient), sign=True) for patient in patients]
-                n = len(row["differences"])
-                cells += [number(row["mean_difference"], sign=True), f"{row['higher']} of {n}"]
-                cells += [number(row["sign_test_p"]), row["direction"]]
-                lines.append(f"| {arm} | {' | '.join(cells)} |")
-        lines += [
-            "",
-            f"A direction is named only where all {len(patients)} patients agree beyond the seeds' spread, and from "
-            f"{AGREEING} patients on: five that agree have p = 0.06, two-sided.",
-        ]
-    return lines
+        scores = [number(folds.get(patient)) for patient in patients]
+        rows.append([f"*{name.replace('_', ' ')}*", *scores, number(_mean(folds.values())), "-", "-", "-"])
+    lines = [f"### {title}", "", *_grid(head, rows)]
+    if not by_patient:
+        return lines
+    for control, compared in setting["compared"].items():
+        head = ["against " + control, *patients, "mean", "higher in", "p (sign test)", "direction"]
+        rows = []
+        for arm, row in compared.items():
+            differences = [number(row["differences"].get(patient), sign=True) for patient in patients]
+            agreeing = f"{row['higher']} of {len(row['differences'])}"
+            mean, p = number(row["mean_difference"], sign=True), number(row["sign_test_p"])
+            rows.append([arm, *differences, mean, agreeing, p, row["direction"]])
+        lines += ["", *_grid(head, rows)]
+    return [
+        *lines,
+        "",
+        f"A direction is named only where all {len(patients)} patients agree beyond the seeds' spread, and from "
+        f"{AGREEING} patients on: five that agree have p = 0.06, two-sided.",
+    ]
+
+
+def _grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a Markdown table."""
+    first, *others = (f"| {' | '.join(cells)} |" for cells in (head, *rows))
+    return [first, "|---" * len(head) + "|", *others]
 
 
 def _seeds(values: Mapping[str, float | None]) -> str:

@@ -143,8 +143,7 @@ class Checkpoints:
         Raises:
           UserError: it cannot be read, is not what was saved, or holds something else than objects.
         """
-        store, number = self._at(step)
-        with self._good_step_named(step):
+        with self._opened(step) as (store, number):
             return store.read(number)
 
     def restore(self, step: Step, like: TrainState) -> TrainState:
@@ -153,13 +152,12 @@ class Checkpoints:
         Raises:
           UserError: an array is missing, superfluous, of another shape or dtype, or not what was saved, naming it.
         """
-        store, number = self._at(step)
         expected = like._asdict()
         target = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None)),
             expected,
         )
-        with self._good_step_named(step):
+        with self._opened(step) as (store, number):
             wrong = mismatches(store.metadata(number), expected)
             if wrong:
                 more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
@@ -172,8 +170,7 @@ class Checkpoints:
         Raises:
           UserError: it cannot be read, or an array is not what was saved, naming it.
         """
-        store, number = self._at(step)
-        with self._good_step_named(step):
+        with self._opened(step) as (store, number):
             return store.state(number)
 
     def close(self) -> None:
@@ -192,9 +189,10 @@ class Checkpoints:
         return (self._best, self._best.steps()[-1]) if step == BEST else (self._steps, int(step))
 
     @contextlib.contextmanager
-    def _good_step_named(self, step: Step) -> Iterator[None]:
+    def _opened(self, step: Step) -> Iterator[tuple[_Store, int]]:
+        """Give the store and the number of a chosen step; where that is damaged, name a good one."""
         try:
-            yield
+            yield self._at(step)
         except Damaged as error:
             good = next((n for n in reversed(self.steps()) if n != step and self._steps.is_whole(n)), None)
             fix = "no other checkpoint of this run is good: delete that folder to train again"

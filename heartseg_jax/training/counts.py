@@ -1,6 +1,7 @@
 """Predictions counted on the device: merged labels, confusion matrix, foreground fraction.
 
-`evaluation/metrics.py` computes scores from these counts.
+`evaluation/metrics.py` computes scores from these counts. Everywhere `logits` is [B, H, W, C], `label` [B, H, W] int32
+(0 to C - 1, or 255), `merge` [B, C] int32 and `mask` [B], 1 for a real example.
 """
 
 import jax
@@ -11,14 +12,9 @@ from heartseg_jax.training.losses import merged_truth
 
 
 def merged_argmax(logits: jax.Array, merge: jax.Array) -> jax.Array:
-    """The most probable label where channels that count as one have their probabilities summed.
+    """Return the most probable label [B, H, W] int32 where channels that count as one have their probabilities summed.
 
-    Args:
-        logits: [B, H, W, C].
-        merge: [B, C] int32.
-
-    Returns:
-        [B, H, W] int32; only labels that count as themselves (`merge[k] == k`) occur.
+    Only labels that count as themselves (`merge[k] == k`) occur.
     """
     probabilities = jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
     # Full precision: TF32 would round two close probabilities to a tie.
@@ -29,16 +25,9 @@ def merged_argmax(logits: jax.Array, merge: jax.Array) -> jax.Array:
 
 
 def confusion_counts(logits: jax.Array, label: jax.Array, merge: jax.Array, mask: jax.Array) -> jax.Array:
-    """Pixels by truth (rows) and prediction (columns), both merged; ignored pixels and padding are left out.
+    """Return the pixels by truth (rows) and prediction (columns), both merged: [C, C] int32, exact up to 2^31 pixels.
 
-    Args:
-        logits: [B, H, W, C].
-        label: [B, H, W] int32, 0 to C - 1 or 255.
-        merge: [B, C] int32.
-        mask: [B], 1 for a real example.
-
-    Returns:
-        [C, C] int32, exact up to 2^31 pixels.
+    Ignored pixels and padding are left out.
     """
     num_classes = logits.shape[-1]
     target, valid = merged_truth(label, merge, mask)
@@ -48,17 +37,10 @@ def confusion_counts(logits: jax.Array, label: jax.Array, merge: jax.Array, mask
 
 
 def pixel_shares(logits: jax.Array, label: jax.Array, merge: jax.Array, mask: jax.Array) -> dict[str, jax.Array]:
-    """What a training step reports of its batch besides the loss, as shares of the pixels that count.
+    """Return what a training step reports of its batch besides the loss, as shares of the pixels that count.
 
-    Args:
-        logits: [B, H, W, C].
-        label: [B, H, W] int32, 0 to C - 1 or 255.
-        merge: [B, C] int32.
-        mask: [B], 1 for a real example.
-
-    Returns:
-        {"foreground_fraction", "true_foreground_fraction", "pixel_accuracy"}, float32 scalars in [0, 1]; all 0 where
-        no pixel is valid. An accuracy near 1 alone does not show a collapse; the two fractions do.
+    They are "foreground_fraction", "true_foreground_fraction" and "pixel_accuracy", float32 scalars in [0, 1]; all 0
+    where no pixel is valid. An accuracy near 1 does not show a collapse; the two fractions do.
     """
     target, valid = merged_truth(label, merge, mask)
     predicted = merged_argmax(jax.lax.stop_gradient(logits), merge)

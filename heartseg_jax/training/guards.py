@@ -28,15 +28,12 @@ def check_labels(where: str, values: np.ndarray, labels: LabelSet) -> list[Findi
     if not wrong:
         return []
     listed = ", ".join(f"{value} ({counted(count, 'pixel')})" for value, count in wrong[:5])
-    return [
-        Finding(
-            REFUSE,
-            "labels",
-            f"{where} has label values out of range: {listed}; allowed are 0 to {classes - 1} and {IGNORED}",
-            cause="masks numbered another way (shifted by one, or grey levels taken for labels)",
-            fix="prepare the dataset again with the palette of its masks (prepare --colours=map.json)",
-        )
-    ]
+    return _found(
+        "labels",
+        f"{where} has label values out of range: {listed}; allowed are 0 to {classes - 1} and {IGNORED}",
+        cause="masks numbered another way (shifted by one, or grey levels taken for labels)",
+        fix="prepare the dataset again with the palette of its masks (prepare --colours=map.json)",
+    )
 
 
 def check_images(where: str, images: np.ndarray, intensity: str) -> list[Finding]:
@@ -60,29 +57,23 @@ def check_known_structures(
     """
     totals = class_counts.sum(axis=0)
     if totals[1:-1].sum() == 0:
-        return [
-            Finding(
-                REFUSE,
-                "missing_labels",
-                "the training slices hold no structure at all: every label is background",
-                cause="the masks are black, or their colours were not recognised when the dataset was made",
-                fix="open a mask as a picture, then prepare the dataset again with its palette (--colours=map.json)",
-            )
-        ]
+        return _found(
+            "missing_labels",
+            "the training slices hold no structure at all: every label is background",
+            cause="the masks are black, or their colours were not recognised when the dataset was made",
+            fix="open a mask as a picture, then prepare the dataset again with its palette (--colours=map.json)",
+        )
     missing = [
         s.name for s in labels.foreground if totals[s.label] == 0 and any(merge[s.label] == s.label for merge in merges)
     ]
     if not missing:
         return []
-    return [
-        Finding(
-            REFUSE,
-            "missing_labels",
-            f"no training slice holds {', '.join(missing)}, though the sources claim to label it",
-            cause="the masks lack the structure, its colour was decoded as another, or only test patients have it",
-            fix="give `merge` for sources that do not label it, or move a patient who has it into training",
-        )
-    ]
+    return _found(
+        "missing_labels",
+        f"no training slice holds {', '.join(missing)}, though the sources claim to label it",
+        cause="the masks lack the structure, its colour was decoded as another, or only test patients have it",
+        fix="give `merge` for sources that do not label it, or move a patient who has it into training",
+    )
 
 
 def check_loss(step: int, loss: float, gradient_norm: float = 0.0) -> list[Finding]:
@@ -95,32 +86,30 @@ def check_loss(step: int, loss: float, gradient_norm: float = 0.0) -> list[Findi
     if not broken:
         return []
     name, value = next(iter(broken.items()))
-    return [
-        Finding(
-            REFUSE,
-            "non_finite",
-            f"the {name} of step {step} is {value}",
-            cause="a learning rate that is too high, or images with values that are not finite",
-            fix="a lower --config.train.learning_rate, or --config.train.clip_norm=1",
-        )
-    ]
+    return _found(
+        "non_finite",
+        f"the {name} of step {step} is {value}",
+        cause="a learning rate that is too high, or images with values that are not finite",
+        fix="a lower --config.train.learning_rate, or --config.train.clip_norm=1",
+    )
 
 
 def check_black(where: str, predicted: float | None, true: float | None) -> list[Finding]:
     """Find a final prediction without any structure where the labels have some (foreground fractions)."""
     if predicted is None or true is None or predicted > 0 or true == 0:
         return []
-    return [
-        Finding(
-            REFUSE,
-            "collapse",
-            f"the final model marks no structure in any slice of the {where}; the labels mark {100 * true:.1f} % of "
-            "the pixels",
-            cause="training that was too short or at the wrong rate, or images that reach the network as constants",
-            fix="look at figures/inputs.png and figures/curves.png; then more --config.train.epochs, or another "
-            "--config.train.learning_rate",
-        )
-    ]
+    return _found(
+        "collapse",
+        f"the final model marks no structure in any slice of the {where}; the labels mark {100 * true:.1f} % of "
+        "the pixels",
+        cause="training that was too short or at the wrong rate, or images that reach the network as constants",
+        fix="look at figures/inputs.png and figures/curves.png; then more --config.train.epochs, or another "
+        "--config.train.learning_rate",
+    )
+
+
+def _found(check: str, seen: str, *, cause: str, fix: str) -> list[Finding]:
+    return [Finding(REFUSE, check, seen, cause=cause, fix=fix)]
 
 
 class Divergence(NamedTuple):
@@ -142,16 +131,13 @@ class Divergence(NamedTuple):
         """Find a loss above `factor` times the first for `steps` steps in a row."""
         if self.high_steps < steps:
             return []
-        return [
-            Finding(
-                REFUSE,
-                "divergence",
-                f"at step {step} the loss is {loss:.4g}; for {self.high_steps} steps it has stayed above {factor:g} "
-                f"times its start ({self.first:.3g})",
-                cause="a learning rate that is too high",
-                fix="a lower --config.train.learning_rate (1e-3 suits most runs), or more --config.train.warmup_steps",
-            )
-        ]
+        return _found(
+            "divergence",
+            f"at step {step} the loss is {loss:.4g}; for {self.high_steps} steps it has stayed above {factor:g} "
+            f"times its start ({self.first:.3g})",
+            cause="a learning rate that is too high",
+            fix="a lower --config.train.learning_rate (1e-3 suits most runs), or more --config.train.warmup_steps",
+        )
 
 
 class Collapse(NamedTuple):
@@ -168,16 +154,13 @@ class Collapse(NamedTuple):
         """Find a collapse that has lasted `evaluations` evaluations."""
         if self.empty_evaluations < evaluations:
             return []
-        return [
-            Finding(
-                REFUSE,
-                "collapse",
-                f"at step {step}, for {self.empty_evaluations} evaluations in a row, the model has marked "
-                f"{100 * predicted:.3f} % of the pixels as a structure where the labels mark {100 * true:.1f} %; "
-                f"its accuracy of {100 * accuracy:.1f} % is that of an all-black mask",
-                cause="a learning rate that is too high or too low, frozen or lost weights, images that reach the "
-                "network as constants (look at figures/inputs.png), or labels that are mostly background",
-                fix="look at figures/inputs.png; then another --config.train.learning_rate, or "
-                "--config.train.dice_weight above 0",
-            )
-        ]
+        return _found(
+            "collapse",
+            f"at step {step}, for {self.empty_evaluations} evaluations in a row, the model has marked "
+            f"{100 * predicted:.3f} % of the pixels as a structure where the labels mark {100 * true:.1f} %; "
+            f"its accuracy of {100 * accuracy:.1f} % is that of an all-black mask",
+            cause="a learning rate that is too high or too low, frozen or lost weights, images that reach the "
+            "network as constants (look at figures/inputs.png), or labels that are mostly background",
+            fix="look at figures/inputs.png; then another --config.train.learning_rate, or "
+            "--config.train.dice_weight above 0",
+        )

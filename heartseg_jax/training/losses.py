@@ -16,30 +16,14 @@ from heartseg_jax.preprocess.host import Batch
 
 def loss_of(train: Any) -> Callable[[jax.Array, Batch], tuple[jax.Array, dict[str, jax.Array]]]:
     """Return the loss of a config's `train` group: `(logits, batch) -> (loss, its unweighted parts)`."""
-
-    def loss(logits: jax.Array, batch: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
-        return segmentation_loss(
-            logits,
-            batch.label,
-            batch.merge,
-            batch.mask,
-            dice_weight=train.dice_weight,
-            cross_entropy_weight=train.cross_entropy_weight,
-        )
-
-    return loss
+    weights = train.dice_weight, train.cross_entropy_weight
+    return lambda logits, batch: segmentation_loss(logits, batch.label, batch.merge, batch.mask, *weights)
 
 
 def merged_truth(label: jax.Array, merge: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return what each pixel counts as, and whether it counts at all.
+    """Return (target, valid), both [B, H, W]: what each pixel counts as, and whether it counts at all.
 
-    Args:
-        label: [B, H, W] int32, 0 to C - 1 or 255.
-        merge: [B, C] int32; channel c counts as `merge[b, c]`.
-        mask: [B], 1 for a real example.
-
-    Returns:
-        (target [B, H, W] int32 in 0 to C - 1, valid [B, H, W] bool). Where not valid the target is background's.
+    Channel c counts as `merge[b, c]`. Where a pixel is not valid its target is background's.
     """
     ignored = label == IGNORED
     valid = ~ignored & (mask > 0)[:, None, None]

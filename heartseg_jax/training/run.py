@@ -90,7 +90,7 @@ def open_run(config: Any, folder: runs.Workdir) -> Run:
       UserError: the data or the devices do not fit the config, or a step does not fit the memory.
       GuardStop: a guard refuses the data.
     """
-    _check_memory(config)
+    devices.check_memory(_step_memory_bytes(config))  # before anything is read or compiled; the step is checked again
     if not runs.has_checkpoint(folder):  # before minutes are spent on data; a run that resumes needs no other weights
         _check_source(config.pretrained.path)
     mesh = devices.data_mesh(config.data.batch_size)
@@ -144,18 +144,12 @@ def _check_source(source: str) -> None:
         raise UserError(f"pretrained.path={source} does not exist; give a Keras file, a run's folder, or brain16")
 
 
-def _check_memory(config: Any) -> None:
-    """Refuse what cannot fit before anything is read or compiled; the compiled step is checked again."""
+def _step_memory_bytes(config: Any) -> int:
+    """Return what a step of the config's own batch, image size and input channels needs on each device."""
     model, size = config.model, config.data.size
-    devices.check_memory(
-        cost.step_memory_bytes(
-            -(-config.data.batch_size // len(jax.devices())),
-            size,
-            size,
-            registry.shape_of(model, LABEL_SETS[config.data.task], len(parse(config.data.channels, None))),
-            model.dtype,
-        )
-    )
+    shape = registry.shape_of(model, LABEL_SETS[config.data.task], len(parse(config.data.channels, None)))
+    share = -(-config.data.batch_size // len(jax.devices()))
+    return cost.step_memory_bytes(share, size, size, shape, model.dtype)
 
 
 def first_state(run: Run, checkpoints: Checkpoints, batches: Any) -> steps.TrainState:

@@ -145,8 +145,13 @@ def compiled_phase(
     return tx, jax.jit(jax.vmap(step) if replicas else step, donate_argnums=0)
 
 
-def make_eval_step(model: UNet, loss_fn: LossFn) -> EvalStep:
-    """Return the pure evaluation of a batch without augmentation: `loss` and `confusion [B, C, C]`, by example."""
+@functools.lru_cache(maxsize=16)
+def compiled_eval(model: UNet, train: Any) -> EvalStep:
+    """Return the jitted evaluation of a batch with the loss of a config's `train` group, without augmentation.
+
+    It has `loss` and `confusion [B, C, C]`, by example.
+    """
+    loss_fn = losses.loss_of(train)
 
     def step(state: TrainState, batch: Batch) -> Metrics:
         seen = prepared(batch)
@@ -156,10 +161,4 @@ def make_eval_step(model: UNet, loss_fn: LossFn) -> EvalStep:
         confusion = jax.vmap(one)(logits, seen.label, seen.merge, seen.mask)
         return {"loss": loss, "confusion": confusion}
 
-    return step
-
-
-@functools.lru_cache(maxsize=16)
-def compiled_eval(model: UNet, train: Any) -> EvalStep:
-    """Return the jitted evaluation with the loss of a config's `train` group."""
-    return jax.jit(make_eval_step(model, losses.loss_of(train)))
+    return jax.jit(step)

@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from heartseg_jax.config import load
 from heartseg_jax.errors import UserError
-from heartseg_jax.training import devices
+from heartseg_jax.training import devices, run
 
 
 def test_the_devices_are_described_by_platform_number_and_kind():
@@ -47,3 +48,13 @@ def test_available_memory_is_the_machines_within_the_control_groups_limit(tmp_pa
     assert devices.host_available_bytes(tmp_path) == 120 * 1024
     (group / "memory.max").write_text("100000\n")
     assert devices.host_available_bytes(tmp_path) == 100000 - 70000 + 3000
+
+
+def test_the_first_look_at_memory_counts_the_config_s_own_channels():
+    def needed(channels):
+        config = load.load("configs/quickstart.py", {"data.channels": channels, "data.size": "64"})[1]
+        return run._step_memory_bytes(config), config.data.batch_size // len(jax.devices()), config.model.width
+
+    (one, batch, width), (three, _, _) = needed("0"), needed("-1,0,1")
+    # Two more channels: their pixels, and 9 weights per filter with a gradient and two moments.
+    assert three - one == 4 * (batch * 64 * 64 * 2 + 4 * 9 * width * 2)
