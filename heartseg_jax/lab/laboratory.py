@@ -13,7 +13,9 @@ import jax
 from ml_collections import FrozenConfigDict
 
 from heartseg_jax import workdir as runs
+from heartseg_jax.anatomy import LABEL_SETS
 from heartseg_jax.config import load
+from heartseg_jax.config.channels import parse
 from heartseg_jax.data.dataset.verify import check_arrays
 from heartseg_jax.data.dataset.write import Dataset
 from heartseg_jax.data.run_dataset import dataset_for, dataset_identity
@@ -21,15 +23,23 @@ from heartseg_jax.errors import UserError
 from heartseg_jax.files import read_json, write_json
 from heartseg_jax.interop.encoder import SHIPPED
 from heartseg_jax.lab import report
-from heartseg_jax.lab.arms import ARMS, Job, arms_of, jobs_of
-from heartseg_jax.lab.budget import estimate
+from heartseg_jax.lab.arms import ARMS, Job, arm_config, arms_of, jobs_of
 from heartseg_jax.lab.run import missing_folds, read_results
 from heartseg_jax.lab.workers import work_all
+from heartseg_jax.models import cost, registry
+from heartseg_jax.models.speed import network_flops_per_second
 from heartseg_jax.progress import bar, duration, say
-from heartseg_jax.training import devices
+from heartseg_jax.training import devices, phases
 
 FREE = ("lab.", "data.threads", "data.cache_gb", "log.", "checkpoint.")
 """Fields that only say which jobs there are, or how they are carried out: they may change from start to start."""
+
+SCORING_S = 3.0
+"""Seconds per run for scoring and writing, beside its steps."""
+COMPILING_S = 15.0
+"""Seconds per program: one for each phase of an arm, and each process compiles its own."""
+SHARING = 0.75
+"""Share of the time that two processes on the same cores need for what one does by itself."""
 
 
 def lab(config: FrozenConfigDict, path: Path, argv: list[str]) -> dict[str, Any]:
@@ -60,9 +70,7 @@ def lab(config: FrozenConfigDict, path: Path, argv: list[str]) -> dict[str, Any]
     if config.lab.budget_only:
         return {}
     if missing:
-        # On a CPU, folds in one program were three times slower than one after the other.
-        together = jax.default_backend() != "cpu" if config.lab.replicas == "auto" else config.lab.replicas == "vmap"
-        work_all(config, path, missing, workers, together)
+        work_all(config, path, missing, workers, together=config.lab.replicas == "vmap")
     found = report.build([record for record in read_results(results).values() if record], jobs, dataset)
     report.write(path, found)
     print(report.table(found))
@@ -120,3 +128,40 @@ def _say_budget(config: FrozenConfigDict, dataset: Dataset, left: dict[Job, int]
         f"budget: about {duration(total_s)} with {workers} process{'es' if workers > 1 else ''}, compilation and "
         "scoring included; an estimate, good to a factor of two"
     )
+
+
+def step_flops(config: FrozenConfigDict) -> float:
+    """Return the FLOPs of a training step of a config, the mean over its phases.
+
+    The backward pass multiplies twice per layer, and goes down to the finest stage that learns.
+    """
+    model, size = config.model, config.data.size
+    channels = len(parse(config.data.channels, None))
+    layers = cost.layer_costs(size, size, registry.shape_of(model, LABEL_SETS[config.data.task], channels))
+    stages = phases.stages(model.levels)
+    total = 0.0
+    for phase in phases.plan(config.transfer, model.levels, config.train.steps):
+        learning = [i for i, stage in enumerate(stages) if stage in phase.learning]
+        reached = (*stages[min(learning, default=len(stages)) :], "decoder", "head")
+        backward = sum(layer.flops for layer in layers if layer.path.startswith(reached))
+        total += (phase.end - phase.first) * (sum(layer.flops for layer in layers) + 2 * backward)
+    return config.data.batch_size * total / config.train.steps
+
+
+def estimate(config: FrozenConfigDict, runs_left: dict[str, int], workers: int) -> tuple[dict[str, float], float]:
+    """Return (arm -> seconds per step, seconds of the whole) for the runs that each arm has left."""
+    rate = network_flops_per_second(config.model.dtype)
+    configs = {arm: arm_config(config, arm) for arm in runs_left}
+    step_s = {arm: step_flops(own) / rate for arm, own in configs.items()}
+    tried = len(config.lab.learning_rates)
+    runs_per_fold = 1 + tried if tried > 1 else 1
+    training = sum(runs_left[arm] * runs_per_fold * config.train.steps * step_s[arm] for arm in runs_left)
+    programs = sum(
+        len(phases.plan(own.transfer, own.model.levels, config.train.steps))
+        for arm, own in configs.items()
+        if runs_left[arm]
+    )
+    around = SCORING_S * sum(runs_left.values()) + COMPILING_S * programs
+    # On a CPU the processes share the cores that one of them would use.
+    shared = SHARING if workers > 1 and jax.default_backend() == "cpu" else 1.0
+    return step_s, training * shared + around / workers

@@ -54,8 +54,9 @@ def work_all(config: FrozenConfigDict, path: Path, missing: list[Job], workers: 
     finally:
         signal.signal(signal.SIGINT, interrupt)
         for child in children:
-            child.terminate()
-            child.join()
+            if child.pid is not None:  # it was started
+                child.terminate()
+                child.join()
     # The others were ended because of the one that failed: its status is the one to name.
     failed = sorted((c.exitcode for c in children if c.exitcode), key=lambda code: code == -signal.SIGTERM)
     if failed:

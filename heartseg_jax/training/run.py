@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from heartseg_jax import workdir as runs
-from heartseg_jax.anatomy import LABEL_SETS
+from heartseg_jax.anatomy import IGNORED, LABEL_SETS
 from heartseg_jax.config.channels import parse
 from heartseg_jax.data import examples as slices
 from heartseg_jax.data.dataset.records import Dataset
@@ -20,17 +20,19 @@ from heartseg_jax.data.examples import SliceStore
 from heartseg_jax.data.run_dataset import dataset_for, dataset_identity
 from heartseg_jax.errors import UserError
 from heartseg_jax.files import write_json
+from heartseg_jax.findings import apply_policy
 from heartseg_jax.models import cost, registry
 from heartseg_jax.models.unet import UNet
 from heartseg_jax.preprocess.contract import Contract, input_spec
 from heartseg_jax.preprocess.host import Batch
-from heartseg_jax.progress import bar, say
-from heartseg_jax.training import devices, phases, steps
+from heartseg_jax.progress import Progress, bar, say
+from heartseg_jax.training import devices, guards, phases, steps
 from heartseg_jax.training.cadence import Cadence, cadence
 from heartseg_jax.training.checkpoints import Checkpoints, Saved
-from heartseg_jax.training.data_guards import inspect_data
 from heartseg_jax.training.phase_steps import PhaseProgram, phase_program
 from heartseg_jax.training.phases import Phase
+
+MAX_IMAGES_LOOKED_AT = 24
 
 
 class Run(NamedTuple):
@@ -142,6 +144,37 @@ def _check_source(source: str) -> None:
 
     if source and source not in SHIPPED and not Path(source).exists():
         raise UserError(f"pretrained.path={source} does not exist; give a Keras file, a run's folder, or brain16")
+
+
+def inspect_data(dataset: Dataset, policy: Any, progress: Progress) -> list[str]:
+    """Return the guards' warnings about a dataset; raises GuardStop where the config says stop.
+
+    Every label of every patient is read; of the images, slices evenly spaced through each patient.
+    """
+    warnings: list[str] = []
+    label_set = dataset.label_set
+    for number, patient in enumerate(dataset.patients, 1):
+        labels = dataset.labels(patient)
+        for plane in labels:
+            # One slice at a time: its counts show whether a value is out of range.
+            counts = np.bincount(np.asarray(plane).ravel(), minlength=256)
+            if counts[label_set.num_classes : IGNORED].any():
+                warnings += apply_policy(
+                    guards.check_labels(f"patient {patient.id}", np.asarray(labels), label_set), policy
+                )
+                break
+        images = dataset.images(patient)
+        chosen = np.unique(np.linspace(0, len(images) - 1, MAX_IMAGES_LOOKED_AT).round().astype(int))
+        found = guards.check_images(f"patient {patient.id}", np.stack([images[z] for z in chosen]), dataset.intensity)
+        warnings += apply_policy(found, policy)
+        progress(number, len(dataset.patients))
+    training = dataset.patients_in("train")
+    counts = np.array(
+        [np.sum([c for c, s in zip(p.class_counts, p.splits, strict=True) if s == "train"], axis=0) for p in training]
+    )
+    return warnings + apply_policy(
+        guards.check_known_structures(counts, [p.merge for p in training], label_set), policy
+    )
 
 
 def _step_memory_bytes(config: Any) -> int:

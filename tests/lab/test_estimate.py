@@ -4,7 +4,7 @@ import pytest
 
 from heartseg_jax.config import load
 from heartseg_jax.lab.arms import arm_config
-from heartseg_jax.lab.budget import estimate, step_flops
+from heartseg_jax.lab.laboratory import estimate, step_flops
 from heartseg_jax.models.cost import Shape, layer_costs
 
 
@@ -43,7 +43,7 @@ def test_a_step_costs_what_its_input_channels_cost():
 
 
 def test_the_estimate_counts_runs_rates_and_steps(monkeypatch):
-    monkeypatch.setattr("heartseg_jax.lab.budget.network_flops_per_second", lambda *_: 1e9)
+    monkeypatch.setattr("heartseg_jax.lab.laboratory.network_flops_per_second", lambda *_: 1e9)
     config = configured()
     step_s, once = estimate(config, {"scratch_deep": 3}, workers=1)
     assert step_s["scratch_deep"] == pytest.approx(step_flops(arm_config(config, "scratch_deep")) / 1e9)
