@@ -100,7 +100,7 @@ def test_other_phases_are_another_run(done, tiny, capsys):
         ({"model__width": "8"}, "--config.model.width=16"),
         ({"model__levels": "4"}, "--config.model.levels=5"),
         ({"model__norm": "none"}, "--config.model.norm=encoder"),
-        ({"pretrained__path": "no_such.keras"}, "no weights file at no_such.keras"),
+        ({"pretrained__path": "no_such.keras"}, "pretrained.path=no_such.keras does not exist"),
         ({"pretrained__load": "all"}, "needs the folder of a run"),
         ({"transfer__schedule": "staged", "train__steps": "3"}, "too many for 3 steps"),
     ],
