@@ -122,7 +122,7 @@ FAULTS = (
 
 
 def slices_of(dataset: Dataset) -> dict[str, Slices]:
-    """Return the dataset's slices on the network's grid, images from 0 to 1 by division alone."""
+    """Return the dataset's slices on the network's grid, images from 0 to 1 by division only."""
     _, config = load.load("configs/scratch.py", {"data.size": str(SIZE), "data.mm_per_pixel": "0"})
     spec = input_spec(config.data, dataset.intensity)
     found = {}

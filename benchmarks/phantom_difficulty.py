@@ -1,4 +1,4 @@
-"""How much of a phantom can be told from a pixel's intensity and place alone? A forest that sees nothing else.
+"""How much of a phantom follows from a pixel's intensity and position only? A forest that sees nothing else.
 
 Run: python benchmarks/phantom_difficulty.py   (needs scikit-learn; a minute or two on two cores)
 

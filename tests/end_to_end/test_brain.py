@@ -1,4 +1,4 @@
-"""The road from the brain to the heart with nobody's weights: a zip of masks, a run on it, its encoder carried over."""
+"""The road from the brain to the heart without given weights: a zip of masks, a run on it, its encoder carried over."""
 
 import csv
 import io

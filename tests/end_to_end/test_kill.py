@@ -17,7 +17,7 @@ STEPS = 150
 EARLY_S = (0.5, 3.0, 5.0)
 """Three kills by the clock: while modules load, the model compiles, the first checkpoints are written."""
 LATE = 7
-"""And so many by progress: right after a step drawn at random has been told of."""
+"""Kills by progress: right after a step drawn at random has been printed."""
 
 
 def command(data, workdir):

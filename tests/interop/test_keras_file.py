@@ -1,4 +1,4 @@
-"""Reading Keras files by h5py alone: the layouts, told by content, with the arrays that Keras put in."""
+"""Reading Keras files with h5py only: the layouts, recognised by content, with the arrays that Keras put in."""
 
 import hashlib
 import io

@@ -20,7 +20,7 @@ from heartseg_jax.imaging.masks.label_maps import (
 )
 
 SLIP_PIXELS, SLIP_SHARE = 12, 0.01
-"""An island is a slip if it has at most so many voxels, and this share of the structure's largest part."""
+"""An island is a slip if it has at most this many voxels, and this share of the structure's largest part."""
 CLEARLY = 0.02
 """Least distance, as a share of the picture's side, at which a structure lies clearly beside another."""
 

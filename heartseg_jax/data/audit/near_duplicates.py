@@ -19,7 +19,7 @@ LEAST_CORRELATION = 0.97
 bits different."""
 CHUNK = 2**22
 MOST = 200
-"""At most so many pairs are returned."""
+"""At most this many pairs are returned."""
 WINDOW_HU = (-200.0, 600.0)
 """Window in which slices in HU are compared: from fat to contrast."""
 

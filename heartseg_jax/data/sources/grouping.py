@@ -16,7 +16,7 @@ from heartseg_jax.errors import UserError
 
 TABLE_FIXES = "give patient identities with --patients=table.csv"
 ONE_SLICE_SHARE, FEWEST = 0.8, 4
-"""Of at least so many patients, this share with a single slice is doubtful."""
+"""With at least this many patients, this share of them with a single slice is doubtful."""
 MOST_COMPARED = 40
 SLICE_WORD = re.compile(r"(?:frame|im|image|img|sl|slice|z)\W*\d+", re.IGNORECASE)
 """What a slice is called, and no patient."""

@@ -89,7 +89,7 @@ def draw_patient(rng: np.random.Generator) -> Patient:
     def aim(vector) -> np.ndarray:
         return unit(turned(heart_turn, unit(vector)))
 
-    # Proportions: each structure has its own factor, so that no size is told by another.
+    # Proportions: each structure has its own factor, so that no size can be derived from another.
     lv_long, lv_short = u(74, 94), u(21, 27)
     la_size, ra_size, rv_size = u(0.88, 1.16), u(0.88, 1.14), u(0.9, 1.1)
     right_dilated = u(0, 1) < DILATED

@@ -11,7 +11,7 @@ from heartseg_jax.imaging.phantom.vessels import MIDLINE, Tube
 
 IGNORED = 255
 STUMP_MM, NOBODY_MM = 14.0, 14.0
-"""Length of a pulmonary vein that belongs to the atrium, and of the zone beyond it that is nobody's."""
+"""Length of a pulmonary vein that belongs to the atrium, and of the ignored zone beyond it."""
 
 POOLS = ("lv", "la", "rv", "ra", "aorta", "pa", "svc", "ivc", "left_svc")
 LABEL = np.array([3, 2, 5, 4, 1, 7, 8, 8, 8], np.uint8)

@@ -38,7 +38,7 @@ class PhantomSpec:
       shape: `(Z, Y, X)` voxels.
       spacing_mm: `(z, y, x)`.
       randomised_contrast: tissue intensities, blur and noise drawn at random, and blood pools that may
-        differ: for a network trained on phantoms alone that shall work on real CT.
+        differ: for a network trained only on phantoms that should work on real CT.
     """
 
     shape: tuple[int, int, int] = (32, 80, 80)
@@ -69,7 +69,7 @@ class Phantom:
 
     Attributes:
       volume: int16 HU `[Z, Y, X]`; slices to Superior, rows to Posterior, columns to Left.
-      labels: uint8 `[Z, Y, X]`, 0..8 and 255 (nobody's).
+      labels: uint8 `[Z, Y, X]`, 0..8 and 255 (excluded from loss and score).
       tissue: uint8 `[Z, Y, X]`, index into `TISSUES`.
       annulus: the mitral annulus.
       description: phase, age group, variants; fit for JSON.
@@ -85,7 +85,7 @@ class Phantom:
 def generate(seed: int, index: int, spec: PhantomSpec) -> Phantom:
     """Make phantom patient `index` of the population `seed`, sampled as `spec` says.
 
-    Who the patient is depends on seed and index alone; the spec decides the sampling (and the contrast, if randomised).
+    Who the patient is depends only on seed and index; the spec decides the sampling (and the contrast, if randomised).
     Raises ValueError for a shape or spacing that isn't three positive numbers.
     """
     if len(spec.shape) != 3 or min(spec.shape) < 1 or len(spec.spacing_mm) != 3 or min(spec.spacing_mm) <= 0:
