@@ -23,6 +23,8 @@ class Finding:
       seen: what was seen, in one sentence without a full stop; never anything that names a patient.
       cause: the likely cause; empty where `seen` says it.
       fix: what to do; may be empty for a note.
+      example: where it was seen, such as a file's name. Files may be named after the patient: it is shown to the user
+        and never kept.
     """
 
     level: str
@@ -31,10 +33,16 @@ class Finding:
     _: KW_ONLY
     cause: str = ""
     fix: str = ""
+    example: str = ""
+
+    @property
+    def shown(self) -> str:
+        """What was seen, with the example: for the terminal."""
+        return self.seen + (f", such as {self.example}" if self.example else "")
 
     def __str__(self) -> str:
         cause = f"\n       likely cause: {self.cause}" if self.cause else ""
-        return f"{self.level:<6} {self.check}: {self.seen}{cause}" + (f"\n       {self.fix}" if self.fix else "")
+        return f"{self.level:<6} {self.check}: {self.shown}{cause}" + (f"\n       {self.fix}" if self.fix else "")
 
 
 def counted(number: int, noun: str) -> str:
@@ -71,7 +79,7 @@ def raise_refused(where: str, findings: Iterable[Finding]) -> None:
     if grave:
         more = f" (and {len(grave) - 1} more)" if len(grave) > 1 else ""
         fix = f"; {grave[0].fix}" if grave[0].fix else ""
-        raise UserError(f"{where}: {grave[0].seen}{fix}{more}")
+        raise UserError(f"{where}: {grave[0].shown}{fix}{more}")
 
 
 def apply_policy(findings: Iterable[Finding], policy: Mapping[str, str]) -> list[str]:

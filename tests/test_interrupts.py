@@ -15,6 +15,14 @@ from tests.tiny import OVERRIDES, flags, write_tiny
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.fixture(autouse=True)
+def _sigint_is_heeded():
+    """A process that a shell started in the background ignores SIGINT, and so do its children."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_advice_is_given_where_python_can_unwind():
     before = signal.set_wakeup_fd(-1)
     with pytest.raises(KeyboardInterrupt, match="^interrupted; again$"), ending_soon(lambda: "again"):

@@ -24,11 +24,12 @@ def of_study(listing: Listing, directories: Sequence[Directory], headers: Sequen
         found.append(Finding(WARN, "missing_series", text, fix=WHOLE + ", if one of them is meant"))
     if listing.linked_folders:
         number = counted(len(listing.linked_folders), "link")
-        text = f"{number} to folders not followed, such as {listing.linked_folders[0]}"
-        found.append(Finding(WARN, "linked_folders", text, fix="if slices lie there, give the folder that holds them"))
+        fix, example = "if slices lie there, give the folder that holds them", listing.linked_folders[0]
+        found.append(Finding(WARN, "linked_folders", f"{number} to folders not followed", fix=fix, example=example))
     if listing.dangling:
-        text = f"{counted(len(listing.dangling), 'link')} to files that are not here, such as {listing.dangling[0]}"
-        found.append(Finding(WARN, "dangling_links", text, fix="fetch the files that they mean, or remove the links"))
+        text = f"{counted(len(listing.dangling), 'link')} to files that are not here"
+        fix = "fetch the files that they mean, or remove the links"
+        found.append(Finding(WARN, "dangling_links", text, fix=fix, example=listing.dangling[0]))
     return found
 
 
@@ -55,6 +56,7 @@ def of_series(
     beside = [name for name in listing.dangling if PurePath(name).parent in folders]
     if beside:
         links = counted(len(beside), "link")
-        text = f"{links} to files that are not here lie beside the series' files, such as {beside[0]}"
-        found.append(Finding(REFUSE, "missing_files", text, fix="fetch the files that they mean, or remove the links"))
+        text = f"{links} to files that are not here lie beside the series' files"
+        fix = "fetch the files that they mean, or remove the links"
+        found.append(Finding(REFUSE, "missing_files", text, fix=fix, example=beside[0]))
     return found

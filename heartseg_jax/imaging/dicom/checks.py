@@ -82,13 +82,15 @@ def _of_storage(frames: Sequence[FrameRef]) -> list[Finding]:
         text = "RescaleSlope or RescaleIntercept is missing: values are taken as HU as they are"
         found.append(Finding(WARN, "missing_rescale", text, fix="check the values: air is -1000 HU, blood 30 to 500"))
     elif bare:
-        text = f"{len(bare)} of {len(frames)} slices lack RescaleSlope or RescaleIntercept, such as {name_of(bare[0])}"
-        found.append(Finding(REFUSE, "missing_rescale", text, fix="export the original series again"))
+        text = f"{len(bare)} of {len(frames)} slices lack RescaleSlope or RescaleIntercept"
+        fix = "export the original series again"
+        found.append(Finding(REFUSE, "missing_rescale", text, fix=fix, example=name_of(bare[0])))
     tables = [header for header in headers if header.has_lut]
     if tables:
-        text = f"{len(tables)} of {len(frames)} slices have a ModalityLUTSequence, such as {tables[0].source.name}"
-        fix = "export the series with RescaleSlope and RescaleIntercept"
-        found.append(Finding(REFUSE, "modality_lut", text, cause="their values are no linear HU", fix=fix))
+        text = f"{len(tables)} of {len(frames)} slices have a ModalityLUTSequence"
+        fix, cause = "export the series with RescaleSlope and RescaleIntercept", "their values are no linear HU"
+        example = tables[0].source.name
+        found.append(Finding(REFUSE, "modality_lut", text, cause=cause, fix=fix, example=example))
     inverted = sum((frame.geometry.slope or 1) < 0 for frame in frames)
     if inverted:
         text = f"RescaleSlope is negative in {inverted} of {len(frames)} slices: brighter is stored as less"
@@ -96,8 +98,9 @@ def _of_storage(frames: Sequence[FrameRef]) -> list[Finding]:
     # Above the stored bits a shift gives the value, if the pixels are not compressed; below, nothing does.
     odd = [h for h in headers if h.bits_stored and h.has_pixels and h.high_bit != h.bits_stored - 1 and not h.plain]
     if odd:
-        text = f"HighBit {odd[0].high_bit} does not go with {odd[0].bits_stored} bits stored in {odd[0].source.name}"
-        found.append(Finding(REFUSE, "high_bit", text, fix="export the original series again"))
+        text = f"HighBit {odd[0].high_bit} does not go with {odd[0].bits_stored} bits stored"
+        fix = "export the original series again"
+        found.append(Finding(REFUSE, "high_bit", text, fix=fix, example=odd[0].source.name))
     guessed = [header for header in headers if header.syntax_is_guessed]
     if guessed:
         text = (

@@ -84,9 +84,9 @@ def _of_one_kind(headers: Sequence[Header]) -> tuple[Sequence[Header], list[Find
     if not images or not others:
         return headers, []
     is_slice = any(geometry.position_mm for header in others for geometry in header.frames)
-    text = f"{len(others)} objects of another kind in the series were left out, such as {others[0].source.name}"
+    text = f"{len(others)} objects of another kind in the series were left out"
     fix = "if they are slices of it, export the series again" if is_slice else ""
-    return images, [Finding(WARN if is_slice else NOTE, "other_objects", text, fix=fix)]
+    return images, [Finding(WARN if is_slice else NOTE, "other_objects", text, fix=fix, example=others[0].source.name)]
 
 
 def _without_copies(headers: Sequence[Header]) -> tuple[list[Header], list[Finding]]:
@@ -110,8 +110,9 @@ def _without_copies(headers: Sequence[Header]) -> tuple[list[Header], list[Findi
         text = f"left out: {counted(copies, 'file')} of an instance and pixels that are there already"
         found.append(Finding(WARN, "copies", text))
     if differing:
-        text = f"{len(differing)} times two files have one SOPInstanceUID and other pixels, such as {differing[0]}"
-        found.append(Finding(REFUSE, "differing_copies", text, fix="remove those that are not the original slices"))
+        text = f"{len(differing)} times two files have one SOPInstanceUID and other pixels"
+        fix = "remove those that are not the original slices"
+        found.append(Finding(REFUSE, "differing_copies", text, fix=fix, example=differing[0]))
     return list(kept.values()), found
 
 
@@ -202,7 +203,7 @@ def _of_each_kind(stack: SliceStack, hu: np.ndarray) -> list[Finding]:
         # A third of the pixels: more than any organ that begins here, and less than padding leaves.
         step = np.abs(np.percentile(np.subtract(*hu[z : z + 2, ::4, ::4], dtype=np.int32), (33, 67))).max()
         if step > STEP_HU:
-            names = f"{checks.name_of(one)} and {checks.name_of(other)}"
-            text = f"{names} lie side by side, are stored in different ways and differ by {step:.0f} HU"
-            return [Finding(REFUSE, "not_hu", text, fix="export the original series again")]
+            text = f"neighbouring slices are stored in different ways and differ by {step:.0f} HU"
+            names, fix = f"{checks.name_of(one)} and {checks.name_of(other)}", "export the original series again"
+            return [Finding(REFUSE, "not_hu", text, fix=fix, example=names)]
     return []

@@ -58,10 +58,10 @@ def read_contents(path: Path, progress: Progress | None = None) -> StudyContents
     if masks:
         found.append(Finding(NOTE, "segmentations", f"{counted(len(masks), 'segmentation object')}: labels, no images"))
     if objects:
-        text = f"{counted(len(objects), 'DICOM file')} without an image left out, such as {objects[0].source.name}"
+        text = f"{counted(len(objects), 'DICOM file')} without an image left out"
         lost = any(header.sop_class in ("", *checks.CT) for header in objects)
         fix = "send the study again: of slices, only the start has come" if lost else ""
-        found.append(Finding(WARN if lost else NOTE, "no_pixels", text, fix=fix))
+        found.append(Finding(WARN if lost else NOTE, "no_pixels", text, fix=fix, example=objects[0].source.name))
     series: dict[str, list[Header]] = {}
     for header in kinds["image"]:
         series.setdefault(header.series_uid, []).append(header)
@@ -118,12 +118,13 @@ def _headers(
             progress(done, len(sources))
     found = []
     if broken:
-        text = f"damaged: {counted(len(broken), 'file')}, the first is {broken[0]}"
-        found.append(Finding(WARN, "damaged_files", text, fix="send the study again"))
+        text = counted(len(broken), "damaged file")
+        found.append(Finding(WARN, "damaged_files", text, fix="send the study again", example=broken[0]))
     packed = [name for name in others if name.lower().endswith(ARCHIVES) and not name.lower().endswith(".nii.gz")]
     if packed:
-        text = f"{counted(len(packed), 'archive')} in the study not opened, such as {packed[0]}"
-        found.append(Finding(WARN, "archives", text, fix="unpack them, or give the archive itself"))
+        text = f"{counted(len(packed), 'archive')} in the study not opened"
+        fix = "unpack them, or give the archive itself"
+        found.append(Finding(WARN, "archives", text, fix=fix, example=packed[0]))
     if len(others) > len(packed):
         text = f"{counted(len(others) - len(packed), 'file')} left out: not DICOM"
         found.append(Finding(NOTE, "not_dicom", text))
@@ -147,7 +148,7 @@ def choose(
     """
     candidates = contents.candidates
     if not candidates:
-        because = [one.seen + (f"; {one.fix}" if one.fix else "") for one in findings.in_order(contents.findings)]
+        because = [one.shown + (f"; {one.fix}" if one.fix else "") for one in findings.in_order(contents.findings)]
         raise UserError(": ".join([f"{where} holds no DICOM image", *because[:1]]))
     if series:
         if series.isascii() and series.isdecimal() and len(series) < 7 and 1 <= int(series) <= len(candidates):

@@ -123,10 +123,10 @@ def test_a_slice_without_rescale_among_slices_with_one(hu, tmp_path, name, where
 
 def test_a_slice_whose_own_rescale_makes_it_no_hu(hu, tmp_path):
     write(tmp_path / "a", hu, put(lambda z: z == 5, RescaleIntercept="0"))
-    with pytest.raises(UserError, match=r"CT1_0004\.dcm and CT1_0005\.dcm .* differ by 10\d\d HU"):
+    with pytest.raises(UserError, match=r"differ by 10\d\d HU.*CT1_0004\.dcm and CT1_0005\.dcm"):
         read_study(tmp_path / "a")
     write(tmp_path / "b", hu, put(lambda z: z > 20, RescaleSlope="-1"))
-    with pytest.raises(UserError, match=r"CT1_0020\.dcm and CT1_0021\.dcm .* differ"):
+    with pytest.raises(UserError, match=r"differ by .*CT1_0020\.dcm and CT1_0021\.dcm"):
         read_study(tmp_path / "b")
 
 
@@ -186,7 +186,7 @@ def test_frames_of_one_file_are_judged_each(hu, tmp_path):
     write_enhanced(tmp_path / "own.dcm", to_store, SPACING, (0, 0, 0), axes(), edit=rescale("0.5", "-1024", 7))
     np.testing.assert_array_equal(read_study(tmp_path / "own.dcm").volume.voxels, hu)
     write_enhanced(tmp_path / "wrong.dcm", hu, SPACING, (0, 0, 0), axes(), edit=rescale("0.5", "-1024", 7))
-    with pytest.raises(UserError, match=r"wrong\.dcm, frame \d+ and .*frame \d+ .* differ by"):
+    with pytest.raises(UserError, match=r"differ by .*wrong\.dcm, frame \d+ and .*frame \d+"):
         read_study(tmp_path / "wrong.dcm")
     for name, edit, check in (
         ("none.dcm", rescale("", "", 7), "missing_rescale"),
@@ -297,7 +297,7 @@ def test_numbers_that_are_none_are_named_where_no_image_is_left(hu, tmp_path, na
         dataset[tag] = pydicom.dataelem.RawDataElement(tag, "DS", len(raw), raw, 0, False, True, True)
 
     write(tmp_path, hu[:3], edit)
-    with pytest.raises(UserError, match=f"holds no DICOM image: damaged: 3 files.*{said}"):
+    with pytest.raises(UserError, match=f"holds no DICOM image: 3 damaged files.*{said}"):
         read_study(tmp_path)
 
 
