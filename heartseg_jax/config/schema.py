@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -37,7 +37,7 @@ class Field(NamedTuple):
     most: float | None = None
     above: float | None = None
     below: float | None = None
-    choices: tuple[str, ...] = ()
+    choices: Collection[str] = ()
 
     @property
     def range(self) -> str:
@@ -91,7 +91,7 @@ def _choice(name: str, choices: str, meaning: str) -> Field:
 TABLE: tuple[Field, ...] = (
     Field("seed", 0, "every random choice of a run follows from this number", least=0, most=2**32 - 1),
     Field("data.path", "", "dataset folder made by `prepare`; empty: phantom patients, made by the run"),
-    _choice("data.task", " ".join(LABEL_SETS), "the label set of the dataset"),
+    Field("data.task", "heart", "the label set of the dataset", choices=LABEL_SETS),
     Field("data.test_patients", (), "ids of the test patients, instead of the dataset's own split"),
     Field("data.validation_patients", (), "ids, only together with data.test_patients; all other patients train"),
     Field("data.size", 512, "the network sees images of size x size", "pixels", least=8, most=4096),

@@ -346,7 +346,7 @@ def test_versions_byte_orders_and_suffixes(tmp_path, kind, suffix, order):
     np.testing.assert_allclose(volume.spacing_mm, (3, 2, 1.5), atol=1e-5)
 
 
-@pytest.mark.parametrize(("is_", "called"), itertools.permutations([".nii", ".nii.gz", ".nii.bz2"], 2))
+@pytest.mark.parametrize(("is_", "called"), list(itertools.permutations([".nii", ".nii.gz", ".nii.bz2"], 2)))
 def test_a_wrong_suffix_is_named(tmp_path, is_, called):
     image().to_filename(tmp_path / f"a{is_}")
     (tmp_path / f"a{is_}").rename(tmp_path / f"b{called}")
