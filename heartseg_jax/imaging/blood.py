@@ -48,7 +48,12 @@ def blood_cm2(hu: np.ndarray, spacing_mm: Sequence[float]) -> float | None:
     step = math.ceil(len(hu) / SLICES)
     rows, columns = (n // factor for n, factor in zip(hu.shape[1:], factors, strict=True))
     cut = hu[(len(hu) - 1) % step // 2 :: step, : rows * factors[0], : columns * factors[1]]
-    planes = cut.reshape(-1, rows, factors[0], columns, factors[1]).mean((2, 4), dtype=np.float32)
+    # Sums of strided views: several times as fast as a mean over the axes of small blocks.
+    parts = (cut[:, y :: factors[0], x :: factors[1]] for y in range(factors[0]) for x in range(factors[1]))
+    planes = np.zeros((len(cut), rows, columns), np.float32)
+    for part in parts:
+        planes += part
+    planes /= factors[0] * factors[1]
 
     def window(mm: float) -> tuple[int, int, int]:
         return (1, *(2 * max(1, round(mm / 2 / one)) + 1 for one in pixel))
