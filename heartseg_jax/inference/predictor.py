@@ -21,10 +21,19 @@ from heartseg_jax.preprocess.host import Batch
 
 
 class ModelIdentity(NamedTuple):
-    """Which model made a prediction: its run's folder and the step of its checkpoint."""
+    """Which model made a prediction.
+
+    Attributes:
+      run: its run's folder; a path, so never written into a file that leaves the machine.
+      step: of its checkpoint.
+      checkpoint_sha256: digest of the checkpoint's files; empty where it was never written.
+      config_sha256: digest of the run's config.
+    """
 
     run: str
     step: int
+    checkpoint_sha256: str = ""
+    config_sha256: str = ""
 
 
 class Predictor(NamedTuple):

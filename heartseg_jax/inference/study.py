@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from heartseg_jax.findings import WARN, Finding, raise_refused
-from heartseg_jax.imaging.block_checks import in_hu
-from heartseg_jax.imaging.hu_checks import of_pixels
+from heartseg_jax.imaging.intake import Intake
 from heartseg_jax.imaging.orientation import oblique, patient_axial
 from heartseg_jax.imaging.volume import Volume
 from heartseg_jax.inference.predictor import ModelIdentity, Predictor, merged, predict_slices
@@ -22,60 +22,69 @@ class Prediction:
     Attributes:
       labels: `[Z, Y, X]` uint8, of the contract's label set.
       probabilities: `[Z, Y, X, K]` float16, or None where they were not asked for.
-      volume: what was given, as it was given.
+      intake: what was given, as it was given.
       contract: how its input was made.
       models: which models were used; several where their mean was taken.
       findings: of its unit, values, extent, spacing and orientation; none refuses.
+      agreement: mean pairwise Dice of each label `[K]` between the members of an ensemble, on the network's grid: NaN
+        where no member finds it; None for a single model.
+      changed_voxels: by structure, how many voxels postprocessing removed and added; empty where it was off.
     """
 
     labels: np.ndarray
     probabilities: np.ndarray | None
-    volume: Volume
+    intake: Intake
     contract: Contract
     models: tuple[ModelIdentity, ...]
     findings: tuple[Finding, ...]
+    agreement: np.ndarray | None = None
+    changed_voxels: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+    @property
+    def volume(self) -> Volume:
+        """What was given, with its geometry."""
+        return self.intake.volume
 
 
 def predict_volume(
     predictor: Predictor,
-    volume: Volume,
+    intake: Intake,
     contract: Contract,
     *,
-    spacing_known: bool = True,
     keep_probabilities: bool = False,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Prediction:
     """Return the labels of a volume with axes in any order and direction.
 
-    uint8 voxels are 8-bit images of unknown window, all others HU. Slices are taken along the axis nearest to the
-    patient's; where `spacing_known` is False (pictures), they are scaled to fill the network's image.
+    Slices are taken along the axis nearest to the patient's; where the spacing is unknown (pictures), they are scaled
+    to fill the network's image. `progress` is called with (slices done, slices in all).
 
     Raises:
-      UserError: the volume does not meet the contract: another unit than a fixed window's, values that are not HU,
-        lost pixels.
+      UserError: the volume does not meet the contract (another unit than a fixed window's), or a finding of its intake
+        refuses it.
     """
-    axial, order = patient_axial(volume)
-    if volume.voxels.dtype == np.uint8:
-        intensity, images, found = "uint8", axial.voxels, of_pixels(axial.voxels, "uint8")
-    else:
-        in_units, found = in_hu(axial)
-        intensity, images = "HU", in_units.voxels
+    axial, order = patient_axial(intake.volume)
+    intensity = "uint8" if axial.voxels.dtype == np.uint8 else "HU"
+    images = axial.voxels
     spec, unit = contract.input.for_intensity(intensity)
-    found = [*unit, *found, *oblique(order.oblique_degrees)]
-    if spec.mm_per_pixel > 0 and not spacing_known:
+    found = [*unit, *intake.findings, *oblique(order.oblique_degrees)]
+    if spec.mm_per_pixel > 0 and not intake.spacing_known:
         text = f"the model sees {spec.mm_per_pixel:g} mm per pixel and the spacing is unknown: slices fill its image"
         found.append(Finding(WARN, "spacing", text, fix="give images with their spacing, such as the DICOM series"))
     raise_refused("the input does not fit the model", found)
 
     classes = contract.label_set.num_classes
-    labels = np.empty(axial.voxels.shape, np.uint8)
+    labels = np.empty(images.shape, np.uint8)
     kept = np.empty((*labels.shape, classes), np.float16) if keep_probabilities else None
-    spacing, start = axial.spacing_mm if spacing_known else None, 0
+    spacing, start = axial.spacing_mm if intake.spacing_known else None, 0
     for found_here in predict_slices(predictor, spec, images, range(len(images)), spacing, contiguous=True):
         part = merged(found_here, contract.label_set.all_known)  # channels without a structure are background
         labels[start : start + len(part)] = part.argmax(axis=-1)
         if kept is not None:
             kept[start : start + len(part)] = part
         start += len(part)
+        if progress:
+            progress(start, len(images))
     if kept is not None:
         kept = np.stack([order.back(kept[..., k]) for k in range(classes)], axis=-1)
-    return Prediction(order.back(labels), kept, volume, contract, predictor.models, tuple(found))
+    return Prediction(order.back(labels), kept, intake, contract, predictor.models, tuple(found))

@@ -1,0 +1,60 @@
+"""The files that a prediction becomes. To add one: a file with its write function, a line here, and its docs."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from heartseg_jax.imaging.intake import KINDS
+
+if TYPE_CHECKING:
+    from heartseg_jax.inference.study import Prediction
+    from heartseg_jax.measure.results import Measurements
+
+
+class Options(NamedTuple):
+    """What the user may choose.
+
+    Attributes:
+      labelmap: write DICOM SEG as LABELMAP instead of BINARY.
+      language: of the review page at first: 'en' or 'es'.
+    """
+
+    labelmap: bool = False
+    language: str = "en"
+
+
+class Exporter(NamedTuple):
+    """One kind of output.
+
+    Attributes:
+      writes: the files or folders it leaves.
+      kinds: of which inputs (`Intake.kind`) it can be made.
+      needs_spacing: whether it is only made where the spacing is known.
+      writer: 'module.function' in this folder: of the prediction, its measurements, the folder to write into (which
+        appears as a whole when all is written) and `Options`.
+    """
+
+    writes: str
+    kinds: tuple[str, ...]
+    needs_spacing: bool
+    writer: str
+
+    def write(self, prediction: Prediction, measurements: Measurements, folder: Path, options: Options) -> None:
+        """Write into `folder`. Libraries are imported only now."""
+        module, name = self.writer.split(".")
+        getattr(importlib.import_module(f"heartseg_jax.export.{module}"), name)(
+            prediction, measurements, folder, options
+        )
+
+
+EXPORTERS: dict[str, Exporter] = {
+    "nifti": Exporter("labels.nii.gz", KINDS, False, "nifti.write_labels"),
+}
+"""Every exporter by its name in `--export`."""
+
+
+def exporters_for(kind: str, spacing_known: bool) -> list[str]:
+    """Return the names of the exporters that an input allows."""
+    return [name for name, one in EXPORTERS.items() if kind in one.kinds and (spacing_known or not one.needs_spacing)]

@@ -1,0 +1,55 @@
+"""What is measured of a prediction: a row per structure, each with a status. Nothing is computed here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MEASURED, PARTIAL, ABSENT, REFUSED = "measured", "partial", "absent", "refused"
+STATUSES = (MEASURED, PARTIAL, ABSENT, REFUSED)
+
+
+@dataclass(frozen=True)
+class StructureMeasurement:
+    """One structure of one study. None is what cannot be known, never 0.
+
+    Attributes:
+      name: of the label set.
+      label: its number there.
+      status: 'measured'; 'partial', where it touches the border of the field of view, so that its volume is a lower
+        bound; 'absent'; or 'refused'.
+      reason: why it is not 'measured'; never anything that names a patient.
+      voxels: how many it has.
+      volume_ml: in mL.
+      mean_hu, sd_hu: of the voxels in it; None for 8-bit images.
+      extent_mm: of its bounding box along the patient's axes: right-left, anterior-posterior, inferior-superior.
+      cut_face_share: faces of its surface on the border of the field of view, as a share of all its faces.
+      normal_range_ml: published limits for adults, and None where there are none for this structure.
+      within_normal_range: whether the volume lies between them; None where that cannot be said.
+      confidence: mean pairwise Dice between the members of an ensemble; None for a single model.
+    """
+
+    name: str
+    label: int
+    status: str
+    reason: str = ""
+    voxels: int = 0
+    volume_ml: float | None = None
+    mean_hu: float | None = None
+    sd_hu: float | None = None
+    extent_mm: tuple[float, float, float] | None = None
+    cut_face_share: float | None = None
+    normal_range_ml: tuple[float, float] | None = None
+    within_normal_range: bool | None = None
+    confidence: float | None = None
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """All structures of the label set but background, in its order, and what must be said with every output."""
+
+    structures: tuple[StructureMeasurement, ...]
+    warnings: tuple[str, ...] = ()
+
+    def of(self, name: str) -> StructureMeasurement:
+        """Return the row of a structure."""
+        return next(row for row in self.structures if row.name == name)
