@@ -12,6 +12,7 @@ import numpy as np
 
 from heartseg_jax.anatomy import counts_as
 from heartseg_jax.data.examples import padded
+from heartseg_jax.inference.views import through_views
 from heartseg_jax.models.registry import apply_model
 from heartseg_jax.models.unet import UNet
 from heartseg_jax.preprocess import host
@@ -36,31 +37,51 @@ class ModelIdentity(NamedTuple):
     config_sha256: str = ""
 
 
+class Output(NamedTuple):
+    """What a predictor makes of a batch.
+
+    Attributes:
+      probabilities: `[B, S, S, K]` float32, the mean of the members.
+      shared: `[M, M, K]` int32, how many pixels of the real examples two of the members both give a label; on the
+        diagonal, how many each gives it. None for a single member.
+    """
+
+    probabilities: jax.Array
+    shared: jax.Array | None = None
+
+
 class Predictor(NamedTuple):
     """One model or several.
 
     Attributes:
-      probabilities: from a batch (whose label and merge may be None) to `[B, S, S, K]` float32.
+      predict: from a batch (whose label and merge may be None) to its `Output`.
       batch_size: B; every batch has it, so that one program is compiled.
       models: the models whose mean this is.
     """
 
-    probabilities: Callable[[Batch], jax.Array]
+    predict: Callable[[Batch], Output]
     batch_size: int
     models: tuple[ModelIdentity, ...] = ()
 
 
 def make_predictor(
-    model: UNet, members: Sequence[tuple[Any, Any]], batch_size: int, models: tuple[ModelIdentity, ...] = ()
+    model: UNet,
+    members: Sequence[tuple[Any, Any]],
+    batch_size: int,
+    models: tuple[ModelIdentity, ...] = (),
+    *,
+    views: bool = False,
 ) -> Predictor:
     """Return the predictor of networks of one architecture, `members` being their (params, batch_stats).
 
-    The probabilities of several are averaged; they run in one program, their weights stacked on a leading axis.
+    The probabilities of several are averaged; they run in one program, their weights stacked on a leading axis. With
+    `views`, each network also sees the image a little turned, scaled and shifted (`views.VIEWS`); a single network's
+    views are then its members.
     """
-    if len(members) == 1:
+    if len(members) == 1 and not views:
         weights, program = members[0], _one(model)
     else:
-        weights, program = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members), _mean(model)
+        weights, program = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members), _mean(model, len(members), views)
     weights = jax.device_put(weights)
     return Predictor(
         lambda batch: program(*weights, jax.device_put(batch._replace(label=None, merge=None))), batch_size, models
@@ -74,13 +95,54 @@ def _softmax(model: UNet, params: Any, batch_stats: Any, image: jax.Array) -> ja
 @functools.lru_cache(maxsize=16)
 def _one(model: UNet) -> Any:
     """One program per model, for any number of weights."""
-    return jax.jit(lambda params, batch_stats, batch: _softmax(model, params, batch_stats, network_input(batch)))
+    return jax.jit(
+        lambda params, batch_stats, batch: Output(_softmax(model, params, batch_stats, network_input(batch)))
+    )
 
 
 @functools.lru_cache(maxsize=16)
-def _mean(model: UNet) -> Any:
-    every = jax.vmap(functools.partial(_softmax, model), in_axes=(0, 0, None))
-    return jax.jit(lambda params, batch_stats, batch: every(params, batch_stats, network_input(batch)).mean(axis=0))
+def _mean(model: UNet, count: int, views: bool) -> Any:
+    def probabilities(params: Any, batch_stats: Any, image: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The mean of one network and what its members say, `[T, B, S, S, K]`: its views, or itself."""
+        network = functools.partial(_softmax, model, params, batch_stats)
+        if not views:
+            alone = network(image)
+            return alone, alone[None]
+        return through_views(network, image)
+
+    def program(params: Any, batch_stats: Any, batch: Batch) -> Output:
+        mean, own = jax.vmap(probabilities, in_axes=(0, 0, None))(params, batch_stats, network_input(batch))
+        members = mean if count > 1 else own[0]
+        return Output(mean.mean(axis=0), shared_pixels(members.argmax(axis=-1), batch.mask, mean.shape[-1]))
+
+    return jax.jit(program)
+
+
+def shared_pixels(labels: jax.Array, mask: jax.Array, classes: int) -> jax.Array:
+    """Return `[M, M, K]` int32: the pixels that members i and j both label k, of `labels [M, B, S, S]`.
+
+    `mask [B]` is 1 for the examples that count.
+    """
+    real = jnp.where(mask[None, :, None, None] > 0, labels, classes)
+
+    def shared(one: jax.Array) -> jax.Array:
+        both = jnp.where(real == one[None], real, classes)
+        return jnp.stack([(both == k).sum(axis=(1, 2, 3), dtype=jnp.int32) for k in range(classes)], axis=-1)
+
+    return jax.lax.map(shared, real)
+
+
+def mean_pairwise_dice(shared: np.ndarray) -> np.ndarray:
+    """Return the mean Dice `[K]` over all pairs of members, of `shared [M, M, K]`.
+
+    Pairs in which neither has the label are left out; NaN where that leaves none.
+    """
+    own = shared[np.arange(len(shared)), np.arange(len(shared))].astype(np.float64)
+    first, second = np.triu_indices(len(shared), 1)
+    either = own[first] + own[second]
+    dice = np.divide(2.0 * shared[first, second], either, out=np.zeros_like(either), where=either > 0)
+    pairs = (either > 0).sum(axis=0)
+    return np.divide(dice.sum(axis=0), pairs, out=np.full(shared.shape[-1], np.nan), where=pairs > 0)
 
 
 def predict_slices(
@@ -90,11 +152,13 @@ def predict_slices(
     wanted: Sequence[int] | np.ndarray,
     spacing_mm: tuple[float, float, float] | None,
     contiguous: bool,
+    shared: list[np.ndarray] | None = None,
 ) -> Iterator[np.ndarray]:
     """Yield the probabilities `[n, H, W, K]` float32 of the slices `wanted` in order, at most `batch_size` at a time.
 
     `wanted` are indices into `images [Z, H, W]`, patient-axial, int16 HU or uint8; `spacing_mm` is (z, y, x), or None
-    where it is unknown; `contiguous` whether the slices are a whole volume in order, so that they have neighbours.
+    where it is unknown; `contiguous` whether the slices are a whole volume in order, so that they have neighbours. To
+    `shared` is added what the members of several share (`Output.shared`), batch by batch.
     """
     for real, filled, mask in padded(np.asarray(wanted), predictor.batch_size):
         planes = np.array([host.neighbours(spec, int(z), len(images), contiguous) for z in filled])
@@ -102,7 +166,10 @@ def predict_slices(
         seen = host.to_network(spec, images[rows], spacing_mm)
         windows = host.windows_of(spec, seen[np.searchsorted(rows, filled)])
         batch = Batch(seen[np.searchsorted(rows, planes)].transpose(0, 2, 3, 1), windows, None, None, mask)
-        found = np.asarray(predictor.probabilities(batch))[: len(real)]
+        output = predictor.predict(batch)
+        found = np.asarray(output.probabilities)[: len(real)]
+        if shared is not None and output.shared is not None:
+            shared.append(np.asarray(output.shared, np.int64))
         yield host.to_source(spec, found, images.shape[1], images.shape[2], spacing_mm)
 
 

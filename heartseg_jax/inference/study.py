@@ -11,7 +11,7 @@ from heartseg_jax.findings import WARN, Finding, raise_refused
 from heartseg_jax.imaging.intake import Intake
 from heartseg_jax.imaging.orientation import oblique, patient_axial
 from heartseg_jax.imaging.volume import Volume
-from heartseg_jax.inference.predictor import ModelIdentity, Predictor, merged, predict_slices
+from heartseg_jax.inference.predictor import ModelIdentity, Predictor, mean_pairwise_dice, merged, predict_slices
 from heartseg_jax.preprocess.contract import Contract
 
 
@@ -76,8 +76,9 @@ def predict_volume(
     classes = contract.label_set.num_classes
     labels = np.empty(images.shape, np.uint8)
     kept = np.empty((*labels.shape, classes), np.float16) if keep_probabilities else None
+    shared: list[np.ndarray] = []
     spacing, start = axial.spacing_mm if intake.spacing_known else None, 0
-    for found_here in predict_slices(predictor, spec, images, range(len(images)), spacing, contiguous=True):
+    for found_here in predict_slices(predictor, spec, images, range(len(images)), spacing, True, shared):
         part = merged(found_here, contract.label_set.all_known)  # channels without a structure are background
         labels[start : start + len(part)] = part.argmax(axis=-1)
         if kept is not None:
@@ -85,6 +86,7 @@ def predict_volume(
         start += len(part)
         if progress:
             progress(start, len(images))
+    agreement = mean_pairwise_dice(np.sum(shared, axis=0)) if shared else None
     if kept is not None:
         kept = np.stack([order.back(kept[..., k]) for k in range(classes)], axis=-1)
-    return Prediction(order.back(labels), kept, intake, contract, predictor.models, tuple(found))
+    return Prediction(order.back(labels), kept, intake, contract, predictor.models, tuple(found), agreement)

@@ -140,7 +140,7 @@ def _augment_one(
     draws = dict(zip(CHANGES, jax.random.uniform(chances, (2 * len(CHANGES),)).reshape(-1, 2), strict=True))
     if settings.moves:
         rows, columns = _coordinates(bend, draws, label.shape[0], label.shape[1], settings)
-        image, label = _sample_linear(image, rows, columns), _sample_nearest(label, rows, columns)
+        image, label = sample_linear(image, rows, columns), _sample_nearest(label, rows, columns)
     image, label = _flip(draws, image, label, settings)
     # The physical order: optics blur, the display maps intensities, noise comes last.
     image = _soften(draws, image, settings)
@@ -185,7 +185,7 @@ def _coordinates(
     return rows, columns
 
 
-def _sample_linear(image: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
+def sample_linear(image: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
     """Bilinear samples of [H, W, C] at float coordinates; 0 outside."""
     height, width, channels = image.shape
     # A border of air makes the outside an ordinary place to look up.

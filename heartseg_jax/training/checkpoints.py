@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import logging
 import math
 import shutil
@@ -22,8 +21,9 @@ import orbax.checkpoint as ocp
 from absl import logging as absl_logging
 
 from heartseg_jax.errors import UserError
-from heartseg_jax.files import full_disk_refused, read_json, write_json
+from heartseg_jax.files import full_disk_refused
 from heartseg_jax.models.tree import mismatches
+from heartseg_jax.training import seal
 from heartseg_jax.training.steps import TrainState
 
 # Orbax logs a dozen lines per save, and each error with several tracebacks; what matters is raised as well.
@@ -41,7 +41,7 @@ def _quiet_late_answers(unraisable: Any, report: Any = sys.unraisablehook) -> No
 sys.unraisablehook = _quiet_late_answers
 
 JSON = ("data", "contract")
-SEAL = "sha256.json"  # in a checkpoint's folder: the digest of every file of its items
+ITEMS = ("state", *JSON)
 
 BEST = "best"
 """In place of a step: the checkpoint with the highest validation Dice, kept in the folder of that name."""
@@ -106,6 +106,11 @@ class Checkpoints:
         """Return the folder of a chosen step's checkpoint."""
         store, number = self._at(step)
         return store.path / str(number)
+
+    def digest(self, step: Step) -> str:
+        """Return the SHA-256 of a chosen checkpoint: of the digests of its files, by name."""
+        store, number = self._at(step)
+        return store.digest(number)
 
     def save(self, state: TrainState, data: Mapping[str, Any], contract: Mapping[str, Any]) -> None:
         """Write a checkpoint of `state`; what was begun but not committed is never taken for one.
@@ -262,6 +267,9 @@ class _Store:
             target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), self.metadata(step))
         return self._restore(step, state=ocp.args.StandardRestore(target))["state"]
 
+    def digest(self, step: int) -> str:
+        return seal.digest_of(self.path / str(step), ITEMS)
+
     def is_whole(self, step: int) -> bool:
         with contextlib.suppress(Damaged):
             return bool(self.read(step)) and bool(self.state(step))
@@ -284,29 +292,12 @@ class _Store:
         """Add the digests to what is written whole; Orbax calls it in its own thread, before it commits the folder."""
         for folder in [*self.path.glob(f"{self._unsealed}.orbax-checkpoint-tmp*"), self.path / str(self._unsealed)]:
             if folder.is_dir():
-                write_json(folder / SEAL, self._digests(folder))
-
-    def _digests(self, folder: Path) -> dict[str, str]:
-        paths = sorted(path for item in ("state", *JSON) for path in (folder / item).rglob("*"))
-        return {
-            path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in paths
-            if path.is_file() and path.name != "commit_success.txt"
-        }
+                seal.write(folder, ITEMS)
 
     def _check(self, step: int) -> None:
         """Compare the files with their digests; checkpoints of earlier versions have none and are accepted."""
-        folder = self.path / str(step)
-        if (folder / SEAL).is_file():
-            try:
-                kept = read_json(folder / SEAL)
-            except UserError as error:
-                raise Damaged(f"{SEAL} cannot be read") from error
-            seen = self._digests(folder)
-            wrong = sorted(name for name in kept if kept[name] != seen.get(name))
-            if wrong:
-                more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-                raise Damaged(f"{wrong[0]}{more} differs from what was saved, by SHA-256")
+        if wrong := seal.broken(self.path / str(step), ITEMS):
+            raise Damaged(wrong)
 
     def _restore(self, step: int, **items: Any) -> Any:
         try:

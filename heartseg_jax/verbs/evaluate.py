@@ -43,39 +43,33 @@ def run(values: FlagValues, argv: list[str]) -> None:
         has changed since.
     """
     path = Path(values.workdir)
-    folder = Workdir(path)
-    config = read_config(folder)
+    config = read_config(Workdir(path))
     # JAX and Orbax take seconds to import: only once the flags are known to be good.
     from heartseg_jax.evaluation import report
     from heartseg_jax.evaluation.score_split import score_split
-    from heartseg_jax.inference.predictor import ModelIdentity, make_predictor
-    from heartseg_jax.models.registry import build_model
+    from heartseg_jax.inference.predictor import make_predictor
     from heartseg_jax.training import control
-    from heartseg_jax.training.checkpoints import BEST, Checkpoints
+    from heartseg_jax.training.checkpoints import BEST
+    from heartseg_jax.verbs.models import load_model
 
-    store = Checkpoints(folder.checkpoints)
-    last, chosen = store.choose(), store.choose(values.step)
-    number, _, content = store.read(chosen)
-    contract = Contract.from_json(content, f"the checkpoint of step {number} in {path}")
+    loaded = load_model(path, values.step)
+    contract, number = loaded.contract, loaded.identity.step
     patients = _patients(path, config, contract, values.data, values.split)
     spec, found = contract.input.for_intensity(patients.dataset.intensity)
     raise_refused(str(patients.dataset.path), found)
-    model = build_model(config.model, contract.label_set)
-    arrays = store.restore_arrays(chosen)
-    store.close()
-    weights = arrays["params"], arrays.get("batch_stats", {})
-    which = "best" if chosen == BEST else f"step{number}" if number != last else ""
+    is_best = values.step == BEST
+    which = "best" if is_best else "" if loaded.is_last else f"step{number}"
     words = (values.data and Path(values.data).name, values.split, which)
     output = Path(values.output or path / "-".join(["evaluation", *filter(None, words)]))
     summary = score_split(
-        make_predictor(model, [weights], config.data.batch_size, (ModelIdentity(str(path), number),)),
+        make_predictor(loaded.model, [loaded.weights], config.data.batch_size, (loaded.identity,)),
         patients.dataset,
         patients.split,
         spec,
         output=output,
         step=number,
-        checkpoint=str(store.folder(chosen)),
-        scored="best" if chosen == BEST else "last" if number == last else "asked",
+        checkpoint=str(loaded.checkpoint),
+        scored="best" if is_best else "last" if loaded.is_last else "asked",
         colours=config.log.colours,
         as_split=patients.called,
         warnings=(*(finding.seen for finding in found), *patients.warnings),

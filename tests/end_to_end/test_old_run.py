@@ -1,6 +1,7 @@
 """A run folder and a dataset folder of an earlier version are evaluated, inspected and resumed as they were."""
 
 import json
+import re
 import zipfile
 from pathlib import Path
 
@@ -16,6 +17,10 @@ from tests.tiny import OVERRIDES, flags
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 QUICKSTART = FIXTURES.parents[1] / "configs" / "quickstart.py"
 SMALLER = {"model.width": "4", "model.levels": "2", "data.path": "ds", "log.figures": "false"}
+
+MOVED_BY_ROUNDING = re.compile(r"/conv\d/bias$|/norm\d/mean$")
+"""A bias before BatchNorm has a gradient of zero, of which Adam makes steps from each CPU's own rounding; the mean
+takes them out again."""
 
 
 @pytest.fixture
@@ -57,7 +62,8 @@ def test_it_goes_on_as_it_would_have(run):
         assert len(leaves) == len(expected.files) == 40
         for path, leaf in leaves:
             name = "/".join(part.key for part in path)
-            np.testing.assert_allclose(leaf, expected[name], rtol=1e-5, atol=1e-5, err_msg=name)
+            tolerance = 1e-2 if MOVED_BY_ROUNDING.search(name) else 1e-5
+            np.testing.assert_allclose(leaf, expected[name], rtol=tolerance, atol=tolerance, err_msg=name)
 
 
 @pytest.mark.parametrize("content", ["[1]", "{}", '{"version": 9}'])

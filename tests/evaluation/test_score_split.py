@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from heartseg_jax.evaluation import score_split as module
-from heartseg_jax.inference.predictor import Predictor
+from heartseg_jax.inference.predictor import Output, Predictor
 from tests.preprocess.specs import spec
 from tests.tiny import SLICES, tile_labels, write_tiny
 
@@ -20,7 +20,7 @@ def by_brightness(batch):
 
 def score(dataset, output, draw):
     return module.score_split(
-        Predictor(by_brightness, 4),
+        Predictor(lambda batch: Output(by_brightness(batch)), 4),
         dataset,
         "test",
         spec(),
