@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from heartseg_jax import __version__
 from heartseg_jax.inference.study import Prediction
+from heartseg_jax.measure.json_form import PROGRAM, RESEARCH_USE
 from heartseg_jax.measure.results import Measurements
-
-RESEARCH_USE = "Research use only, not for diagnosis"
-PROGRAM = "heartseg_jax"
 
 
 def model_texts(prediction: Prediction) -> list[str]:

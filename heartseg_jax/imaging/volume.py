@@ -105,6 +105,12 @@ def resampling_matrix(n_in: int, n_out: int, scale: float) -> np.ndarray:
     return weights.astype(np.float32)
 
 
+def seen_by_network(n_in: int, size: int, scale: float) -> slice:
+    """Return which of an axis's `n_in` pixels get their probabilities from the network's `size`: a run, maybe empty."""
+    inside = np.flatnonzero(_is_inside(sample_positions(size, n_in, 1.0 / scale), size))
+    return slice(int(inside[0]), int(inside[-1]) + 1) if len(inside) else slice(0, 0)
+
+
 def _is_same_grid(height: int, width: int, size: int, scale: tuple[float, float]) -> bool:
     return height == width == size and tuple(scale) == (1.0, 1.0)
 

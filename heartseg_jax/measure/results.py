@@ -26,6 +26,8 @@ class StructureMeasurement:
       normal_range_ml: published limits for adults, and None where there are none for this structure.
       within_normal_range: whether the volume lies between them; None where that cannot be said.
       confidence: mean pairwise Dice between the members of an ensemble; None for a single model.
+      removed_voxels, added_voxels: by postprocessing.
+      withheld: whether its labels are not to be written either; False where only its volume cannot be known.
     """
 
     name: str
@@ -41,6 +43,9 @@ class StructureMeasurement:
     normal_range_ml: tuple[float, float] | None = None
     within_normal_range: bool | None = None
     confidence: float | None = None
+    removed_voxels: int = 0
+    added_voxels: int = 0
+    withheld: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,11 @@ class Measurements:
 
     structures: tuple[StructureMeasurement, ...]
     warnings: tuple[str, ...] = ()
+
+    @property
+    def withheld(self) -> tuple[int, ...]:
+        """The labels of structures that are not to be written."""
+        return tuple(row.label for row in self.structures if row.withheld)
 
     def of(self, name: str) -> StructureMeasurement:
         """Return the row of a structure."""

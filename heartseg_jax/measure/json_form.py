@@ -1,0 +1,137 @@
+"""Measurements as JSON (docs/measurements.schema.json) and as rows of a table: no name, id, date or path in either."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from heartseg_jax import __version__
+from heartseg_jax.findings import in_order
+from heartseg_jax.imaging.block_checks import fit_for
+from heartseg_jax.imaging.orientation import patient_axial
+from heartseg_jax.inference.study import Prediction
+from heartseg_jax.measure.normal_ranges import range_sources
+from heartseg_jax.measure.results import Measurements, StructureMeasurement
+
+VERSION = 1
+"""Of the form; a key that changes its meaning or goes is a new version, a key more is not."""
+RESEARCH_USE = "Research use only, not for diagnosis"
+PROGRAM = "heartseg_jax"
+NO_VALVE = "this version does not measure valves"
+EXTENT_KEYS = ("extent_right_left_mm", "extent_anterior_posterior_mm", "extent_inferior_superior_mm")
+
+
+def to_json(prediction: Prediction, measurements: Measurements) -> dict[str, Any]:
+    """Return the content of `measurements.json`: units in the keys, null for what cannot be known, no NaN."""
+    return {
+        "version": VERSION,
+        "statement": RESEARCH_USE,
+        "structures": {row.name: _structure(row) for row in measurements.structures},
+        "mitral_valve": None,
+        "mitral_valve_reason": NO_VALVE,
+        "tricuspid_valve": None,
+        "tricuspid_valve_reason": NO_VALVE,
+        "model": _model(prediction),
+        "input": _input(prediction),
+        "warnings": list(measurements.warnings),
+    }
+
+
+def rows(study_name: str, content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return a row per structure of what `to_json` returned, for a table over studies: `COLUMNS`, '' for null."""
+    found = []
+    for name, structure in content["structures"].items():
+        own = {
+            **structure,
+            "study": study_name,
+            "structure": name,
+            "warnings": len(content["warnings"]),
+            "normal_range_low_ml": (structure["normal_range_ml"] or (None, None))[0],
+            "normal_range_high_ml": (structure["normal_range_ml"] or (None, None))[1],
+        }
+        found.append({column: "" if own[column] is None else own[column] for column in COLUMNS})
+    return found
+
+
+COLUMNS = (
+    "study",
+    "structure",
+    "label",
+    "status",
+    "reason",
+    "volume_ml",
+    "voxels",
+    "mean_hu",
+    "sd_hu",
+    *EXTENT_KEYS,
+    "cut_face_share",
+    "normal_range_low_ml",
+    "normal_range_high_ml",
+    "within_normal_range",
+    "confidence",
+    "removed_voxels",
+    "added_voxels",
+    "labels_withheld",
+    "warnings",
+)
+"""Of `measurements.csv`, in this order in every file; later versions add theirs at the end."""
+
+
+def _structure(row: StructureMeasurement) -> dict[str, Any]:
+    return {
+        "label": row.label,
+        "status": row.status,
+        "reason": row.reason,
+        "volume_ml": _rounded(row.volume_ml, 3),
+        "voxels": row.voxels,
+        "mean_hu": _rounded(row.mean_hu, 1),
+        "sd_hu": _rounded(row.sd_hu, 1),
+        **{key: _rounded(mm, 2) for key, mm in zip(EXTENT_KEYS, row.extent_mm or (None,) * 3, strict=True)},
+        "cut_face_share": _rounded(row.cut_face_share, 4),
+        "normal_range_ml": list(row.normal_range_ml) if row.normal_range_ml else None,
+        "normal_range_sources": range_sources(row.name) if row.normal_range_ml else [],
+        "within_normal_range": row.within_normal_range,
+        "confidence": _rounded(row.confidence, 4),
+        "removed_voxels": row.removed_voxels,
+        "added_voxels": row.added_voxels,
+        "labels_withheld": row.withheld,
+    }
+
+
+def _model(prediction: Prediction) -> dict[str, Any]:
+    spec = prediction.contract.input
+    return {
+        "program": PROGRAM,
+        "program_version": __version__,
+        "label_set": prediction.contract.task,
+        "members": [
+            {"checkpoint_sha256": one.checkpoint_sha256, "config_sha256": one.config_sha256, "step": one.step}
+            for one in prediction.models
+        ],
+        "intensity": spec.intensity,
+        "size_pixels": spec.size,
+        "pixel_mm": spec.mm_per_pixel or None,
+    }
+
+
+def _input(prediction: Prediction) -> dict[str, Any]:
+    intake, volume = prediction.intake, prediction.volume
+    found = in_order(prediction.findings)
+    return {
+        "kind": intake.kind,
+        "intensity": "uint8" if volume.voxels.dtype.kind == "u" else "HU",
+        "shape_voxels": list(volume.voxels.shape),
+        "spacing_mm": [_rounded(mm, 6) for mm in volume.spacing_mm] if intake.spacing_known else None,
+        "oblique_degrees": _rounded(patient_axial(volume)[1].oblique_degrees, 2),
+        "fit_for": list(fit_for(found)),
+        "findings": [
+            {"level": one.level, "check": one.check, "seen": one.seen, "cause": one.cause, "fix": one.fix}
+            for one in found
+        ],
+    }
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    """Return a plain number of so many digits after the point; None for one that is none or not finite."""
+    return None if value is None or not math.isfinite(value) else round(float(value), digits)
