@@ -51,8 +51,9 @@ class Exporter(NamedTuple):
 
 EXPORTERS: dict[str, Exporter] = {
     "nifti": Exporter("labels.nii.gz", KINDS, False, "nifti.write_labels"),
+    "dicom_seg": Exporter("segmentation.dcm", ("dicom",), True, "dicom_seg.write_segmentation"),
 }
-"""Every exporter by its name in `--export`."""
+"""Every exporter by its name in `--export`, in the order in which they run: later files refer to earlier ones."""
 
 
 def exporters_for(kind: str, spacing_known: bool) -> list[str]:
