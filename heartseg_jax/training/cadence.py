@@ -63,8 +63,9 @@ def cadence(config: Any, per_epoch: int, total_steps: int, watched_slices: int) 
 def least_distance(watched_slices: int, batch_size: int) -> int:
     """Return the steps between evaluations that keep their share of the arithmetic at `EVALUATION_SHARE` or below.
 
-    An evaluation costs a forward pass per slice, a step `STEP_COST` per image of its batch: d steps and an evaluation
-    of n slices with batches of b have the share n / (n + STEP_COST * b * d).
+    An evaluation costs a forward pass per batch, the last one filled, and a step `STEP_COST`: d steps and an evaluation
+    of n batches have the share n / (n + STEP_COST * d).
     """
-    distance = watched_slices * (1 - EVALUATION_SHARE) / (EVALUATION_SHARE * STEP_COST * batch_size)
+    batches = math.ceil(watched_slices / batch_size)
+    distance = batches * (1 - EVALUATION_SHARE) / (EVALUATION_SHARE * STEP_COST)
     return max(math.ceil(distance - 1e-9), 1)

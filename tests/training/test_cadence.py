@@ -16,15 +16,16 @@ def cadence_of(per_epoch, watched, total=1000, name="configs/base.py", **changes
 @pytest.mark.parametrize(
     ("watched", "batch", "steps"),
     [
-        (96, 8, 36),  # 96 slices cost 96; 36 steps of 8 images cost 3 * 36 * 8 = 864: 96 / 960 is a tenth
-        (97, 8, 37),
-        (1, 8, 1),
-        (6, 4, 5),
+        (96, 8, 36),  # 12 batches cost 12; 36 steps cost 3 * 36 = 108: 12 / 120 is a tenth
+        (97, 8, 39),  # a slice alone in its batch costs as much as eight
+        (1, 8, 3),
+        (6, 4, 6),
     ],
 )
 def test_evaluations_take_a_tenth_of_the_arithmetic_at_most(watched, batch, steps):
     assert least_distance(watched, batch) == steps
-    assert Fraction(watched, watched + 3 * batch * steps) <= Fraction(1, 10)
+    batches = -(-watched // batch)
+    assert Fraction(batches, batches + 3 * steps) <= Fraction(1, 10) < Fraction(batches, batches + 3 * (steps - 1))
 
 
 def test_fine_tuning_on_18_slices_evaluates_every_so_many_whole_epochs():
