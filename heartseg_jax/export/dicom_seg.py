@@ -22,6 +22,7 @@ from heartseg_jax.export.segments import (
     decimal,
     maker_of,
     new_uid,
+    quietly,
     segment_numbers,
     series_description,
     title,
@@ -53,27 +54,28 @@ def write_segmentation(prediction: Prediction, measurements: Measurements, folde
     series = source_series(prediction)
     kind = SegmentationTypeValues.LABELMAP if options.labelmap else SegmentationTypeValues.BINARY
     maker = maker_of(prediction)
-    made = Segmentation(
-        _images(series, prediction.volume),
-        segment_numbers(prediction, segments),
-        kind,
-        [_description(segment, prediction) for segment in segments],
-        series_instance_uid=new_uid(),
-        series_number=SERIES_NUMBER,
-        sop_instance_uid=new_uid(),
-        instance_number=1,
-        manufacturer=maker.manufacturer,
-        manufacturer_model_name=maker.model,
-        software_versions=maker.version,
-        device_serial_number=maker.serial,
-        content_description=RESEARCH_USE,
-        content_label=prediction.contract.label_set.name.upper(),
-        series_description=series_description("segmentation"),
-        specific_character_set=CHARACTER_SET,
-    )
-    made.ImageComments = "\n".join(statement(prediction, measurements))
-    _refer_to_files(made, series)
-    made.save_as(folder / FILE)
+    with quietly():
+        made = Segmentation(
+            _images(series, prediction.volume),
+            segment_numbers(prediction, segments),
+            kind,
+            [_description(segment, prediction) for segment in segments],
+            series_instance_uid=new_uid(),
+            series_number=SERIES_NUMBER,
+            sop_instance_uid=new_uid(),
+            instance_number=1,
+            manufacturer=maker.manufacturer,
+            manufacturer_model_name=maker.model,
+            software_versions=maker.version,
+            device_serial_number=maker.serial,
+            content_description=RESEARCH_USE,
+            content_label=prediction.contract.label_set.name.upper(),
+            series_description=series_description("segmentation"),
+            specific_character_set=CHARACTER_SET,
+        )
+        made.ImageComments = "\n".join(statement(prediction, measurements))
+        _refer_to_files(made, series)
+        made.save_as(folder / FILE)
 
 
 def _description(segment: Segment, prediction: Prediction) -> SegmentDescription:

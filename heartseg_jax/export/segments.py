@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Sequence
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -98,3 +101,19 @@ def new_uid() -> str:
 def decimal(value: float) -> str:
     """Return a number as a decimal string: at most 16 characters, the nearest number that has so few."""
     return format_number_as_ds(float(value))
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Silence the libraries: what they dislike of a header they quote, and it may be the patient's name."""
+    loggers = [logging.getLogger(name) for name in ("highdicom", "pydicom")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL + 1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
