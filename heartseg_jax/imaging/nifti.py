@@ -19,12 +19,12 @@ from nibabel.wrapstruct import WrapStructError
 from heartseg_jax.errors import UserError
 from heartseg_jax.files import writing
 from heartseg_jax.findings import Finding
+from heartseg_jax.imaging.axes import check_axes
 from heartseg_jax.imaging.nifti_header import check_raw, compare_geometries, raw_header
 from heartseg_jax.imaging.volume import Volume
 
 nibabel.imageglobals.logger.setLevel(logging.CRITICAL)  # what it says of headers is said here, or refused
 MOST_BYTES = 2**30
-ORTHOGONAL = 1e-3
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """NIfTI's axes run to Right, Anterior, Superior; DICOM's, and a Volume's, to Left, Posterior, Superior."""
 BROKEN = (ImageFileError, HeaderDataError, WrapStructError, OSError, EOFError, ValueError, OverflowError, zlib.error)
@@ -32,8 +32,6 @@ WHOLE = 1e-4
 """Labels that were stored with a scale come back within this of whole numbers."""
 MM_OF = {"mm": 1.0, "meter": 1000.0, "micron": 0.001, "unknown": 1.0}
 """What a file's unit of length is in mm; most writers leave it unset and mean mm."""
-MM = (1e-3, 1e3)
-"""Least and largest spacing of a patient's scan."""
 
 
 def read_nifti(path: str | Path) -> Volume:
@@ -140,16 +138,7 @@ def _affine(image: Any, unit_mm: float, path: Path) -> np.ndarray:
     if image.header["sform_code"] == image.header["qform_code"] == 0:
         raise UserError(f"{path} has neither an sform nor a qform: nothing states which side is left; export it again")
     affine = np.diag([unit_mm, unit_mm, unit_mm, 1.0]) @ np.asarray(image.affine, np.float64)
-    columns = affine[:3, :3]
-    lengths = np.linalg.norm(columns, axis=0)
-    if not np.isfinite(affine).all() or lengths.min() <= 0:
-        raise UserError(f"{path} has a geometry that is not finite, or a voxel without extent; export it again")
-    if lengths.min() < MM[0] or lengths.max() > MM[1]:
-        found = " x ".join(f"{mm:.3g}" for mm in lengths)
-        raise UserError(f"{path} has voxels of {found} mm, which no scan of a patient has; export it again in mm")
-    directions = columns / lengths
-    if np.abs(directions.T @ directions - np.eye(3)).max() > ORTHOGONAL:
-        raise UserError(f"{path} has axes that are not at right angles; resample it first")
+    check_axes(affine[:3, :3], affine[:3, 3], path)
     return affine
 
 
