@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from scipy.sparse import csr_array
 
 AIR_HU = -1000
 
@@ -125,9 +126,10 @@ def resample_slices(image: np.ndarray, size: int, scale: tuple[float, float], fi
         return image
     rows, columns = resampling_matrix(height, size, scale[0]), resampling_matrix(width, size, scale[1])
     outside = ~np.logical_and.outer(rows.any(axis=1), columns.any(axis=1))
+    few_rows, few_columns = csr_array(rows), csr_array(columns)  # a sample averages a few pixels: 30 times faster
     result = np.empty((count, size, size), image.dtype)
     for index in range(count):  # Slice by slice: a whole volume in float32 would be four times its int16.
-        plane = rows @ image[index].astype(np.float32) @ columns.T
+        plane = (few_columns @ (few_rows @ image[index].astype(np.float32)).T).T
         plane[outside] = fill
         result[index] = np.rint(plane) if np.issubdtype(image.dtype, np.integer) else plane
     return result
@@ -171,6 +173,14 @@ def _largest_share(labels: np.ndarray, rows: np.ndarray, columns: np.ndarray) ->
     return result
 
 
+def back_matrices(size: int, height: int, width: int, scale: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the matrices `[height, size]` and `[width, size]` from the network's grid back to the source's slices.
+
+    `scale` is the one that led to the network's grid. The row of a pixel that the network did not see is zero.
+    """
+    return resampling_matrix(size, height, 1.0 / scale[0]), resampling_matrix(size, width, 1.0 / scale[1])
+
+
 def resample_back(probabilities: np.ndarray, height: int, width: int, scale: tuple[float, float]) -> np.ndarray:
     """Bring `probabilities [N, size, size, C]` back to the source's slices: `[N, height, width, C]`.
 
@@ -180,8 +190,7 @@ def resample_back(probabilities: np.ndarray, height: int, width: int, scale: tup
     count, size_y, size_x, channels = probabilities.shape
     if size_y == size_x and _is_same_grid(height, width, size_y, scale):
         return probabilities
-    rows = resampling_matrix(size_y, height, 1.0 / scale[0])
-    columns = resampling_matrix(size_x, width, 1.0 / scale[1])
+    rows, columns = back_matrices(size_y, height, width, scale)
     outside = ~np.logical_and.outer(rows.any(axis=1), columns.any(axis=1))
     result = np.empty((count, height, width, channels), probabilities.dtype)
     for index in range(count):

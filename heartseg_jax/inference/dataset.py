@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from heartseg_jax.data.dataset.records import Dataset
-from heartseg_jax.inference.predictor import Predictor, merged, predict_slices
+from heartseg_jax.inference.predictor import Predictor, predict_labels
 from heartseg_jax.preprocess.contract import InputSpec
 
 
@@ -27,6 +27,6 @@ def predict_split(predictor: Predictor, dataset: Dataset, split: str, spec: Inpu
     """
     for position, slices in dataset.slices_of(split).items():
         patient = dataset.patients[position]
-        found = predict_slices(predictor, spec, dataset.images(patient), slices, patient.spacing_mm, patient.contiguous)
-        labels = [merged(part, patient.merge).argmax(axis=-1).astype(np.uint8) for part in found]
-        yield PatientLabels(position, slices, np.concatenate(labels))
+        images, merge = dataset.images(patient), patient.merge
+        found = predict_labels(predictor, spec, images, slices, patient.spacing_mm, patient.contiguous, merge)
+        yield PatientLabels(position, slices, np.concatenate(list(found)))

@@ -18,7 +18,7 @@ from heartseg_jax.models.unet import UNet
 from heartseg_jax.preprocess import host
 from heartseg_jax.preprocess.contract import InputSpec
 from heartseg_jax.preprocess.device import network_input
-from heartseg_jax.preprocess.host import Batch
+from heartseg_jax.preprocess.host import Batch, Spacing
 
 
 class ModelIdentity(NamedTuple):
@@ -150,7 +150,7 @@ def predict_slices(
     spec: InputSpec,
     images: np.ndarray,
     wanted: Sequence[int] | np.ndarray,
-    spacing_mm: tuple[float, float, float] | None,
+    spacing_mm: Spacing,
     contiguous: bool,
     shared: list[np.ndarray] | None = None,
 ) -> Iterator[np.ndarray]:
@@ -160,17 +160,83 @@ def predict_slices(
     where it is unknown; `contiguous` whether the slices are a whole volume in order, so that they have neighbours. To
     `shared` is added what the members of several share (`Output.shared`), batch by batch.
     """
+    for count, batch in _batches(predictor, spec, images, wanted, spacing_mm, contiguous):
+        output = predictor.predict(batch)
+        _keep(output, shared)
+        found = np.asarray(output.probabilities)[:count]
+        yield host.to_source(spec, found, images.shape[1], images.shape[2], spacing_mm)
+
+
+def predict_labels(
+    predictor: Predictor,
+    spec: InputSpec,
+    images: np.ndarray,
+    wanted: Sequence[int] | np.ndarray,
+    spacing_mm: Spacing,
+    contiguous: bool,
+    merge: tuple[int, ...],
+    shared: list[np.ndarray] | None = None,
+) -> Iterator[np.ndarray]:
+    """Yield the labels `[n, H, W]` uint8 that the probabilities of `predict_slices`, merged by `merge`, amount to.
+
+    They are brought to the slices' grid and compared on the device: of K probabilities a pixel, one byte comes back.
+    A batch is on its way while the labels of the one before are fetched.
+    """
+    rows, columns = host.back_matrices(spec, images.shape[1], images.shape[2], spacing_mm)
+    matrix = None if merge == tuple(range(len(merge))) else counts_as(np.array(merge)).astype(np.float32)
+    waiting: tuple[int, jax.Array, Output] | None = None
+    for count, batch in _batches(predictor, spec, images, wanted, spacing_mm, contiguous):
+        output = predictor.predict(batch)
+        labels = _labels(output.probabilities, matrix, rows, columns)
+        if waiting is not None:
+            _keep(waiting[2], shared)
+            yield np.asarray(waiting[1])[: waiting[0]]
+        waiting = count, labels, output
+    if waiting is not None:
+        _keep(waiting[2], shared)
+        yield np.asarray(waiting[1])[: waiting[0]]
+
+
+@jax.jit
+def _labels(probabilities: Any, matrix: Any, rows: Any, columns: Any) -> jax.Array:
+    """Return uint8 `[B, H, W]`, of probabilities `[B, S, S, K]`; where a matrix is None, nothing is to be done.
+
+    Pixels that the network did not see have only zeros: background.
+    """
+    exact = jax.lax.Precision.HIGHEST
+
+    def of_slice(found: jax.Array) -> jax.Array:
+        if matrix is not None:
+            found = jnp.einsum("stk,kl->stl", found, matrix, precision=exact)
+        if rows is not None:
+            found = jnp.einsum("hs,stk->htk", rows, found, precision=exact)
+            found = jnp.einsum("wt,htk->hwk", columns, found, precision=exact)
+        return found.argmax(axis=-1).astype(jnp.uint8)
+
+    return jax.lax.map(of_slice, probabilities)  # slice by slice: on the source's grid a batch fills the caches
+
+
+def _batches(
+    predictor: Predictor,
+    spec: InputSpec,
+    images: np.ndarray,
+    wanted: Sequence[int] | np.ndarray,
+    spacing_mm: Spacing,
+    contiguous: bool,
+) -> Iterator[tuple[int, Batch]]:
+    """Yield batches of one shape, each with the number of its real examples."""
     for real, filled, mask in padded(np.asarray(wanted), predictor.batch_size):
         planes = np.array([host.neighbours(spec, int(z), len(images), contiguous) for z in filled])
         rows = np.unique(np.concatenate([filled, planes.ravel()]))
         seen = host.to_network(spec, images[rows], spacing_mm)
         windows = host.windows_of(spec, seen[np.searchsorted(rows, filled)])
-        batch = Batch(seen[np.searchsorted(rows, planes)].transpose(0, 2, 3, 1), windows, None, None, mask)
-        output = predictor.predict(batch)
-        found = np.asarray(output.probabilities)[: len(real)]
-        if shared is not None and output.shared is not None:
-            shared.append(np.asarray(output.shared, np.int64))
-        yield host.to_source(spec, found, images.shape[1], images.shape[2], spacing_mm)
+        image = seen[np.searchsorted(rows, planes)].transpose(0, 2, 3, 1)
+        yield len(real), Batch(image, windows, None, None, mask)
+
+
+def _keep(output: Output, shared: list[np.ndarray] | None) -> None:
+    if shared is not None and output.shared is not None:
+        shared.append(np.asarray(output.shared, np.int64))
 
 
 def merged(probabilities: np.ndarray, merge: tuple[int, ...]) -> np.ndarray:

@@ -11,7 +11,14 @@ from heartseg_jax.findings import WARN, Finding, raise_refused
 from heartseg_jax.imaging.intake import Intake
 from heartseg_jax.imaging.orientation import oblique, patient_axial
 from heartseg_jax.imaging.volume import Volume
-from heartseg_jax.inference.predictor import ModelIdentity, Predictor, mean_pairwise_dice, merged, predict_slices
+from heartseg_jax.inference.predictor import (
+    ModelIdentity,
+    Predictor,
+    mean_pairwise_dice,
+    merged,
+    predict_labels,
+    predict_slices,
+)
 from heartseg_jax.preprocess.contract import Contract
 
 
@@ -78,12 +85,16 @@ def predict_volume(
     kept = np.empty((*labels.shape, classes), np.float16) if keep_probabilities else None
     shared: list[np.ndarray] = []
     spacing, start = axial.spacing_mm if intake.spacing_known else None, 0
-    for found_here in predict_slices(predictor, spec, images, range(len(images)), spacing, True, shared):
-        part = merged(found_here, contract.label_set.all_known)  # channels without a structure are background
-        labels[start : start + len(part)] = part.argmax(axis=-1)
+    given = predictor, spec, images, range(len(images)), spacing, True
+    merge = contract.label_set.all_known  # channels without a structure are background
+    parts = predict_slices(*given, shared) if keep_probabilities else predict_labels(*given, merge, shared)
+    for part in parts:
+        end = start + len(part)
         if kept is not None:
-            kept[start : start + len(part)] = part
-        start += len(part)
+            kept[start:end] = part = merged(part, merge)
+            part = part.argmax(axis=-1)
+        labels[start:end] = part
+        start = end
         if progress:
             progress(start, len(images))
     agreement = mean_pairwise_dice(np.sum(shared, axis=0)) if shared else None

@@ -77,5 +77,15 @@ def to_source(spec: InputSpec, probabilities: np.ndarray, height: int, width: in
     return volume.resample_back(probabilities, height, width, scale)
 
 
+def back_matrices(
+    spec: InputSpec, height: int, width: int, spacing_mm: Spacing
+) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
+    """Return the matrices `[height, S]` and `[width, S]` that do as `to_source`; None where the grids are the same."""
+    scale = volume.scale_for(height, width, spacing_mm, spec.size, spec.mm_per_pixel)
+    if height == width == spec.size and scale == (1.0, 1.0):
+        return None, None
+    return volume.back_matrices(spec.size, height, width, scale)
+
+
 def _scale(spec: InputSpec, slices: np.ndarray, spacing_mm: Spacing) -> tuple[float, float]:
     return volume.scale_for(slices.shape[1], slices.shape[2], spacing_mm, spec.size, spec.mm_per_pixel)
