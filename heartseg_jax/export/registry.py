@@ -53,6 +53,7 @@ EXPORTERS: dict[str, Exporter] = {
     "nifti": Exporter("labels.nii.gz", KINDS, False, "nifti.write_labels"),
     "dicom_seg": Exporter("segmentation.dcm", ("dicom",), True, "dicom_seg.write_segmentation"),
     "dicom_sr": Exporter("report.dcm", ("dicom",), True, "dicom_sr.write_report"),
+    "rtstruct": Exporter("rtstruct.dcm", ("dicom",), True, "rtstruct.write_rtstruct"),
 }
 """Every exporter by its name in `--export`, in the order in which they run: later files refer to earlier ones."""
 
