@@ -9,7 +9,13 @@ from pathlib import Path
 
 import pytest
 
-PACKAGES = {"dciodvfy": "dicom3tools", "Orthanc": "orthanc and orthanc-dicomweb"}
+PACKAGES = {
+    "dciodvfy": "dicom3tools",
+    "Orthanc": "orthanc orthanc-dicomweb",
+    "chromium": "chromium",
+    "chromedriver": "chromium-driver",
+    "openssl": "openssl",
+}
 
 
 def needed(program: str) -> str:

@@ -95,6 +95,7 @@ ALONE = {
     "nrrd": [f"{PACKAGE}.imaging.nrrd"],
     "trimesh": [f"{PACKAGE}.export"],
     "dicomweb_client": [f"{PACKAGE}.export"],
+    "requests": [f"{PACKAGE}.export"],
     "nibabel": [f"{PACKAGE}.imaging.nifti"],
     "h5py": [f"{PACKAGE}.interop.keras_file"],
 }

@@ -22,6 +22,8 @@ from heartseg_jax.measure.results import PARTIAL, REFUSED, Measurements
 
 ANATOMY = Code("123037004", "SCT", "Anatomical Structure")
 REGION = Code("309825002", "SCT", "Spatial and Relational Concept")
+QUOTING = ("highdicom", "pydicom", "dicomweb_client", "retrying", "urllib3")
+"""Libraries whose messages may quote what they read or send."""
 PRIVATE_SCHEME = "99HEARTSEG"
 """Coding scheme of structures that have no SNOMED CT code: their names in their label set."""
 
@@ -106,7 +108,7 @@ def decimal(value: float) -> str:
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
     """Silence the libraries: what they dislike of a header they quote, and it may be the patient's name."""
-    loggers = [logging.getLogger(name) for name in ("highdicom", "pydicom")]
+    loggers = [logging.getLogger(name) for name in QUOTING]
     levels = [logger.level for logger in loggers]
     try:
         for logger in loggers:
