@@ -148,7 +148,11 @@ def read_labels(path: str | Path) -> Volume:
     Raises:
       UserError: as there, or a value is no whole number.
     """
-    volume = read_nifti(path)
+    return whole_numbers(read_nifti(path), path)
+
+
+def whole_numbers(volume: Volume, path: str | Path) -> Volume:
+    """Return a volume with its values as whole numbers of at most 32 bits; raise UserError where they are none."""
     values = volume.voxels
     lowest, highest = values.min(), values.max()
     if values.dtype.kind == "f":

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import bz2
+import contextlib
+import gzip
+import io
 import math
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import nrrd
 import numpy as np
@@ -27,8 +32,12 @@ TO_LPS = {
 MILLIMETRES = ("mm", "millimeter", "millimeters", "millimetre", "millimetres", "")
 """Most writers leave `space units` unset and mean mm."""
 DETACHED = ("data file", "datafile")
-LIST = "list"
-"""The kind of an axis along which 3D Slicer keeps the layers of segments that overlap."""
+LAYERED = ("list", "vector")
+"""Kinds of an axis along which 3D Slicer, by its version, keeps the layers of segments that overlap."""
+PACKED: dict[str, Any] = {"gzip": gzip.open, "gz": gzip.open, "bzip2": bz2.open, "bz2": bz2.open}
+SKIPS = ("byteskip", "byte skip", "lineskip", "line skip")
+MOST_HEADER_BYTES = 2**20
+"""Of a header: hundreds of segments need a tenth of it."""
 
 
 class Layers(NamedTuple):
@@ -69,18 +78,10 @@ def read_layers(path: str | Path) -> Layers:
       UserError: as `read_nrrd`, but for several layers (an axis of the kind 'list').
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"there is no file {path}")
-    try:
-        with path.open("rb") as file:
-            fields = dict(nrrd.read_header(file))
-            axes = _check(fields, path)
-            values = nrrd.read_data(fields, file)
-    except UserError:
-        raise
-    except Exception as error:  # damaged files raise whatever the library stumbles over
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise UserError(f"{path} is no NRRD file, or a damaged one ({reason}); export it again") from error
+    with _reading(path) as file:
+        fields = _fields(file)
+        axes = _check(fields, path)
+        values = _values(fields, file)
     grid = _grid(fields, axes, path)
     layers = [axis for axis in range(values.ndim) if axis not in axes]
     voxels = values.transpose(*layers, *axes[::-1]).reshape(-1, *grid.voxels.shape)
@@ -88,6 +89,68 @@ def read_layers(path: str | Path) -> Layers:
     if not np.isfinite(voxels).all():
         raise UserError(f"{path} has values that are not finite; set them to air (-1000) or background (0)")
     return Layers(voxels, grid, fields)
+
+
+def read_grid(path: str | Path) -> Volume:
+    """Return the volume of a file with its geometry and zeros for voxels: only the header is read.
+
+    Raises:
+      UserError: as `read_layers`, for what the header says.
+    """
+    path = Path(path)
+    with _reading(path) as file:
+        fields = _fields(file)
+        return _grid(fields, _check(fields, path), path)
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[BinaryIO]:
+    """Open a file; turn whatever the library stumbles over in a damaged one into a UserError."""
+    if not path.is_file():
+        raise UserError(f"there is no file {path}")
+    try:
+        with path.open("rb") as file:
+            yield file
+    except UserError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise UserError(f"{path} is no NRRD file, or a damaged one ({reason}); export it again") from error
+
+
+def _fields(file: BinaryIO) -> dict[str, Any]:
+    """Return the header's fields, names of segments in UTF-8; `file` is then where its data begin."""
+    lines: list[str] = []
+    while file.tell() < MOST_HEADER_BYTES:
+        line = file.readline(MOST_HEADER_BYTES)
+        if not line.startswith(b"NRRD") and not lines:
+            raise ValueError("it does not begin with NRRD")
+        text = line.decode("utf-8", "replace").rstrip()
+        if not text:
+            # As text: from bytes the library would drop what is not ASCII.
+            return dict(nrrd.read_header(lines))
+        lines.append(text)
+    raise ValueError("its header has no end")
+
+
+def _values(fields: dict[str, Any], file: BinaryIO) -> np.ndarray:
+    """Return the data as the library orders them; no more is unpacked than the header says there is."""
+    opener = PACKED.get(fields["encoding"])
+    if opener is None or any(fields.get(name) for name in SKIPS):
+        found: np.ndarray = nrrd.read_data(fields, file)
+        return found
+    stated = math.prod(map(int, fields["sizes"])) * _item_bytes(fields["type"])
+    with opener(file, "rb") as packed:
+        data = packed.read(stated + 1)
+    if len(data) != stated:
+        raise ValueError(f"{'more' if len(data) > stated else 'less'} than the {stated} bytes that it states")
+    return nrrd.read_data({**fields, "encoding": "raw"}, io.BytesIO(data))
+
+
+def _item_bytes(kind: str) -> int:
+    """Return the bytes of a value by the header's `type`, such as 'unsigned short' or 'uint16'."""
+    widths = {8: ("64", "long long", "double"), 2: ("16", "short"), 1: ("8", "char")}
+    return next((width for width, words in widths.items() if any(word in kind for word in words)), 4)
 
 
 def geometry_fields(volume: Volume) -> dict[str, Any]:
@@ -122,11 +185,13 @@ def _check(fields: dict[str, Any], path: Path) -> list[int]:
     axes = [axis for axis, vector in enumerate(directions) if vector is not None and not np.isnan(vector).all()]
     kinds = fields.get("kinds", [""] * len(sizes))
     strange = [
-        axis for axis in range(len(sizes)) if axis not in axes and sizes[axis] > 1 and kinds[axis].lower() != LIST
+        axis
+        for axis in range(len(sizes))
+        if axis not in axes and sizes[axis] > 1 and kinds[axis].lower() not in LAYERED
     ]
     if len(axes) != 3 or strange:
         raise UserError(f"{path} has the shape {shown}, which is no volume of three axes; export it as a grey volume")
-    if math.prod(sizes) > MOST_BYTES:
+    if math.prod(sizes) * _item_bytes(fields["type"]) > MOST_BYTES:
         raise UserError(f"{path} claims {shown} voxels, more than memory is kept for; crop it")
     return axes
 

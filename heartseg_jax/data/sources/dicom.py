@@ -8,13 +8,13 @@ from functools import partial
 import numpy as np
 
 from heartseg_jax.data.sources.case import Case, Labelled, Options, Source
-from heartseg_jax.data.sources.listing import VOLUMES
+from heartseg_jax.data.sources.listing import GRIDS
 from heartseg_jax.data.sources.studies import Chosen, choose_all, find_places
 from heartseg_jax.data.sources.study_masks import (
     Masks,
     Pictures,
     Reading,
-    from_nifti,
+    from_label_file,
     from_pictures,
     from_segmentation,
     pictures_in,
@@ -30,8 +30,8 @@ from heartseg_jax.imaging.volume import Volume
 def dicom_studies(options: Options) -> Source:
     """Return the cases of `images/NAME` (a study's folder, zip or file) and `masks/NAME...`, or of one study.
 
-    Masks are a folder of colour PNGs, `NAME.nii.gz`, or a segmentation (`NAME.dcm`, a folder with one, or inside of
-    the study). In a table of patients, `file` is NAME.
+    Masks are a folder of colour PNGs, a label file (`NAME.nii.gz`, `NAME.seg.nrrd`), or a segmentation (`NAME.dcm`, a
+    folder with one, or inside of the study). In a table of patients, `file` is NAME.
 
     Raises:
       UserError: for whatever is missing, unreadable or contradictory, naming the study and the fix.
@@ -86,8 +86,8 @@ def _read(one: Chosen, pictures: Pictures | None, how: Reading, merge: tuple[int
 def _masks(one: Chosen, pictures: Pictures | None, axial: Volume, turn: AxisReorder, how: Reading) -> Masks:
     place, block = one.place, one.series.stack
     assert block is not None
-    if place.masks is not None and place.masks.name.lower().endswith(VOLUMES):
-        return from_nifti(place.masks, axial, how)
+    if place.masks is not None and place.masks.name.lower().endswith(GRIDS):
+        return from_label_file(place.masks, axial, how)
     if len(one.segmentations) > 1:
         raise UserError(
             f"{place.masks or place.study} holds {len(one.segmentations)} segmentations of one series: put the one to "
@@ -97,7 +97,7 @@ def _masks(one: Chosen, pictures: Pictures | None, axial: Volume, turn: AxisReor
         return from_segmentation(one.segmentations[0], block, turn, how)
     if place.masks is None:
         raise UserError(
-            f"{place.study} has no masks: put colour PNGs, a label NIfTI or a segmentation beside it as "
+            f"{place.study} has no masks: put colour PNGs, a label file or a segmentation beside it as "
             f"masks/{place.name}..., or give --masks for a single study"
         )
     if pictures is None:

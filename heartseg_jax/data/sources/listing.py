@@ -15,10 +15,29 @@ from heartseg_jax.imaging.dicom.files import walk
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 VOLUMES = (".nii.gz", ".nii.bz2", ".nii")
+NRRDS = (".seg.nrrd", ".nrrd")
+GRIDS = (*VOLUMES, *NRRDS)
+"""Images and label maps with a geometry, other than DICOM's."""
 STUDIES = (".zip", ".dcm")
 NAMED = frozenset(
     (*PICTURES, *VOLUMES, *STUDIES)
-    + (".nrrd", ".mha", ".mhd", ".hdr", ".img", ".webp", ".heic", ".gif", ".jp2", ".npy", ".npz", ".mat", ".h5", ".gz")
+    + (
+        ".nrrd",
+        ".nhdr",
+        ".mha",
+        ".mhd",
+        ".hdr",
+        ".img",
+        ".webp",
+        ".heic",
+        ".gif",
+        ".jp2",
+        ".npy",
+        ".npz",
+        ".mat",
+        ".h5",
+        ".gz",
+    )
     + (".csv", ".tsv", ".xlsx", ".json", ".xml", ".txt", ".md", ".pdf", ".docx", ".stl", ".vtk", ".rar", ".7z")
 )
 """Suffixes that the count of other files names; any other could be part of a patient's name."""
@@ -106,7 +125,7 @@ def pairs_in(folder: Path, kinds: tuple[str, str], endings: Sequence[str]) -> tu
 
 def stem(path: Path) -> str:
     """Return a file's name without the ending of a picture, volume or study."""
-    endings = (ending for ending in (*PICTURES, *VOLUMES, *STUDIES) if path.name.lower().endswith(ending))
+    endings = (ending for ending in (*PICTURES, *GRIDS, *STUDIES) if path.name.lower().endswith(ending))
     return path.name[: len(path.name) - len(next(endings, ""))]
 
 

@@ -1,22 +1,22 @@
-"""A folder of NIfTI volumes and label maps, `images/NAME.nii.gz` and `labels/NAME.nii.gz`."""
+"""A folder of volumes and label maps, `images/NAME.nii.gz` and `labels/NAME.nii.gz`; either may be NRRD."""
 
 from __future__ import annotations
 
 from functools import partial
 
-from heartseg_jax.anatomy import HEART
 from heartseg_jax.data.sources.case import Options, Source
 from heartseg_jax.data.sources.grouping import alike_names, volume_doubts
-from heartseg_jax.data.sources.listing import VOLUMES, pairs_in
+from heartseg_jax.data.sources.listing import GRIDS, pairs_in
 from heartseg_jax.data.sources.patient_table import patients_of
-from heartseg_jax.data.sources.volumes import read_pair, volume_case
-from heartseg_jax.imaging.masks.label_maps import OWN, by_number, merge_for, read_label_map
+from heartseg_jax.data.sources.volumes import read_labelled, volume_case
+from heartseg_jax.imaging.masks.label_maps import read_label_map
 
 
 def nifti_pairs(options: Options) -> Source:
     """Return the patients of `images/NAME.nii.gz` in HU and `labels/NAME.nii.gz`; NAME is the patient.
 
-    By default values are the project's own labels. Where a label map is given, structures that it does not name are
+    Either may be `.nrrd`, and labels a segmentation of 3D Slicer (`NAME.seg.nrrd`), whose segments have names. By
+    default values are the project's own labels. Where a label map is given, structures that it does not name are
     unknown. Several volumes may be one person's, as a table of patients says (its `file` is NAME).
 
     Volumes become patient-axial (`orientation.patient_axial`). An undivided aorta ("aorta" in the map) is divided where
@@ -25,9 +25,8 @@ def nifti_pairs(options: Options) -> Source:
     Raises:
       UserError: for whatever is missing or contradictory, naming files and the fix.
     """
-    meanings = OWN if options.labels is None else by_number(read_label_map(options.labels), options.labels)
-    merge = options.merge or (HEART.all_known if options.labels is None else merge_for(set(meanings.values())))
-    pairs, warnings = pairs_in(options.input, ("images", "labels"), VOLUMES)
+    label_map = None if options.labels is None else read_label_map(options.labels)
+    pairs, warnings = pairs_in(options.input, ("images", "labels"), GRIDS)
     naming = options.naming
     called = naming.called(list(pairs))
     persons = called
@@ -40,11 +39,11 @@ def nifti_pairs(options: Options) -> Source:
         warnings += alike_names(called) + volume_doubts(called)
     about = {
         "kind": "nifti_pairs",
-        "label_map": {str(value): label for value, label in meanings.items()} if options.labels else {},
+        "label_map": label_map or {},
         "warnings": warnings,
     }
     cases = [
-        volume_case(called[name], persons[name], pair, partial(read_pair, pair, meanings, merge))
+        volume_case(called[name], persons[name], pair, partial(read_labelled, pair, label_map, options.merge))
         for name, pair in pairs.items()
     ]
     return Source(cases, about)

@@ -10,7 +10,7 @@ from pathlib import Path
 from heartseg_jax import findings, progress
 from heartseg_jax.data.sources.case import Options
 from heartseg_jax.data.sources.grouping import TABLE_FIXES, alike_names
-from heartseg_jax.data.sources.listing import PICTURES, VOLUMES, is_system, natural_key, stem
+from heartseg_jax.data.sources.listing import GRIDS, PICTURES, is_system, list_files, natural_key, stem
 from heartseg_jax.data.sources.patient_table import patients_of
 from heartseg_jax.data.sources.study_masks import BESIDE, names_of
 from heartseg_jax.errors import UserError
@@ -74,7 +74,7 @@ def find_places(folder: Path, masks: str | Path | None = None) -> list[Place]:
     if shared is not None and not shared.exists():
         raise UserError(f"there are no masks at {shared}")
     if not images.is_dir():
-        return [Place(folder.name, folder, shared)]
+        return [Place(folder.name, folder, _label_file(shared))]
     studies = _entries(images)
     if not studies:
         raise UserError(f"{images} holds no study")
@@ -82,12 +82,28 @@ def find_places(folder: Path, masks: str | Path | None = None) -> list[Place]:
     if shared is not None:
         if len(names) > 1 and not shared.is_dir():
             raise UserError(f"{shared} is one mask for {len(names)} studies: put each study's into {folder / 'masks'}")
+        if len(names) == 1:
+            shared = _label_file(shared)
         return [Place(name, studies[name], shared, shared=len(names) > 1) for name in names]
     found = _entries(folder / "masks") if (folder / "masks").is_dir() else {}
     alone = sorted(set(found) - set(studies), key=natural_key)
     if alone:
         raise UserError(f"no study beside the masks {', '.join(alone[:3])} in {images}: add it, or remove the masks")
-    return [Place(name, studies[name], found.get(name)) for name in names]
+    return [Place(name, studies[name], _label_file(found.get(name))) for name in names]
+
+
+def _label_file(masks: Path | None) -> Path | None:
+    """Return the label file in a folder of masks, where that is what it holds; else `masks` itself.
+
+    3D Slicer saves a segmentation and its volume in one folder: the `.seg.nrrd` is the label file.
+    """
+    if masks is None or not masks.is_dir():
+        return masks
+    files = list_files(masks, GRIDS).files
+    own = [path for path in files if path.name.lower().endswith(".seg.nrrd")] or files
+    if len(own) > 1:
+        raise UserError(f"{masks} holds {own[0].name} and {own[1].name}: keep the one to use")
+    return own[0] if own else masks
 
 
 def _entries(folder: Path) -> dict[str, Path]:
@@ -158,7 +174,7 @@ def _segmentations(place: Place, seen: StudyContents) -> list[Header]:
     """
     if place.masks is None:
         return seen.segmentations
-    if place.shared or place.masks.name.lower().endswith(VOLUMES):
+    if place.shared or place.masks.name.lower().endswith(GRIDS):
         return []
     pictures = place.masks.is_dir() and any(path.suffix.lower() in PICTURES for path in place.masks.iterdir())
     if pictures and not any(path.suffix.lower() == ".dcm" for path in place.masks.iterdir()):
@@ -167,7 +183,7 @@ def _segmentations(place: Place, seen: StudyContents) -> list[Header]:
     if pictures and found:
         raise UserError(f"{place.masks} holds pictures and a segmentation: remove one of them")
     if not pictures and not found:
-        raise UserError(f"{place.masks} is neither a folder of PNGs, a NIfTI nor a DICOM segmentation")
+        raise UserError(f"{place.masks} is neither a folder of PNGs, a label file nor a DICOM segmentation")
     return found
 
 

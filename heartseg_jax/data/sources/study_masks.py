@@ -1,4 +1,4 @@
-"""The masks of a DICOM study -> labels on its grid: colour PNGs named by slice, a label NIfTI, or a segmentation."""
+"""The masks of a DICOM study -> labels on its grid: colour PNGs named by slice, a label file, or a segmentation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from heartseg_jax.anatomy import HEART
 from heartseg_jax.data.sources.listing import PICTURES, list_files, natural_key, not_read
 from heartseg_jax.data.sources.patient_table import read_rows
-from heartseg_jax.data.sources.volumes import check_same_grid, overlapping
+from heartseg_jax.data.sources.volumes import other_anatomy, overlapping, read_label_file
 from heartseg_jax.errors import UserError
 from heartseg_jax.findings import NOTE, WARN, Finding
 from heartseg_jax.imaging.dicom.geometry import FrameRef, SliceStack
@@ -20,8 +20,7 @@ from heartseg_jax.imaging.dicom.segmentation import read_segmentation
 from heartseg_jax.imaging.dicom.series import SeriesCandidate
 from heartseg_jax.imaging.masks import label_maps
 from heartseg_jax.imaging.masks import palette as colour_masks
-from heartseg_jax.imaging.nifti import check_geometry, read_labels
-from heartseg_jax.imaging.orientation import AxisReorder, patient_axial
+from heartseg_jax.imaging.orientation import AxisReorder
 from heartseg_jax.imaging.pictures import picture_header, turned_otherwise
 from heartseg_jax.imaging.volume import Volume
 
@@ -53,24 +52,18 @@ class Masks(NamedTuple):
 def from_segmentation(header: Header, block: SliceStack, turn: AxisReorder, how: Reading) -> Masks:
     """Return the labels of a DICOM segmentation. Raises UserError as `read_segmentation`."""
     read = read_segmentation(header, block, how.label_map)
-    found = overlapping(read.overlapping)
-    if read.strange:
-        found.append(Finding(NOTE, "other_segments", f"{read.strange} segments of other anatomy count as background"))
-    return Masks(turn.forth(read.labels), label_maps.merge_for(read.known), found=tuple(found))
+    found = (*overlapping(read.overlapping), *other_anatomy(read.strange))
+    return Masks(turn.forth(read.labels), label_maps.merge_for(read.known), found=found)
 
 
-def from_nifti(path: Path, volume: Volume, how: Reading) -> Masks:
-    """Return the labels of a NIfTI on the grid of `volume`, which is patient-axial.
+def from_label_file(path: Path, volume: Volume, how: Reading) -> Masks:
+    """Return the labels of a NIfTI, NRRD or `.seg.nrrd` on the grid of `volume`, which is patient-axial.
 
     Raises:
-      UserError: it cannot be read, is on another grid, or has values without a meaning.
+      UserError: as `read_label_file`.
     """
-    labels, _ = patient_axial(read_labels(path))
-    check_same_grid(labels, volume, path)
-    meanings = label_maps.OWN if how.label_map is None else label_maps.by_number(how.label_map, "--labels")
-    own = label_maps.translated(labels.voxels, meanings, str(path))
-    merge = HEART.all_known if how.label_map is None else label_maps.merge_for(set(meanings.values()))
-    return Masks(own, merge, found=tuple(check_geometry(path)))
+    labels, merge, found = read_label_file(path, volume, how.label_map)
+    return Masks(labels, merge, found=found)
 
 
 class Row(NamedTuple):

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import pydicom
 from pydicom.errors import InvalidDicomError
 
+from heartseg_jax.errors import UserError
 from heartseg_jax.imaging.dicom.directory import Directory, directory_of
 from heartseg_jax.imaging.dicom.elements import Unreadable, Vector, item, number, text, vector, whole
 from heartseg_jax.imaging.dicom.files import Source
@@ -172,7 +173,7 @@ def guarded(work: Callable[[], T]) -> T:
     """Do what reads values out of a parsed file: damaged ones raise when they are read."""
     try:
         return work()
-    except Unreadable:
+    except (Unreadable, UserError):
         raise
     except MemoryError as error:
         raise Unreadable("it asks for more memory than there is") from error

@@ -14,24 +14,12 @@ from heartseg_jax.imaging.dicom.geometry import SliceStack
 from heartseg_jax.imaging.dicom.header import Header, read_from
 from heartseg_jax.imaging.dicom.pixels import decode_frames
 from heartseg_jax.imaging.dicom.series import SeriesCandidate
-from heartseg_jax.imaging.masks.label_maps import CODES, meaning_of, paint
+from heartseg_jax.imaging.masks.label_maps import paint
+from heartseg_jax.imaging.masks.segments import Segments, known_of, structure_of
 
 SAME_PLACE_MM = 0.1
 """Largest distance between a frame of the segmentation and its slice: rounding of decimal strings."""
 LABELMAP = "1.2.840.10008.5.1.4.1.1.66.7"
-
-
-class Segmentation(NamedTuple):
-    """Labels `[Z, H, W]` uint8 (`meanings.PART_OF` among them) in a stack's own order, and what was seen on the way.
-
-    `known` are the labels of all segments, also where no voxel has them; `strange` counts segments of
-    other anatomy, and `overlapping` voxels that two structures claim: 255, excluded from loss and score.
-    """
-
-    labels: np.ndarray
-    known: frozenset[int]
-    strange: int
-    overlapping: int
 
 
 class References(NamedTuple):
@@ -64,7 +52,7 @@ def _references(dataset: Any) -> References:
     return References(str(series.get("SeriesInstanceUID", "")), frozenset(found))
 
 
-def read_segmentation(header: Header, stack: SliceStack, meanings: Mapping[str, int] | None = None) -> Segmentation:
+def read_segmentation(header: Header, stack: SliceStack, meanings: Mapping[str, int] | None = None) -> Segments:
     """Return a segmentation, binary, fractional (half counts) or label map, on the grid of `stack`.
 
     A segment's structure is given by `meanings` (number or label -> structure), else by its SNOMED CT code, else by its
@@ -76,12 +64,7 @@ def read_segmentation(header: Header, stack: SliceStack, meanings: Mapping[str, 
     name = header.source.name
     try:
         segments, numbers, most = read_from(header.source, lambda dataset: _segments(dataset, header, meanings or {}))
-        known = frozenset(label for label in segments.values() if label not in (None, 0, IGNORED))
-        if not known:
-            raise UserError(
-                f"none of the {len(segments)} segments of {name} is a structure of the heart that is known here; say "
-                'what each is by --labels=map.json, such as {"1": "left_ventricle"}'
-            )
+        known = known_of(segments, name)
         labels = np.zeros((len(stack.frames), header.rows, header.columns), np.uint8)
         claimed_twice = np.zeros(labels.shape, bool)
         for z, number, frame in zip(_slices(header, stack), numbers, decode_frames(header), strict=True):
@@ -93,7 +76,7 @@ def read_segmentation(header: Header, stack: SliceStack, meanings: Mapping[str, 
         raise UserError(f"{name}: {error}; export the segmentation again") from None
     labels[claimed_twice] = IGNORED
     strange = sum(label is None for label in segments.values())
-    return Segmentation(labels, known, strange, int(claimed_twice.sum()))
+    return Segments(labels, known, strange, int(claimed_twice.sum()))
 
 
 def _segments(
@@ -104,10 +87,9 @@ def _segments(
     for item in dataset.get("SegmentSequence") or []:
         number, label = int(item.SegmentNumber), str(item.get("SegmentLabel", "") or "")
         code = (item.get("SegmentedPropertyTypeCodeSequence") or [{}])[0]
-        meaning = meanings.get(str(number), meanings.get(label.strip()))
-        if meaning is None and str(code.get("CodingSchemeDesignator", "")) == "SCT":
-            meaning = CODES.get(str(code.get("CodeValue", "")))
-        segments[number] = meaning_of(label) if meaning is None else meaning
+        scheme = str(code.get("CodingSchemeDesignator", ""))
+        sct = str(code.get("CodeValue", "")) if scheme == "SCT" else ""
+        segments[number] = structure_of(number, label, sct, meanings, header.source.name)
     if header.sop_class == LABELMAP:
         return segments, [0] * len(header.frames), 1.0
     shared = (dataset.get("SharedFunctionalGroupsSequence") or [{}])[0]
