@@ -40,7 +40,7 @@ FAMILY = Code("123110", "DCM", "Artificial Intelligence")
 
 
 def write_segmentation(prediction: Prediction, measurements: Measurements, folder: Path, options: Options) -> None:
-    """Write `segmentation.dcm`: a segment per structure that is there and not refused.
+    """Write `segmentation.dcm`: a segment per structure that is there and not withheld.
 
     Nothing is written, and a line says so, where there is none.
 

@@ -194,6 +194,8 @@ def _identity(first: Dataset) -> Dataset:
         _copy(first, identity, name, checked=True)
     if identity.get("PatientSex") not in ("M", "F", "O"):
         identity.PatientSex = None
+    if identity.get("PatientIdentityRemoved") == "YES" and "DeidentificationMethod" not in identity:
+        identity.DeidentificationMethod = "not stated by the images"  # type 1 there
     for name in REQUIRED:
         if name not in identity:
             setattr(identity, name, None)

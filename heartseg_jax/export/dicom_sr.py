@@ -51,6 +51,7 @@ from heartseg_jax.export.segments import (
 )
 from heartseg_jax.export.statement import PROGRAM, model_texts, statement
 from heartseg_jax.inference.study import Prediction
+from heartseg_jax.measure.normal_ranges import range_sources
 from heartseg_jax.measure.results import Measurements, StructureMeasurement
 
 FILE = "report.dcm"
@@ -67,6 +68,9 @@ EXTENTS = (
     Code("EXTENT_AP", PRIVATE_SCHEME, "Extent from anterior to posterior"),
     Code("EXTENT_IS", PRIVATE_SCHEME, "Extent from inferior to superior"),
 )
+
+
+NORMAL_RANGE = "Limits of healthy adults of both sexes in any heart phase; a volume outside is unusual, not wrong"
 
 
 def write_report(prediction: Prediction, measurements: Measurements, folder: Path, options: Options) -> None:
@@ -167,10 +171,8 @@ def _normal_range(row: StructureMeasurement) -> MeasurementProperties | None:
         (codes.cid223.NormalRangeLowerLimit, codes.cid223.NormalRangeUpperLimit), row.normal_range_ml, strict=True
     )
     values = [NumContentItem(name, limit, ML, None, RelationshipTypeValues.HAS_PROPERTIES) for name, limit in limits]
-    normality = {True: codes.cid222.Normal, False: codes.cid222.Abnormal, None: codes.cid222.NormalityUndetermined}
-    return MeasurementProperties(
-        normality=normality[row.within_normal_range], normal_range_properties=NormalRangeProperties(values)
-    )
+    properties = NormalRangeProperties(values, NORMAL_RANGE, "; ".join(range_sources(row.name)) or None)
+    return MeasurementProperties(normal_range_properties=properties)
 
 
 def _comment(text: str) -> TextContentItem:

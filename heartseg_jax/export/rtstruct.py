@@ -43,7 +43,7 @@ ENCODING = (True, True)
 
 
 def write_rtstruct(prediction: Prediction, measurements: Measurements, folder: Path, options: Options) -> None:
-    """Write `rtstruct.dcm`: a region of interest per structure that is there and not refused.
+    """Write `rtstruct.dcm`: a region of interest per structure that is there and not withheld.
 
     Nothing is written, and a line says so, where there is none.
 

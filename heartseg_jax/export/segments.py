@@ -18,7 +18,7 @@ from heartseg_jax import __version__
 from heartseg_jax.anatomy import Structure
 from heartseg_jax.export.statement import PROGRAM, RESEARCH_USE
 from heartseg_jax.inference.study import Prediction
-from heartseg_jax.measure.results import PARTIAL, REFUSED, Measurements
+from heartseg_jax.measure.results import MEASURED, Measurements
 
 ANATOMY = Code("123037004", "SCT", "Anatomical Structure")
 REGION = Code("309825002", "SCT", "Spatial and Relational Concept")
@@ -37,12 +37,12 @@ class Segment(NamedTuple):
 
 
 def written_segments(prediction: Prediction, measurements: Measurements) -> list[Segment]:
-    """Return the structures that have a voxel and are not refused, in the label set's order."""
+    """Return the structures that have a voxel and are not withheld, in the label set's order."""
     found: list[Segment] = []
     for structure in prediction.contract.label_set.foreground:
         row = measurements.of(structure.name)
-        if row.status != REFUSED and (prediction.labels == structure.label).any():
-            note = f"{row.status}: {row.reason}".rstrip(": ") if row.status == PARTIAL else ""
+        if not row.withheld and (prediction.labels == structure.label).any():
+            note = "" if row.status == MEASURED else f"{row.status}: {row.reason}".rstrip(": ")
             found.append(Segment(len(found) + 1, structure, note))
     return found
 

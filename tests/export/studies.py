@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from heartseg_jax.anatomy import HEART, LabelSet
-from heartseg_jax.imaging.dicom.study import read_study
+from heartseg_jax.imaging.dicom.series import read_block
+from heartseg_jax.imaging.dicom.study import read_contents
 from heartseg_jax.imaging.intake import Intake
 from heartseg_jax.imaging.phantom.generator import PhantomSpec, generate
 from heartseg_jax.inference.predictor import ModelIdentity
@@ -67,7 +68,7 @@ def place(position) -> tuple[float, ...]:
 @functools.lru_cache
 def phantom() -> tuple[np.ndarray, np.ndarray]:
     """HU and labels [Z, H, W]: an odd number of pixels, so that frames of one bit a pixel begin within a byte."""
-    made = generate(5, 2, PhantomSpec((24, 61, 57), (6.5, 3.75, 4.0)))
+    made = generate(5, 2, PhantomSpec((14, 45, 43), (11.0, 5.0, 5.2)))
     labels = np.where(made.labels == 255, 0, made.labels).astype(np.uint8)
     return np.maximum(made.volume.voxels, -1024).astype(np.int16), labels
 
@@ -106,15 +107,28 @@ def measured(labels: np.ndarray, volume, label_set: LabelSet = HEART) -> Measure
     return Measurements(tuple(found), (WARNING,))
 
 
-def predicted(path: Path, labels_of, label_set: str = "heart") -> Prediction:
-    """Read a study and take `labels_of(position)` as the prediction of each slice."""
-    study = read_study(path)
-    stack = study.chosen.stack
-    labels = np.stack([labels_of[place(frame.geometry.position_mm)] for frame in stack.frames])
-    files = tuple(frame.header.source for frame in stack.frames)
-    intake = Intake("dicom", study.volume, study.findings, True, files)
-    contract = Contract(spec("-1,0,1"), label_set, "/data/ds", "abc", 5)
-    return Prediction(labels, None, intake, contract, (MODEL,), ())
+def prediction_of(candidate, labels: np.ndarray) -> Prediction:
+    """A prediction with these labels [Z, H, W] of a series, in its order."""
+    volume, found = read_block(candidate)
+    files = tuple(frame.header.source for frame in candidate.stack.frames)
+    contract = Contract(spec("-1,0,1"), "heart", "/data/ds", "abc", 5)
+    return Prediction(labels, None, Intake("dicom", volume, tuple(found), True, files), contract, (MODEL,), ())
+
+
+def predicted(path: Path, labels_of) -> Prediction:
+    """Read a study and take `labels_of[position]` as the prediction of each slice."""
+    (candidate,) = read_contents(path).candidates
+    places = [place(frame.geometry.position_mm) for frame in candidate.stack.frames]
+    return prediction_of(candidate, np.stack([labels_of[where] for where in places]))
+
+
+def striped(path: Path) -> Prediction:
+    """A real study with a stripe of each label across every slice."""
+    candidate = read_contents(path).candidates[0]
+    header = candidate.frames[0].header
+    rows = np.minimum(np.arange(header.rows) * 10 // header.rows, 9).astype(np.uint8)
+    plane = np.where(rows < 9, rows, 0)[:, None] * (np.arange(header.columns) < header.columns // 3)
+    return prediction_of(candidate, np.repeat(plane[None].astype(np.uint8), len(candidate.frames), 0))
 
 
 def case(folder: Path, geometry: Geometry, edit=None, enhanced: bool = False) -> Case:

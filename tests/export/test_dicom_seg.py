@@ -11,10 +11,14 @@ from pydicom.pixels import pixel_array
 from heartseg_jax.anatomy import HEART, TUMOUR
 from heartseg_jax.errors import UserError
 from heartseg_jax.export.dicom_seg import write_segmentation
-from heartseg_jax.export.registry import Options
+from heartseg_jax.export.registry import EXPORTERS, Options
+from heartseg_jax.imaging.dicom.files import Source
+from heartseg_jax.imaging.dicom.header import read_header
+from heartseg_jax.imaging.dicom.segmentation import read_segmentation
+from heartseg_jax.imaging.dicom.study import read_contents
 from heartseg_jax.inference.study import Prediction
 from heartseg_jax.measure.results import PARTIAL, REFUSED
-from tests.dicom_writer import PLANTED, SERIES
+from tests.dicom_writer import PLANTED, SERIES, write_enhanced
 from tests.export import studies
 from tests.export.studies import GEOMETRIES, WARNING, place, with_row
 from tests.programs import dciodvfy
@@ -113,6 +117,45 @@ def test_an_enhanced_study_is_referred_to_frame_by_frame(enhanced_case, tmp_path
         assert [item.ReferencedSOPInstanceUID for item in items] == [f"{SERIES}.77"]
 
 
+def test_a_series_in_two_enhanced_files_refers_to_both(tmp_path):
+    hu, labels = studies.phantom()
+    geometry, half = GEOMETRIES["axial-3mm"], len(labels) // 2
+    for part, start in (("a", 0), ("b", half)):
+
+        def name(dataset, part=part):
+            dataset.SOPInstanceUID = f"{SERIES}.{ord(part)}"
+
+        write_enhanced(
+            tmp_path / "study" / f"{part}.dcm",
+            hu[start : start + half],
+            geometry.spacing_mm,
+            geometry.position(start),
+            geometry.direction,
+            name,
+        )
+    truth = {place(geometry.position(z)): labels[z] for z in range(2 * half)}
+    prediction = studies.predicted(tmp_path / "study", truth)
+    write_segmentation(prediction, studies.measured(labels, prediction.volume), tmp_path, Options())
+    assert_same(by_pydicom(tmp_path / "segmentation.dcm"), truth)
+    made = pydicom.dcmread(tmp_path / "segmentation.dcm")
+    images = {d.SOPInstanceUID: d for d in map(pydicom.dcmread, (tmp_path / "study").iterdir())}
+    assert {item.ReferencedSOPInstanceUID for item in made.SourceImageSequence} == set(images)
+    for groups in made.PerFrameFunctionalGroupsSequence:
+        (item,) = groups.DerivationImageSequence[0].SourceImageSequence
+        own = images[item.ReferencedSOPInstanceUID].PerFrameFunctionalGroupsSequence[item.ReferencedFrameNumber - 1]
+        assert own.PlanePositionSequence[0].ImagePositionPatient == groups.PlanePositionSequence[0].ImagePositionPatient
+
+
+@pytest.mark.parametrize("labelmap", [False, True], ids=["binary", "labelmap"])
+def test_prepare_reads_the_same_labels_from_it(case_of, segmentation_of, labelmap):
+    case, path = case_of("oblique7-3mm"), segmentation_of("oblique7-3mm", labelmap)
+    header = read_header(Source(path.name, lambda: path.open("rb")))
+    (candidate,) = read_contents(case.folder / "study").candidates
+    read = read_segmentation(header, candidate.stack)
+    np.testing.assert_array_equal(read.labels, case.prediction.labels)
+    assert (read.known, read.strange, read.overlapping) == (frozenset(range(1, 9)), 0, 0)
+
+
 def test_each_frame_refers_to_its_own_slice(case_of, tmp_path):
     case = case_of("negated-3mm")
     made = pydicom.dcmread(written(case, tmp_path))
@@ -161,11 +204,13 @@ def test_patient_and_study_are_those_of_the_images(case_of, tmp_path):
     assert made.Modality == "SEG"
 
 
-def test_absent_and_refused_structures_have_no_segment(case_of, tmp_path):
+def test_absent_and_withheld_structures_have_no_segment(case_of, tmp_path):
     case = case_of("axial-3mm")
     labels = np.where(case.prediction.labels == 3, 0, case.prediction.labels).astype(np.uint8)
     prediction = dataclasses.replace(case.prediction, labels=labels)
-    measurements = with_row(case.measurements, "descending_aorta", status=REFUSED, reason="members disagree")
+    measurements = with_row(
+        case.measurements, "descending_aorta", status=REFUSED, reason="members disagree", withheld=True
+    )
     found = by_pydicom(written(case, tmp_path, measurements, prediction))
     kept = {where: np.where(np.isin(plane, (3, 6)), 0, plane) for where, plane in case.truth.items()}
     assert_same(found, kept)
@@ -202,7 +247,7 @@ def odd(dataset, z):
     dataset.PatientName = "Мюллер^Анна=山田^花子"
     for name in ("AccessionNumber", "PatientBirthDate", "SliceThickness"):
         del dataset[name]
-    dataset.PatientSex = "W"
+    dataset.PatientSex, dataset.PatientIdentityRemoved = "W", "YES"
     dataset.StudyDate = "20.01.2020"
     dataset.ImageOrientationPatient = [float(v) + 1e-7 * z for v in dataset.ImageOrientationPatient]
 
@@ -260,3 +305,28 @@ def test_a_file_that_has_changed_is_refused(tmp_path):
     dataset.save_as(path)
     with pytest.raises(UserError, match="CT1_0007.dcm"):
         written(case, tmp_path)
+
+
+@pytest.mark.system
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param("chest_native/siemens_8mm.zip", marks=pytest.mark.slow),
+        "transfer_syntaxes/CT1_J2KR",
+        "odd/693_J2KI.dcm",
+    ],
+)
+def test_objects_of_real_images_pass_dciodvfy(shared, tmp_path, path):
+    prediction = studies.striped(shared / "data" / "dicom" / path)
+    measurements = studies.measured(prediction.labels, prediction.volume)
+    for name in ("dicom_seg", "dicom_sr", "rtstruct"):
+        EXPORTERS[name].write(prediction, measurements, tmp_path, Options())
+    for file in ("segmentation.dcm", "report.dcm", "rtstruct.dcm"):
+        assert dciodvfy(tmp_path / file) == []
+
+
+def test_an_anonymised_series_without_uids_is_refused(shared, tmp_path):
+    prediction = studies.striped(shared / "data" / "dicom" / "siemens_series_j2k")
+    measurements = studies.measured(prediction.labels, prediction.volume)
+    with pytest.raises(UserError, match="SOPInstanceUID"):
+        write_segmentation(prediction, measurements, tmp_path, Options())

@@ -53,14 +53,7 @@ def full(case_of, tmp_path_factory):
     changes = {"normal_range_ml": (62.0, 120.0), "within_normal_range": False, "confidence": 0.912345}
     measurements = with_row(case.measurements, "left_ventricle", **changes)
     measurements = with_row(measurements, "left_atrium", status=PARTIAL, reason="it is cut by the border")
-    nothing = {
-        "voxels": 0,
-        "volume_ml": None,
-        "mean_hu": None,
-        "sd_hu": None,
-        "extent_mm": None,
-        "cut_face_share": None,
-    }
+    nothing = dict.fromkeys(("volume_ml", "mean_hu", "sd_hu", "extent_mm", "cut_face_share")) | {"withheld": True}
     measurements = with_row(measurements, "vena_cava", status=REFUSED, reason="members disagree", **nothing)
     return case, measurements, written(case, tmp_path_factory.mktemp("sr"), measurements)
 
@@ -103,13 +96,14 @@ def test_each_group_refers_to_its_own_segment(full):
         assert segments[reference.ReferencedSegmentNumber] == group.finding_type.value
 
 
-def test_the_normal_range_and_what_follows_from_it_are_there(full):
+def test_the_normal_range_is_there_with_its_source(full):
     group = highdicom.sr.srread(full[2]).content.get_volumetric_roi_measurement_groups()[2]
     volume = next(m for m in group.get_measurements() if m.name == codes.SCT.Volume)
     inner = {i.name.meaning: i for i in map(highdicom.sr.ContentItem._from_dataset_derived, volume[0].ContentSequence)}
     assert inner["Normal Range Lower Limit"].value == 62
     assert inner["Normal Range Upper Limit"].value == 120
-    assert "Abnormal" in {item.value.meaning for item in inner.values() if item.ValueType == "CODE"}
+    assert "Fuchs" in inner["Normal Range Authority"].value
+    assert not [item for item in inner.values() if item.ValueType == "CODE"], "no verdict"
 
 
 def test_statuses_and_reasons_are_there(full):
@@ -124,10 +118,20 @@ def test_statuses_and_reasons_are_there(full):
     assert found["Right ventricle"] == ("MEASURED", [])
 
 
-def test_a_refused_structure_has_no_figure_and_no_segment(full):
+def test_a_withheld_structure_has_no_figure_and_no_segment(full):
     (group,) = highdicom.sr.srread(full[2]).content.get_image_measurement_groups()
     assert group.finding_type.meaning == "Vena cava"
     assert values(group) == {}
+
+
+def test_a_structure_whose_volume_alone_is_refused_keeps_its_segment(case_of, tmp_path):
+    case = case_of("axial-3mm")
+    measurements = with_row(case.measurements, "left_atrium", status=REFUSED, reason="too coarse", volume_ml=None)
+    groups = highdicom.sr.srread(written(case, tmp_path, measurements)).content.get_volumetric_roi_measurement_groups()
+    assert (groups[1].finding_type.meaning, status(groups[1])) == ("Left atrium", "REFUSED")
+    assert ("Volume", "") not in values(groups[1])
+    segment = pydicom.dcmread(tmp_path / "segmentation.dcm").SegmentSequence[1]
+    assert "too coarse" in segment.SegmentDescription
 
 
 def test_it_says_what_it_is_by_which_model(full):

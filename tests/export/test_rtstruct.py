@@ -110,10 +110,10 @@ def test_dciodvfy_finds_no_error(structure_set_of, name):
 def test_holes_and_islands_in_them_are_kept(case_of, tmp_path, combine):
     case = case_of("oblique30-1mm")
     labels = np.zeros_like(case.prediction.labels)
-    labels[5:9, 4:40, 6:50] = 3
+    labels[5:9, 4:40, 2:42] = 3
     labels[5:9, 8:34, 10:24] = 2
     labels[5:9, 14:20, 14:20] = 3
-    labels[5:9, 10:30, 30:40] = 0
+    labels[5:9, 10:30, 28:38] = 0
     case = case._replace(prediction=dataclasses.replace(case.prediction, labels=labels))
     found = rasterised(written(case, tmp_path), planes(case.folder / "study"), by_skimage, combine)
     assert [
@@ -129,7 +129,7 @@ def test_every_number_has_at_most_16_characters_as_it_is_in_the_file(structure_s
         for contour in roi.ContourSequence
         for part in contour.get_item("ContourData").value.decode().strip().split("\\")
     ]
-    assert len(numbers) > 5_000
+    assert len(numbers) > 2_000
     assert max(map(len, numbers)) <= 16
 
 
@@ -175,9 +175,9 @@ def test_names_colours_codes_and_the_research_use_line(case_of, tmp_path):
     assert (made.PatientName, made.PatientID) == (PLANTED["PatientName"], PLANTED["PatientID"])
 
 
-def test_refused_and_absent_structures_have_no_contour(case_of, tmp_path, capsys):
+def test_withheld_and_absent_structures_have_no_contour(case_of, tmp_path, capsys):
     case = case_of("axial-3mm")
-    measurements = with_row(case.measurements, "left_atrium", status=REFUSED, reason="members disagree")
+    measurements = with_row(case.measurements, "left_atrium", status=REFUSED, reason="members disagree", withheld=True)
     made = pydicom.dcmread(written(case, tmp_path, measurements))
     assert "Left atrium" not in [roi.ROIName for roi in made.StructureSetROISequence]
     assert len(made.ROIContourSequence) == 7
