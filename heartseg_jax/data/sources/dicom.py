@@ -17,9 +17,11 @@ from heartseg_jax.data.sources.study_masks import (
     from_label_file,
     from_pictures,
     from_segmentation,
+    from_structure_set,
     pictures_in,
 )
 from heartseg_jax.errors import UserError
+from heartseg_jax.imaging.dicom.checks import kind_of
 from heartseg_jax.imaging.dicom.series import SeriesCandidate, read_block
 from heartseg_jax.imaging.masks.label_maps import read_label_map
 from heartseg_jax.imaging.masks.palette import read_palette
@@ -30,8 +32,8 @@ from heartseg_jax.imaging.volume import Volume
 def dicom_studies(options: Options) -> Source:
     """Return the cases of `images/NAME` (a study's folder, zip or file) and `masks/NAME...`, or of one study.
 
-    Masks are a folder of colour PNGs, a label file (`NAME.nii.gz`, `NAME.seg.nrrd`), or a segmentation (`NAME.dcm`, a
-    folder with one, or inside of the study). In a table of patients, `file` is NAME.
+    Masks are a folder of colour PNGs, a label file (`NAME.nii.gz`, `NAME.seg.nrrd`), or a segmentation or structure set
+    (`NAME.dcm`, a folder with one, or inside of the study). In a table of patients, `file` is NAME.
 
     Raises:
       UserError: for whatever is missing, unreadable or contradictory, naming the study and the fix.
@@ -90,11 +92,13 @@ def _masks(one: Chosen, pictures: Pictures | None, axial: Volume, turn: AxisReor
         return from_label_file(place.masks, axial, how)
     if len(one.segmentations) > 1:
         raise UserError(
-            f"{place.masks or place.study} holds {len(one.segmentations)} segmentations of one series: put the one to "
-            "use beside the study, as masks/NAME.dcm"
+            f"{place.masks or place.study} holds {len(one.segmentations)} segmentations or structure sets of one "
+            "series: put the one to use beside the study, as masks/NAME.dcm"
         )
     if one.segmentations:
-        return from_segmentation(one.segmentations[0], block, turn, how)
+        header = one.segmentations[0]
+        read = from_structure_set if kind_of(header) == "structure_set" else from_segmentation
+        return read(header, block, turn, how)
     if place.masks is None:
         raise UserError(
             f"{place.study} has no masks: put colour PNGs, a label file or a segmentation beside it as "

@@ -15,9 +15,11 @@ from heartseg_jax.data.sources.patient_table import patients_of
 from heartseg_jax.data.sources.study_masks import BESIDE, names_of
 from heartseg_jax.errors import UserError
 from heartseg_jax.findings import WARN, Finding
+from heartseg_jax.imaging.dicom.checks import kind_of
 from heartseg_jax.imaging.dicom.elements import Unreadable
 from heartseg_jax.imaging.dicom.header import Header
 from heartseg_jax.imaging.dicom.patient import Person, read_person
+from heartseg_jax.imaging.dicom.rtstruct import structure_set_references
 from heartseg_jax.imaging.dicom.segmentation import References, references
 from heartseg_jax.imaging.dicom.series import SeriesCandidate
 from heartseg_jax.imaging.dicom.study import StudyContents, choose, read_contents
@@ -47,7 +49,7 @@ class Chosen:
     Attributes:
       place: its paths.
       series: the series to read.
-      segmentations: those that were drawn on it.
+      segmentations: those that were drawn on it, or structure sets.
       elsewhere: names of slices of the study's other series.
       key: the patient's.
       found: findings so far.
@@ -100,6 +102,9 @@ def _label_file(masks: Path | None) -> Path | None:
     if masks is None or not masks.is_dir():
         return masks
     files = list_files(masks, GRIDS).files
+    others = list_files(masks, (*PICTURES, ".dcm")).files
+    if files and others:
+        raise UserError(f"{masks} holds {files[0].name} and {others[0].name}: keep the one kind of masks to use")
     own = [path for path in files if path.name.lower().endswith(".seg.nrrd")] or files
     if len(own) > 1:
         raise UserError(f"{masks} holds {own[0].name} and {own[1].name}: keep the one to use")
@@ -147,7 +152,10 @@ def choose_all(places: Sequence[Place], options: Options) -> tuple[list[Chosen],
 def _choose(place: Place, series: str) -> tuple[Chosen, Person]:
     """Return the series of one case with the segmentations drawn on it, not yet keyed, and the person it is of."""
     seen = read_contents(place.study, progress.bar("files"))
-    drawn = [(header, references(header)) for header in _segmentations(place, seen)]
+    drawn = [
+        (header, structure_set_references(header) if kind_of(header) == "structure_set" else references(header))
+        for header in _segmentations(place, seen)
+    ]
     one = _series(place, seen, series, drawn)
     findings.raise_refused(str(place.study), one.findings)
     own = tuple(header for header, drawn_on in drawn if drawn_on.are(one))
@@ -167,23 +175,26 @@ def _choose(place: Place, series: str) -> tuple[Chosen, Person]:
 
 
 def _segmentations(place: Place, seen: StudyContents) -> list[Header]:
-    """Return the segmentations of a case: those beside its study if it has masks there, else those inside.
+    """Return the segmentations of a case, or structure sets: those beside its study if any, else those inside.
 
     Raises:
       UserError: there are masks of two kinds, or of none.
     """
     if place.masks is None:
-        return seen.segmentations
+        return seen.segmentations or seen.structure_sets
     if place.shared or place.masks.name.lower().endswith(GRIDS):
         return []
     pictures = place.masks.is_dir() and any(path.suffix.lower() in PICTURES for path in place.masks.iterdir())
     if pictures and not any(path.suffix.lower() == ".dcm" for path in place.masks.iterdir()):
         return []
-    found = read_contents(place.masks).segmentations
+    beside = read_contents(place.masks)
+    found = [*beside.segmentations, *beside.structure_sets]
     if pictures and found:
         raise UserError(f"{place.masks} holds pictures and a segmentation: remove one of them")
     if not pictures and not found:
-        raise UserError(f"{place.masks} is neither a folder of PNGs, a label file nor a DICOM segmentation")
+        raise UserError(
+            f"{place.masks} is neither a folder of PNGs, a label file nor a DICOM segmentation or structure set"
+        )
     return found
 
 

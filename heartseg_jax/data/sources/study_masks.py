@@ -16,6 +16,7 @@ from heartseg_jax.errors import UserError
 from heartseg_jax.findings import NOTE, WARN, Finding
 from heartseg_jax.imaging.dicom.geometry import FrameRef, SliceStack
 from heartseg_jax.imaging.dicom.header import Header
+from heartseg_jax.imaging.dicom.rtstruct import read_structure_set
 from heartseg_jax.imaging.dicom.segmentation import read_segmentation
 from heartseg_jax.imaging.dicom.series import SeriesCandidate
 from heartseg_jax.imaging.masks import label_maps
@@ -53,6 +54,13 @@ def from_segmentation(header: Header, block: SliceStack, turn: AxisReorder, how:
     """Return the labels of a DICOM segmentation. Raises UserError as `read_segmentation`."""
     read = read_segmentation(header, block, how.label_map)
     found = (*overlapping(read.overlapping), *other_anatomy(read.strange))
+    return Masks(turn.forth(read.labels), label_maps.merge_for(read.known), found=found)
+
+
+def from_structure_set(header: Header, block: SliceStack, turn: AxisReorder, how: Reading) -> Masks:
+    """Return the labels of an RT structure set. Raises UserError as `read_structure_set`."""
+    read, seen = read_structure_set(header, block, how.label_map)
+    found = (*seen, *overlapping(read.overlapping), *other_anatomy(read.strange))
     return Masks(turn.forth(read.labels), label_maps.merge_for(read.known), found=found)
 
 

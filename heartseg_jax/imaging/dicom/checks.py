@@ -13,6 +13,7 @@ from heartseg_jax.imaging.dicom.patient import SeriesText
 ENHANCED_CT = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
 CT = ("1.2.840.10008.5.1.4.1.1.2", *ENHANCED_CT)
 SEGMENTATION = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
+STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
 MARKED = {
     MAP: (REFUSE, "a map ({}), not HU", "choose the conventional reconstruction"),
     MONOENERGETIC: (
@@ -26,9 +27,11 @@ MARKED = {
 
 
 def kind_of(header: Header) -> str:
-    """Return 'segmentation', 'localizer' (a scout view: of no volume), 'image', or 'object', which has no image."""
+    """Return 'segmentation', 'structure_set', 'localizer' (a scout view), 'image', or 'object', which has no image."""
     if header.sop_class in SEGMENTATION:
         return "segmentation"
+    if header.sop_class == STRUCTURE_SET:
+        return "structure_set"
     if "LOCALIZER" in header.image_type:
         return "localizer"
     return "image" if header.has_pixels or header.rows else "object"

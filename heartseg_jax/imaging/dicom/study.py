@@ -25,11 +25,15 @@ ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 
 
 class StudyContents(NamedTuple):
-    """What a study holds: its series, best first, findings that concern none in particular, and segmentations."""
+    """What a study holds: its series, best first, findings that concern none in particular, and what was drawn on it.
+
+    `segmentations` and `structure_sets` (contours, RTSTRUCT) are objects of their own.
+    """
 
     candidates: list[SeriesCandidate]
     findings: list[Finding]
     segmentations: list[Header]
+    structure_sets: list[Header]
 
 
 class Study(NamedTuple):
@@ -49,7 +53,13 @@ def read_contents(path: Path, progress: Progress | None = None) -> StudyContents
     listing = sources_of(path)
     headers, directories, found = _headers(listing.sources, progress)
     found += announced.of_study(listing, directories, headers)
-    kinds: dict[str, list[Header]] = {"localizer": [], "segmentation": [], "image": [], "object": []}
+    kinds: dict[str, list[Header]] = {
+        "localizer": [],
+        "segmentation": [],
+        "structure_set": [],
+        "image": [],
+        "object": [],
+    }
     for header in headers:
         kinds[checks.kind_of(header)].append(header)
     if kinds["localizer"]:
@@ -57,6 +67,8 @@ def read_contents(path: Path, progress: Progress | None = None) -> StudyContents
     masks, objects = kinds["segmentation"], kinds["object"]
     if masks:
         found.append(Finding(NOTE, "segmentations", f"{counted(len(masks), 'segmentation object')}: labels, no images"))
+    if sets := kinds["structure_set"]:
+        found.append(Finding(NOTE, "structure_sets", f"{counted(len(sets), 'structure set')}: contours, no images"))
     if objects:
         text = f"{counted(len(objects), 'DICOM file')} without an image left out"
         lost = any(header.sop_class in ("", *checks.CT) for header in objects)
@@ -70,7 +82,7 @@ def read_contents(path: Path, progress: Progress | None = None) -> StudyContents
     candidates = []
     for uid, own in series.items():
         candidates += candidates_in(uid, own, announced.of_series(uid, own, listing, directories, here))
-    return StudyContents(sorted(candidates, key=_fitness), found, masks)
+    return StudyContents(sorted(candidates, key=_fitness), found, masks, sets)
 
 
 def _above(path: Path) -> list[Directory]:
