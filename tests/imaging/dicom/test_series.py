@@ -393,7 +393,7 @@ def test_a_zip_of_many_files_is_opened_once(tmp_path, monkeypatch):
             super().__init__(*words, **more)
 
     monkeypatch.setattr(zipfile, "ZipFile", Counted)
-    candidates, found, _ = read_contents(tmp_path / "many.zip")
+    candidates, found, *_ = read_contents(tmp_path / "many.zip")
     assert (candidates, len(opened)) == ([], 1)
     assert checks(found) == {"not_dicom": "note"}
 

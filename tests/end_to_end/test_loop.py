@@ -1,0 +1,36 @@
+"""What a prediction is exported as goes through `prepare`, and is the same labels: the loop of annotation."""
+
+import numpy as np
+import pytest
+
+import main
+from heartseg_jax.data.dataset.write import read_dataset
+from heartseg_jax.export.registry import EXPORTERS, Options
+from heartseg_jax.imaging.orientation import patient_axial
+from tests.export import studies
+
+FILES = {"dicom_seg": "segmentation.dcm", "rtstruct": "rtstruct.dcm", "nrrd": "labels.seg.nrrd", "png": "masks"}
+WAYS = ("axial-3mm", "oblique7-3mm", "negated-3mm")
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory):
+    return {way: studies.case(tmp_path_factory.mktemp(way), studies.GEOMETRIES[way]) for way in WAYS}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("exporter", [name for name in FILES if name in EXPORTERS])
+def test_what_is_exported_comes_back(tmp_path, cases, exporter, way):
+    case = cases[way]
+    (tmp_path / "out").mkdir()
+    EXPORTERS[exporter].write(case.prediction, case.measurements, tmp_path / "out", Options())
+    masks = tmp_path / "out" / FILES[exporter]
+    words = [f"--input={case.folder / 'study'}", f"--masks={masks}", f"--output={tmp_path / 'data'}"]
+    assert main.main(["prepare", "--source=dicom", *words]) == 0
+    dataset = read_dataset(tmp_path / "data")
+    volume = case.prediction.volume
+    np.testing.assert_array_equal(dataset.images(0), patient_axial(volume)[0].voxels)
+    axial = patient_axial(volume)[1].forth(case.prediction.labels)
+    np.testing.assert_array_equal(dataset.labels(0), axial)
+    written = {row.label for row in case.measurements.structures if row.voxels}
+    assert {label for label, counts in enumerate(dataset.patients[0].merge) if label == counts != 0} == written
