@@ -10,6 +10,20 @@ LOWEST_HU = -1100
 """Air is -1000; noise reaches somewhat lower, and most scanners cut at -1024. Below lies padding."""
 
 
+FEWEST_GREYS = 24
+"""A mask has fewer values than this, also with a structure per label; a picture of a patient has many more."""
+
+
+def of_grey(images: np.ndarray) -> list[Finding]:
+    """Find in 8-bit slices `[N, H, W]` what `of_pixels` does, and masks that were taken for pictures."""
+    found = of_pixels(images, "uint8")
+    values = np.count_nonzero(np.bincount(images.ravel(), minlength=256))
+    if values < FEWEST_GREYS and not refused(found):
+        text = f"8-bit images of {values} different values: a mask or a label map, not pictures of a patient"
+        found.append(Finding(REFUSE, "few_values", text, fix="give the images that it was drawn on"))
+    return found
+
+
 def of_pixels(images: np.ndarray, intensity: str) -> list[Finding]:
     """Find slices `[N, H, W]` that are constant, and values that cannot be HU where `intensity` is 'HU'."""
     found = []

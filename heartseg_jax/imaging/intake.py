@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from heartseg_jax.findings import Finding
-from heartseg_jax.imaging.block_checks import in_hu
+from heartseg_jax.imaging.block_checks import in_hu, of_extent
 from heartseg_jax.imaging.dicom.files import Source
-from heartseg_jax.imaging.hu_checks import of_pixels
+from heartseg_jax.imaging.hu_checks import of_grey
 from heartseg_jax.imaging.orientation import patient_axial
 from heartseg_jax.imaging.volume import Volume
 
@@ -41,6 +41,8 @@ def of_volume(volume: Volume, kind: str = "nifti") -> Intake:
     """Return a volume of any dtype and order of axes with its values in HU and checked; uint8 stays as it is."""
     axial, order = patient_axial(volume)
     if volume.voxels.dtype == np.uint8:
-        return Intake(kind, volume, tuple(of_pixels(axial.voxels, "uint8")))
+        count, height, width = axial.voxels.shape
+        extent = of_extent(count, (height, width), axial.spacing_mm)
+        return Intake(kind, volume, (*extent, *of_grey(axial.voxels)))
     in_units, found = in_hu(axial)
     return Intake(kind, replace(volume, voxels=order.back(in_units.voxels)), tuple(found))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,6 +13,7 @@ from heartseg_jax.errors import UserError
 from heartseg_jax.findings import counted
 
 ORIENTATION = ExifTags.Base.Orientation
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 SWAPPED = (5, 6, 7, 8)
 """EXIF orientations that swap rows and columns."""
 
@@ -127,3 +129,8 @@ def read_grey(path: Path) -> tuple[np.ndarray, bool]:
         return rgb[..., 0], False
     # ITU-R BT.601, as Pillow and most viewers have it.
     return np.rint(rgb @ np.array([0.299, 0.587, 0.114])).astype(np.uint8), True
+
+
+def natural_key(name: str) -> list[tuple[int, int, str]]:
+    """Return a key that sorts numbers in names by value: slice_9 before slice_10."""
+    return [(0, int(p), p) if p.isdecimal() else (1, 0, p) for p in re.split(r"(\d+)", name) if p]

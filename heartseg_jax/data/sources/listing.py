@@ -12,8 +12,8 @@ from typing import NamedTuple
 from heartseg_jax.errors import UserError
 from heartseg_jax.findings import counted, some
 from heartseg_jax.imaging.dicom.files import walk
+from heartseg_jax.imaging.pictures import PICTURES, natural_key
 
-PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 VOLUMES = (".nii.gz", ".nii.bz2", ".nii")
 NRRDS = (".seg.nrrd", ".nrrd")
 GRIDS = (*VOLUMES, *NRRDS)
@@ -132,8 +132,3 @@ def stem(path: Path) -> str:
 def is_system(name: str) -> bool:
     """Return whether a file or folder of this name is the operating system's."""
     return name.startswith(".") or name.lower() in SYSTEM
-
-
-def natural_key(name: str) -> list[tuple[int, int, str]]:
-    """Return a key that sorts numbers in names by value: slice_9 before slice_10."""
-    return [(0, int(p), p) if p.isdecimal() else (1, 0, p) for p in re.split(r"(\d+)", name) if p]

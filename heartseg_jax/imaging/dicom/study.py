@@ -20,6 +20,8 @@ from heartseg_jax.imaging.volume import Volume
 
 LEVELS = 4
 """Folders above a study in which its DICOMDIR is looked for: DICOM/PATIENT/STUDY/SERIES."""
+BEST = "best"
+"""Names the first of the candidates."""
 SUFFIXES = (".dcm", ".dicom", ".ima")
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 
@@ -151,7 +153,8 @@ def _fitness(candidate: SeriesCandidate) -> tuple[int, int, int, str]:
 def choose(
     contents: StudyContents, series: str, where: str, among: Sequence[SeriesCandidate] | None = None
 ) -> SeriesCandidate:
-    """Return the candidate that `series` names (its number in the list, its UID or the end of it), or the only fit one.
+    """Return the candidate that `series` names (its number in the list, its UID or the end of it, or 'best'), or the only fit
+    one.
 
     Where none is named, only those in `among` are considered, if it is given.
 
@@ -162,6 +165,8 @@ def choose(
     if not candidates:
         because = [one.shown + (f"; {one.fix}" if one.fix else "") for one in findings.in_order(contents.findings)]
         raise UserError(": ".join([f"{where} holds no DICOM image", *because[:1]]))
+    if series == BEST:
+        return candidates[0]
     if series:
         if series.isascii() and series.isdecimal() and len(series) < 7 and 1 <= int(series) <= len(candidates):
             return candidates[int(series) - 1]
