@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 VERBS = {
     "train": "train, or resume a run: the same command again (the default verb)",
     "evaluate": "score a run on patients: summary.json, cases.csv and figures",
+    "predict": "segment and measure a study, or every study in a folder: labels, volumes, DICOM objects",
     "prepare": "make a dataset folder from a source",
     "check": "say whether a study or a dataset is fit for use (--input), or summarise a config (--config)",
     "inspect": "list a checkpoint's arrays: path, shape, dtype, norm, what is frozen; or compare two checkpoints",
@@ -31,6 +32,7 @@ examples:
   python main.py prepare --source=png_pairs --input=my_study --output=my_dataset
   python main.py --config=configs/scratch.py:small --config.data.path=my_dataset
   python main.py evaluate --workdir=runs/scratch-small
+  python main.py predict --input=study --output=predicted --workdir=runs/scratch-small
   python main.py check --config=configs/scratch.py"""
 HELP = ("--help", "-help", "-h")
 

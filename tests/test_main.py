@@ -30,7 +30,8 @@ def test_switches_stand_alone():
     [
         (["trian", QUICKSTART], "train"),
         (["eval", "--workdir=x"], "evaluate"),
-        (["predict", "--input=x"], "'predict'"),
+        (["predict", "--input=x"], "--output"),
+        (["predikt", "--input=x"], "predict"),
         (["benchmark"], "'benchmark'"),
         ([], "--config"),
         (["--confg=a.py"], "--config"),

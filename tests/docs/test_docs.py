@@ -12,6 +12,7 @@ import main
 from heartseg_jax.anatomy import HEART
 from heartseg_jax.config import load, schema
 from heartseg_jax.errors import UserError
+from heartseg_jax.export.registry import EXPORTERS
 from heartseg_jax.imaging.masks.palette import IGNORED_RGB
 from tests.docs.markdown import anchors, links, main_commands, quoted, read_page, shell_lines, slug
 
@@ -168,6 +169,11 @@ def test_the_table_of_colours_is_that_of_the_code():
 def test_every_guard_has_its_row():
     guards = {field.removeprefix("guards.") for field, value in FIELDS.items() if value in ("stop", "warn", "off")}
     assert {row[0].strip("`") for row in rows("docs/guards.md")[2:]} == guards & set(schema.defaults().guards)
+
+
+def test_every_exporter_has_its_row():
+    told = {row[1].strip("`") for row in rows("docs/predict.md") if len(row) == 4}
+    assert set(EXPORTERS) <= told, "docs/predict.md has no row for an exporter"
 
 
 def literals():

@@ -153,8 +153,9 @@ def _fitness(candidate: SeriesCandidate) -> tuple[int, int, int, str]:
 def choose(
     contents: StudyContents, series: str, where: str, among: Sequence[SeriesCandidate] | None = None
 ) -> SeriesCandidate:
-    """Return the candidate that `series` names (its number in the list, its UID or the end of it, or 'best'), or the only fit
-    one.
+    """Return the candidate that `series` names, or the only fit one.
+
+    A name is its number in the list, its UID or the end of it, or 'best', the first of them.
 
     Where none is named, only those in `among` are considered, if it is given.
 

@@ -1,0 +1,160 @@
+"""Which studies `predict --input` names, what their outputs are called, and which of them a shard takes."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from heartseg_jax.data.sources.listing import STUDIES, is_system, natural_key
+from heartseg_jax.data.sources.naming import Naming, is_code
+from heartseg_jax.errors import UserError
+from heartseg_jax.imaging.dicom.elements import Unreadable
+from heartseg_jax.imaging.dicom.files import Source, walk
+from heartseg_jax.imaging.dicom.patient import read_person
+from heartseg_jax.imaging.intake_reading import VOLUMES, files_in, first_dicom, pictures_in
+
+PACKED = (*VOLUMES, ".zip")
+"""Endings of files that hold a study."""
+DEEPEST = 8
+"""Folders within folders in which studies are looked for."""
+
+COMMON = ("dicom", "dicomdir", "nifti", "nrrd", "data", "labels")
+"""Words that name files and occur in messages."""
+
+
+class Place(NamedTuple):
+    """One study: the name of its outputs, which names no patient unless that was asked for, and its path."""
+
+    name: str
+    path: Path
+
+
+class Places(NamedTuple):
+    """The studies of an input, in natural order of their paths; `is_batch` is False where the input is one study."""
+
+    studies: list[Place]
+    is_batch: bool
+
+
+class _Found(NamedTuple):
+    """A study: where it lies, its path below the input, and of DICOM the study's UID."""
+
+    path: Path
+    parts: tuple[str, ...]
+    uid: str = ""
+
+
+def places_of(path: Path, naming: Naming) -> Places:
+    """Return the studies in `path`: itself, or those that lie in it.
+
+    A file is one study. So is a folder that directly holds DICOM files or pictures, and one all of whose DICOM files
+    lie in subfolders and are of one study (a folder per series). In any other folder each zip, NIfTI and NRRD file is
+    a study, and each subfolder is looked into in the same way.
+
+    Raises:
+      UserError: there is nothing at `path` or no study in it, or two studies would be called the same.
+    """
+    if not path.exists():
+        raise UserError(f"there is nothing at {path}")
+    found = [_Found(path, ())] if path.is_file() else _studies_in(path, (), set())
+    if not found:
+        raise UserError(
+            f"{path} holds no study: give a folder, zip or file of DICOM, a NIfTI or NRRD volume, a folder of "
+            "pictures, or a folder of these"
+        )
+    if len(found) == 1 and found[0].parts == ():
+        return Places([Place("", path)], False)
+    found.sort(key=lambda one: [natural_key(part) for part in one.parts])
+    called: dict[str, _Found] = {}
+    studies = []
+    for one in found:
+        own = "_".join([*one.parts[:-1], _stem(one.path)])
+        name = naming.called([own])[own]
+        if (other := called.setdefault(name.casefold(), one)) is not one:
+            raise UserError(f"{other.path} and {one.path} have the same name: rename one")
+        studies.append(Place(name, one.path))
+    return Places(studies, True)
+
+
+def shard_of(places: Sequence[Place], shard: tuple[int, int]) -> list[Place]:
+    """Return every N-th study, from the K-th on, for `shard` (K, N)."""
+    return list(places[shard[0] - 1 :: shard[1]])
+
+
+def parsed_shard(text: str) -> tuple[int, int]:
+    """Return (K, N) of 'K/N'. Raises UserError unless both are whole numbers and 1 <= K <= N."""
+    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text, re.ASCII)
+    shard = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= shard[0] <= shard[1]:
+        raise UserError(f"--shard needs K/N with K from 1 to N, such as 3/8, not '{text}'")
+    return shard
+
+
+def fingerprint(path: Path) -> str:
+    """Return a digest of the sizes of a study's files: it changes when slices arrive or are replaced by others.
+
+    Their names are left out, since they could be found by trying.
+    """
+    sizes = sorted(file.stat().st_size for file in (walk(path) if path.is_dir() else [path]))
+    return hashlib.sha256(" ".join(map(str, sizes)).encode()).hexdigest()
+
+
+def without_names(text: str, place: Place) -> str:
+    """Return a message without the paths and names of a study's files, for a file that is kept: they may name anyone.
+
+    Names that are mere codes stay.
+    """
+    text = text.replace(str(place.path), "the study").replace(str(place.path.absolute()), "the study")
+    names = {part for path in _paths_of(place.path) for part in path.parts}
+    names |= {Path(name).stem for name in names}
+    for name in sorted(names, key=len, reverse=True):
+        if len(name) > 1 and not is_code(name) and name.casefold() not in COMMON:
+            text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "(a file)", text)
+    return text
+
+
+def _paths_of(path: Path) -> Iterator[Path]:
+    yield Path(path.name)
+    if path.is_dir():
+        yield from (file.relative_to(path) for file in walk(path))
+    elif path.name.lower().endswith(".zip"):
+        from heartseg_jax.imaging.dicom.files import sources_of
+
+        try:
+            yield from (Path(source.name) for source in sources_of(path).sources)
+        except UserError:
+            return
+
+
+def _studies_in(folder: Path, parts: tuple[str, ...], seen: set[Path]) -> list[_Found]:
+    """Return the studies in a folder, itself where it is one; links are followed, but never in circles."""
+    if folder.resolve() in seen or len(parts) > DEEPEST:
+        return []
+    seen.add(folder.resolve())
+    file = first_dicom(folder)
+    if file is not None:
+        return [_Found(folder, parts, _study_uid(file))]
+    if pictures_in(folder):
+        return [_Found(folder, parts)]
+    packed = [path for path in files_in(folder) if path.name.lower().endswith(PACKED)]
+    below = [entry for entry in sorted(folder.iterdir()) if entry.is_dir() and not is_system(entry.name)]
+    inside = [one for entry in below for one in _studies_in(entry, (*parts, entry.name), seen)]
+    if not packed and inside and inside[0].uid and len({one.uid for one in inside}) == 1:
+        return [_Found(folder, parts, inside[0].uid)]
+    return [*(_Found(path, (*parts, path.name)) for path in packed), *inside]
+
+
+def _study_uid(file: Path) -> str:
+    try:
+        return read_person(Source(file.name, lambda: file.open("rb"))).study
+    except (Unreadable, OSError):
+        return ""
+
+
+def _stem(path: Path) -> str:
+    endings = sorted((*PACKED, *STUDIES), key=len, reverse=True) if path.is_file() else []
+    ending = next((ending for ending in endings if path.name.lower().endswith(ending)), "")
+    return path.name[: len(path.name) - len(ending)]
