@@ -9,6 +9,7 @@ import numpy as np
 from heartseg_jax.findings import NOTE, REFUSE, WARN, Finding, counted, refused
 from heartseg_jax.imaging.blood import blood_cm2, least_cm2
 from heartseg_jax.imaging.hu_checks import LOWEST_HU, of_pixels
+from heartseg_jax.imaging.lung import LEAST, lung_share
 from heartseg_jax.imaging.volume import AIR_HU, Volume
 
 FEW_SLICES = 20
@@ -34,6 +35,7 @@ EXCLUDES = {
     "coarse_pixels": ("volumes", "valve"),
     "coarse_for_valve": ("valve",),
     "no_contrast": ("volumes", "valve"),
+    "no_lung": ("volumes", "valve"),
     "padding_inside": ("volumes", "valve"),
 }
 """The uses that a check rules out, though it does not refuse the block."""
@@ -100,7 +102,7 @@ def of_values(
 
     Args:
       hu: int16 `[Z, Y, X]`.
-      spacing_mm: (z, y, x), or None where it is unknown; contrast is not looked for then.
+      spacing_mm: (z, y, x), or None where it is unknown; contrast and lung are not looked for then.
       padded: how many pixels were padding and were set to air.
       contrast_agent: whether the source names one; None where it does not say.
     """
@@ -127,6 +129,12 @@ def of_values(
         )
         fix = "chambers and walls look alike without contrast: choose a series with it"
         found.append(Finding(WARN, "no_contrast", text, fix=fix))
+    fields = [n * mm for n, mm in zip(hu.shape[1:], spacing_mm[1:], strict=True)]
+    lung = lung_share(hu, spacing_mm) if min(fields) >= SMALL_FIELD_MM else None
+    if lung is not None and lung < LEAST:
+        text = f"no lung beside the other tissue ({100 * lung:.1f} % of its area at most)"
+        cause = "the abdomen, the head or a limb instead of the heart"
+        found.append(Finding(WARN, "no_lung", text, cause=cause, fix="choose a series of the heart"))
     return found
 
 

@@ -31,6 +31,28 @@ def least_cm2(spacing_mm: Sequence[float]) -> float:
     return min(max(LEAST_CM2, 3.6 * (max(spacing_mm[1:]) - 2)), MOST_LEAST_CM2)
 
 
+def thinned(hu: np.ndarray, spacing_mm: Sequence[float]) -> tuple[np.ndarray, list[float]] | None:
+    """Return at most `SLICES` slices `[N, y, x]` float32 and their pixels' size in mm; None where pixels are too large.
+
+    Args:
+      hu: `[Z, Y, X]`.
+      spacing_mm: (z, y, x).
+    """
+    if max(spacing_mm[1:]) > COARSEST_MM or min(hu.shape[1:]) < 8:
+        return None
+    factors = [max(1, min(round(PIXEL_MM / mm), n // 8)) for mm, n in zip(spacing_mm[1:], hu.shape[1:], strict=True)]
+    step = math.ceil(len(hu) / SLICES)
+    rows, columns = (n // factor for n, factor in zip(hu.shape[1:], factors, strict=True))
+    cut = hu[(len(hu) - 1) % step // 2 :: step, : rows * factors[0], : columns * factors[1]]
+    # Sums of strided views: several times as fast as a mean over the axes of small blocks.
+    parts = (cut[:, y :: factors[0], x :: factors[1]] for y in range(factors[0]) for x in range(factors[1]))
+    planes = np.zeros((len(cut), rows, columns), np.float32)
+    for part in parts:
+        planes += part
+    planes /= factors[0] * factors[1]
+    return planes, [mm * factor for mm, factor in zip(spacing_mm[1:], factors, strict=True)]
+
+
 def blood_cm2(hu: np.ndarray, spacing_mm: Sequence[float]) -> float | None:
     """Return the area in cm2 of what looks like blood with contrast: the mean of the eighth of the slices with most.
 
@@ -41,21 +63,12 @@ def blood_cm2(hu: np.ndarray, spacing_mm: Sequence[float]) -> float | None:
       hu: `[Z, Y, X]`.
       spacing_mm: (z, y, x).
     """
-    if max(spacing_mm[1:]) > COARSEST_MM or min(hu.shape[1:]) < 8:
+    thin = thinned(hu, spacing_mm)
+    if thin is None:
         return None
-    factors = [max(1, min(round(PIXEL_MM / mm), n // 8)) for mm, n in zip(spacing_mm[1:], hu.shape[1:], strict=True)]
-    pixel = [mm * factor for mm, factor in zip(spacing_mm[1:], factors, strict=True)]
-    step = math.ceil(len(hu) / SLICES)
-    rows, columns = (n // factor for n, factor in zip(hu.shape[1:], factors, strict=True))
-    cut = hu[(len(hu) - 1) % step // 2 :: step, : rows * factors[0], : columns * factors[1]]
-    # Sums of strided views: several times as fast as a mean over the axes of small blocks.
-    parts = (cut[:, y :: factors[0], x :: factors[1]] for y in range(factors[0]) for x in range(factors[1]))
-    planes = np.zeros((len(cut), rows, columns), np.float32)
-    for part in parts:
-        planes += part
-    planes /= factors[0] * factors[1]
+    planes, pixel = thin
 
-    def window(mm: float) -> tuple[int, int, int]:
+    def window(mm: float) -> tuple[int, ...]:
         return (1, *(2 * max(1, round(mm / 2 / one)) + 1 for one in pixel))
 
     smooth = ndimage.gaussian_filter(planes, (0, *(BLUR_MM / one for one in pixel)))

@@ -69,6 +69,10 @@ def of_headers(frames: Sequence[FrameRef], words: SeriesText) -> list[Finding]:
     if frames[0].header.sop_class in ENHANCED_CT:
         found.append(Finding(NOTE, "multi_frame", f"enhanced CT: {len(frames[0].header.frames)} frames in one file"))
     found += _of_storage(frames)
+    if words.other_part:
+        text = f"the header says that this is the {words.other_part}"
+        cause = "another part of the body than the heart, or a header that was not filled in"
+        found.append(Finding(WARN, "body_part", text, cause=cause, fix="look at a slice: does it show the heart?"))
     if words.cardiac_phase:
         found.append(Finding(NOTE, "cardiac_phase", f"the phase of the heart is stated: {words.cardiac_phase}"))
     return found

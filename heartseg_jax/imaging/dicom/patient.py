@@ -15,12 +15,24 @@ from heartseg_jax.imaging.dicom.header import read_from
 NO_NAMES = frozenset(["ct", "mr", "de", "la", "le", "el", "di", "da", "st", "dr"])
 """Words that occur in patients' names and in descriptions of series alike, and name nobody."""
 
+PARTS_WITH_HEART = ("CHEST", "THORA", "HEART", "CARD", "CORON", "AORTA", "LUNG", "MEDIAST", "BODY", "TRUNK", "TSPINE")
+OTHER_PARTS = (
+    *("HEAD", "SKULL", "BRAIN", "SINUS", "ORBIT", "JAW", "NECK", "CSPINE", "LSPINE", "SPINE", "ABDOMEN", "LIVER"),
+    *("KIDNEY", "PANCREAS", "COLON", "PELVIS", "HIP", "SHOULDER", "ARM", "ELBOW", "WRIST", "HAND", "LEG", "KNEE"),
+    *("ANKLE", "FOOT", "EXTREMITY"),
+)
+"""Words in BodyPartExamined, spaces taken out: the first go before the second."""
+
 
 class SeriesText(NamedTuple):
-    """What a series is called, without the patient's name, and the heart's phase where it is stated."""
+    """What a series is called, without the patient's name, and what it states of the heart's phase and the body part.
+
+    `other_part` is the part of the body where it is stated and not the chest's, as one of `OTHER_PARTS`; else ''.
+    """
 
     description: str
     cardiac_phase: str
+    other_part: str = ""
 
 
 def read_series_text(source: Source) -> SeriesText:
@@ -29,7 +41,9 @@ def read_series_text(source: Source) -> SeriesText:
     Raises:
       Unreadable: the file is broken.
     """
-    return read_from(source, lambda dataset: SeriesText(_description(dataset), _cardiac_phase(dataset)))
+    return read_from(
+        source, lambda dataset: SeriesText(_description(dataset), _cardiac_phase(dataset), _other_part(dataset))
+    )
 
 
 def _cardiac_phase(dataset: Any) -> str:
@@ -41,6 +55,14 @@ def _cardiac_phase(dataset: Any) -> str:
         return f"{float(dataset.TriggerTime):g} ms"
     found = re.search(r"(?<!\d)(\d{1,3})(?:\.\d+)?\s?%", str(dataset.get("SeriesDescription", "") or ""))
     return f"{found[1]} %" if found and int(found[1]) <= 100 else ""
+
+
+def _other_part(dataset: Any) -> str:
+    """Return the part of the body where it is stated and is not the chest's, as a word of our own."""
+    text = re.sub(r"[\W_]", "", str(dataset.get("BodyPartExamined", "") or "").upper())
+    if any(part in text for part in PARTS_WITH_HEART):
+        return ""
+    return next((part.lower() for part in OTHER_PARTS if part in text), "")
 
 
 def _description(dataset: Any) -> str:

@@ -18,10 +18,11 @@ SPACING = (4.0, 3.0, 3.0)
 
 @pytest.fixture(scope="module")
 def hu():
-    """A body of 40 HU with chambers of 300 and a spine of 700 in air: 24 slices of 64 x 64, 4 x 3 x 3 mm."""
+    """A body of 40 HU with lungs of -850, chambers of 300 and a spine of 700 in air: 24 x 64 x 64, 4 x 3 x 3 mm."""
     z, y, x = np.mgrid[:24, :64, :64]
     block = np.full(z.shape, -1000, np.int16)
     block[((y - 32) / 27) ** 2 + ((x - 32) / 30) ** 2 < 1] = 40
+    block[((y - 32) / 18) ** 2 + ((abs(x - 32) - 18) / 8) ** 2 < 1] = -850
     block[((y - 28) / 10) ** 2 + ((x - 34) / 12) ** 2 + ((z - 12) / 9) ** 2 < 1] = 300
     block[((y - 50) / 4) ** 2 + ((x - 32) / 5) ** 2 < 1] = 700
     return block + np.random.default_rng(0).integers(-20, 20, block.shape).astype(np.int16)
