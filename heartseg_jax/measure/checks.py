@@ -22,6 +22,8 @@ FEWEST = 4
 """Structures in a scan of the heart; a scan of the abdomen shows the aorta and a cava."""
 DIM_HU = 90.0
 """No tissue without contrast has more, but bone: below, walls and blood look alike."""
+LEAST_ML = 2.0
+"""Of a vessel; for chambers there are published ranges."""
 WHOLE = 0.9
 """Share of a chamber in its largest part."""
 MUCH_CHANGED = 0.1
@@ -68,6 +70,10 @@ def of_heart(
         text = f"outside of what is published for healthy adults: {_each(map(_beside_range, odd))}"
         fix = "an enlarged or a child's heart, or wrong labels: look at them"
         found.append(Finding(WARN, "unusual_volume", text, fix=fix))
+    specks = [row for row in present.values() if not row.normal_range_ml and (row.volume_ml or LEAST_ML) < LEAST_ML]
+    if specks:
+        text = f"hardly any was found of {_each(f'{row.name} ({row.volume_ml:.1f} mL)' for row in specks)}"
+        found.append(Finding(WARN, "hardly_any", text, fix="look at the labels: is it there?"))
     parts = {name: _largest_part(labels, present[name].label, boxes) for name in CHAMBERS if name in present}
     scattered = [
         f"{name} ({percent(1 - share)} outside of its largest part)" for name, share in parts.items() if share < WHOLE

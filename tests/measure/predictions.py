@@ -17,7 +17,7 @@ MODEL = ModelIdentity("/home/ana/runs/a", 120, "c" * 64, "d" * 64)
 CONTRACT = Contract(spec(size=64), "heart", "/home/ana/data", "abc", 5)
 
 
-def predicted(intake: Intake, labels: np.ndarray, **changes) -> Prediction:
+def predicted(intake: Intake, labels: np.ndarray, /, **changes) -> Prediction:
     """Labels [Z, Y, X] on an intake, as if one model had found them; 255 counts as background."""
     labels = np.where(labels == 255, 0, labels).astype(np.uint8)
     made = Prediction(labels, None, intake, CONTRACT, (MODEL,), intake.findings)

@@ -276,13 +276,30 @@ def test_warnings_and_notes_of_the_header(hu, tmp_path):
         ImageType=["DERIVED", "SECONDARY", "MPR"],
         SeriesDescription="Leopoldine mono 70 keV",
         TriggerTime=300.0,
+        BodyPartExamined="ABDOMEN",
     )
     write_series(tmp_path / "study", hu, edit=edit)
     study = read_study(tmp_path / "study")
     found = checks(study.findings)
-    assert {"monochrome1": "warn", "reformatted": "warn", "cardiac_phase": "note"}.items() <= found.items()
+    assert {
+        "monochrome1": "warn",
+        "reformatted": "warn",
+        "cardiac_phase": "note",
+        "body_part": "warn",
+    }.items() <= found.items()
     assert study.chosen.description == "(not shown: it names the patient)"
     same(study, hu)
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [("HEAD", True), ("Head Neck", True), ("KNEE", True), ("CHEST", False), ("ABD CHEST ABDOMEN", False), ("", False)]
+    + [("HEART", False), ("PARTIALBODY", False), ("TSPINE", False), ("ZWICKNAGL", False)],
+)
+def test_a_header_that_names_another_part_of_the_body(hu, tmp_path, part, said):
+    write_series(tmp_path / "study", hu, edit=put(BodyPartExamined=part))
+    (candidate,) = read_contents(tmp_path / "study").candidates
+    assert ("body_part" in checks(candidate.findings)) == said
 
 
 def test_localizers_and_objects_without_pixels_are_left_out(hu, tmp_path):

@@ -1,0 +1,95 @@
+"""What the measurements themselves show to be doubtful."""
+
+import dataclasses
+
+import numpy as np
+
+from heartseg_jax.imaging.nifti import read_nifti
+from heartseg_jax.measure.volumes import measure
+from tests.measure.predictions import CONTRACT, of_phantom, unchecked
+
+AA, LA, LV, RA, RV, DA, PA, VC = range(1, 9)
+
+
+def labels_of(phantom):
+    return np.where(phantom.labels == 255, 0, phantom.labels)
+
+
+def doubts(prediction):
+    found = measure(prediction).warnings
+    return {text.partition(":")[0]: text for text in found}
+
+
+def test_a_good_heart_is_not_doubted(phantom):
+    assert doubts(of_phantom(phantom)) == {}
+
+
+def test_real_anatomies_are_not_doubted_but_for_their_size(shared):
+    maps = shared / "data/anatomy/toronto/labelmaps_8class"
+    for name, expected in {
+        "toronto_2018015": set(),
+        "toronto_2018012": set(),
+        "toronto_2018002": {"unusual_volume"},
+    }.items():
+        volume = read_nifti(maps / f"{name}.nii.gz")
+        found = doubts(unchecked(volume.voxels.astype(np.uint8), volume.spacing_mm, direction=volume.direction))
+        assert set(found) == expected, name
+
+
+def test_few_structures(phantom):
+    labels = labels_of(phantom)
+    found = doubts(of_phantom(phantom, labels=np.where(np.isin(labels, (DA, VC)), labels, 0)))
+    assert "2 of 8" in found["few_structures"]
+    assert "descending_aorta, vena_cava" in found["few_structures"]
+
+
+def test_dark_blood(phantom):
+    hu = phantom.volume.voxels.copy()
+    hu[labels_of(phantom) == RV] = 60
+    found = doubts(unchecked(labels_of(phantom), (4.0, 4.0, 4.0), hu))
+    assert "right_ventricle (60 HU)" in found["dim_blood"]
+    assert "left_ventricle" not in found["dim_blood"]
+
+
+def test_scattered(phantom):
+    labels = labels_of(phantom)
+    labels[:6, :8, :8] = LA  # a fifth of the atrium, far from it
+    found = doubts(of_phantom(phantom, labels=labels))
+    assert "left_atrium" in found["scattered"]
+    assert "apart" not in found
+
+
+def test_chambers_that_do_not_touch():
+    labels = np.zeros((40, 40, 60), np.uint8)
+    labels[5:35, 5:35, 5:15], labels[5:35, 5:35, 15:25] = RA, RV
+    labels[5:35, 5:35, 30:40], labels[5:35, 5:35, 41:51] = LA, LV
+    found = doubts(unchecked(labels, (2.0, 2.0, 2.0)))
+    assert "left_atrium and left_ventricle" in found["apart"]
+    assert "right_atrium" not in found["apart"]
+
+
+def test_a_mirrored_patient(phantom):
+    turned = phantom.volume.direction * np.array([1, 1, -1])  # columns run to the patient's right
+    prediction = unchecked(labels_of(phantom), (4.0, 4.0, 4.0), direction=turned)
+    assert "mirrored" in doubts(prediction)
+
+
+def test_hardly_any(phantom):
+    labels = labels_of(phantom)
+    labels[labels == PA] = np.arange(np.count_nonzero(labels == PA)) < 20  # of 64 mm3; the rest is the aorta's
+    labels[labels == 1] = np.where(phantom.labels[labels == 1] == PA, PA, AA)
+    assert "pulmonary_artery (1.3 mL)" in doubts(of_phantom(phantom, labels=labels))["hardly_any"]
+
+
+def test_much_changed_by_postprocessing(phantom):
+    found = doubts(of_phantom(phantom, changed_voxels={"left_atrium": (5000, 3), "right_atrium": (1, 1)}))
+    assert "left_atrium (5000 voxels removed, 3 added)" in found["much_changed"]
+    assert "right_atrium" not in found["much_changed"]
+
+
+def test_another_label_set_has_no_anatomy_to_doubt():
+    labels = np.zeros((9, 9, 9), np.uint8)
+    labels[3:5, 3:5, 3:5] = 1
+    prediction = unchecked(labels, contract=dataclasses.replace(CONTRACT, task="tumour"))
+    assert doubts(prediction) == {}
+    assert [row.name for row in measure(prediction).structures] == ["tumour"]
