@@ -9,6 +9,7 @@ import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import nibabel
 import numpy as np
@@ -165,6 +166,29 @@ def whole_numbers(volume: Volume, path: str | Path) -> Volume:
     if values.dtype.kind == "f" or values.dtype.itemsize > 4 or values.dtype == np.uint32:
         values = values.astype(np.int32)
     return replace(volume, voxels=values)
+
+
+def label_table(path: str | Path) -> dict[int, str]:
+    """Return value -> name of a label map whose header has them (XML as Caret and TotalSegmentator write it), or {}.
+
+    Raises:
+      UserError: as `read_nifti`, for what the header says, or the names are damaged.
+    """
+    image, _, _ = _opened(Path(path))
+    found: dict[int, str] = {}
+    for extension in image.header.extensions:
+        content = extension.get_content()
+        text = content.decode("utf-8", "replace") if isinstance(content, bytes) else str(content)
+        if "<LabelTable" not in text:
+            continue
+        try:
+            if "<!DOCTYPE" in text or "<!ENTITY" in text:  # entities can grow without bound
+                raise ValueError("it defines entities")
+            labels = [*ElementTree.fromstring(text.strip(" \0\n\t")).iter("Label")]
+            found |= {int(label.attrib["Key"]): (label.text or "").strip() for label in labels}
+        except (ElementTree.ParseError, ValueError, KeyError) as error:
+            raise UserError(f"{path} has a damaged label table in its header ({error}); export it again") from None
+    return found
 
 
 def write_nifti(volume: Volume, path: str | Path) -> None:

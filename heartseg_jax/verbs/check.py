@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -42,6 +43,8 @@ def run(values: FlagValues, argv: list[str]) -> None:
     if ("config" in flags) == ("input" in flags):
         raise UserError("check needs either --config=FILE or --input=STUDY, a study or a dataset")
     is_dataset = "input" in flags and (Path(values.input) / "dataset.json").is_file()
+    if is_dataset and (Path(values.input) / "imagesTr").is_dir():
+        is_dataset = False  # nnU-Net and the Decathlon call theirs by the same name
     if "output" in flags and not is_dataset:
         raise UserError("check --output is only used with a dataset; remove it")
     if "series" in flags and ("config" in flags or is_dataset):
@@ -73,14 +76,20 @@ def run(values: FlagValues, argv: list[str]) -> None:
 
 
 def other_source(path: Path) -> str | None:
-    """Return the --source of NIfTI volumes or pictures that `prepare` reads, or None where there may be DICOM."""
+    """Return the --source of volumes or pictures that `prepare` reads, or None where there may be DICOM."""
+    if (path / "dataset.json").is_file() and (path / "imagesTr").is_dir():
+        numbered = any(re.search(r"_\d{4}\.", file.name) for file in (path / "imagesTr").iterdir())
+        return "nnunet" if numbered else "decathlon"
     files = (p for p in path.rglob("*") if p.is_file()) if path.is_dir() else iter([path])
     names = [file.name.lower() for file in islice(files, MOST_FILES)]
     names = [name for name in names if not name.endswith(BESIDE) and not name.startswith(".")]
     if names and all(name.endswith(PICTURES) for name in names):
         return "png_pairs"
-    if not names or not all(name.endswith((*NIFTI, *PICTURES)) for name in names):
+    if not names or not all(name.endswith((*NIFTI, *PICTURES, ".nrrd")) for name in names):
         return None
     if any(name.startswith("ct.nii") for name in names):
-        return "totalsegmentator"
+        from heartseg_jax.data.sources.totalsegmentator import FILES
+
+        named = any(name.partition(".")[0] in FILES for name in names)
+        return "totalsegmentator" if named else "totalsegmentator_ml"
     return "mmwhs" if any("_image.nii" in name for name in names) else "nifti_pairs"

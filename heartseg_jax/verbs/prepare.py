@@ -33,7 +33,7 @@ def define(values: FlagValues, argv: Sequence[str]) -> None:
         masks="masks of a single study: PNGs, a label NIfTI, a segmentation, or painted pictures of --export_png",
         series="which series: its number in the list, its UID, or best (dicom)",
         export_png="write the slices as PNGs to this folder instead, for annotation (dicom)",
-        labels="JSON file {value: structure}: what the values of label maps mean (dicom, nifti_pairs)",
+        labels="JSON file {value or name: structure}: what values, or segments, of label maps mean",
         colours="JSON file {colour: structure} that replaces the project's palette (dicom, png_pairs)",
         orientation="how slices are stored, such as standard, flip-rows or rot90 (png_pairs)",
         patients="CSV table `file,patient`; default: the header, or the part of the file name before _",

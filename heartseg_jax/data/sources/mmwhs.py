@@ -10,7 +10,7 @@ from scipy import ndimage
 from heartseg_jax.data.sources.case import Labelled, Options, Source
 from heartseg_jax.data.sources.grouping import alike_names
 from heartseg_jax.data.sources.listing import VOLUMES, FilePair, list_files, natural_key, not_read
-from heartseg_jax.data.sources.volumes import read_pair, volume_case
+from heartseg_jax.data.sources.volumes import read_by_value, volume_case
 from heartseg_jax.errors import UserError
 from heartseg_jax.findings import counted
 from heartseg_jax.imaging.masks.label_maps import AORTA, DESCENDING, LEFT_VENTRICLE, merge_for, resolve_parts
@@ -60,7 +60,7 @@ def mmwhs(options: Options) -> Source:
 
 
 def _read(pair: FilePair) -> Labelled:
-    one = read_pair(pair, VALUES, MERGE)
+    one = read_by_value(pair, VALUES, MERGE)
     whole = resolve_parts(one.labels, one.spacing_mm, one.merge)
     merge, aorta = whole.merge, whole.aorta
     assert one.spacing_mm is not None

@@ -5,10 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 from heartseg_jax.data.sources.case import Options, Source
-from heartseg_jax.data.sources.grouping import alike_names, volume_doubts
 from heartseg_jax.data.sources.listing import GRIDS, pairs_in
-from heartseg_jax.data.sources.patient_table import patients_of
-from heartseg_jax.data.sources.volumes import read_labelled, volume_case
+from heartseg_jax.data.sources.volumes import read_labelled, volume_cases
 from heartseg_jax.imaging.masks.label_maps import read_label_map
 
 
@@ -27,23 +25,11 @@ def nifti_pairs(options: Options) -> Source:
     """
     label_map = None if options.labels is None else read_label_map(options.labels)
     pairs, warnings = pairs_in(options.input, ("images", "labels"), GRIDS)
-    naming = options.naming
-    called = naming.called(list(pairs))
-    persons = called
-    if options.patients is not None:
-        table = patients_of(list(pairs), options.patients)
-        keys = naming.called(list(dict.fromkeys(table.values())))
-        persons = {name: keys[person] for name, person in table.items()}
-        warnings += alike_names(keys)
-    else:
-        warnings += alike_names(called) + volume_doubts(called)
+    read = partial(read_labelled, label_map=label_map, merge=options.merge)
+    cases, doubts = volume_cases(pairs, options, read)
     about = {
         "kind": "nifti_pairs",
         "label_map": label_map or {},
-        "warnings": warnings,
+        "warnings": warnings + doubts,
     }
-    cases = [
-        volume_case(called[name], persons[name], pair, partial(read_labelled, pair, label_map, options.merge))
-        for name, pair in pairs.items()
-    ]
     return Source(cases, about)

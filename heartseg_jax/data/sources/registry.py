@@ -45,6 +45,21 @@ FORMATS: dict[str, Format] = {
     "totalsegmentator": Format(
         "DIR, the folder of SUBJECT/ct.nii.gz", ("join", *NAMED, *READ), "totalsegmentator.totalsegmentator"
     ),
+    "totalsegmentator_ml": Format(
+        "DIR, the folder of SUBJECT/ct.nii.gz",
+        ("join", "labels", *NAMED, *READ),
+        "totalsegmentator_ml.totalsegmentator_ml",
+    ),
+    "nnunet": Format(
+        "DIR, a folder with imagesTr/, labelsTr/ and dataset.json",
+        ("labels", "merge", "patients", *NAMED, *READ),
+        "nnunet.nnunet",
+    ),
+    "decathlon": Format(
+        "DIR, a folder with dataset.json, which lists its cases",
+        ("labels", "merge", "patients", *NAMED, *READ),
+        "decathlon.decathlon",
+    ),
     "image_mask_zip": Format(
         "FILE.zip, or a folder with images/ and masks/", ("input", "block", "splits"), "image_mask_zip.image_mask_zip"
     ),

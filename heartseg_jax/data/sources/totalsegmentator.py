@@ -103,7 +103,7 @@ def find_subjects(folder: Path, join: Sequence[Path]) -> tuple[list[Subject], li
     if not any(label_maps.whole_structures(subject.parts) for subject in subjects):
         raise UserError(
             f"no file in {folder} is a structure of the heart, such as heart_ventricle_left.nii.gz or aorta.nii.gz; "
-            "results in one file (--ml) are not read: run it without"
+            "for results in one file (--ml) use --source=totalsegmentator_ml"
         )
     warnings = [f"{counted(twice, 'file')} in two folders: the first counts"] if twice else []
     others["folders without a ct.nii.gz"] += len(folders) - len(images)

@@ -10,8 +10,10 @@ from typing import NamedTuple
 import numpy as np
 
 from heartseg_jax.anatomy import HEART
-from heartseg_jax.data.sources.case import Case, Labelled
+from heartseg_jax.data.sources.case import Case, Labelled, Options
+from heartseg_jax.data.sources.grouping import alike_names, volume_doubts
 from heartseg_jax.data.sources.listing import NRRDS, FilePair
+from heartseg_jax.data.sources.patient_table import patients_of
 from heartseg_jax.errors import UserError
 from heartseg_jax.findings import NOTE, WARN, Finding, counted
 from heartseg_jax.imaging.block_checks import in_hu
@@ -31,6 +33,26 @@ SAME_PLACE_MM = 0.1
 def volume_case(identity: str, person: str, pair: FilePair, read: Callable[[], Labelled]) -> Case:
     """Return a pair of files as a case, which `read` reads."""
     return Case(identity, person, str(pair.image), partial(axial_size, pair.image), read)
+
+
+def volume_cases(
+    pairs: Mapping[str, FilePair], options: Options, read: Callable[[FilePair], Labelled]
+) -> tuple[list[Case], list[str]]:
+    """Return the cases of pairs by the patients' names, and doubts about these; a table may name several one person's.
+
+    Raises:
+      UserError: the table does not name all of them.
+    """
+    naming = options.naming
+    called = naming.called(list(pairs))
+    if options.patients is None:
+        persons, doubts = called, alike_names(called) + volume_doubts(called)
+    else:
+        table = patients_of(list(pairs), options.patients)
+        keys = naming.called(list(dict.fromkeys(table.values())))
+        persons, doubts = {name: keys[person] for name, person in table.items()}, alike_names(keys)
+    cases = [volume_case(called[name], persons[name], pair, partial(read, pair)) for name, pair in pairs.items()]
+    return cases, doubts
 
 
 def axial_size(path: Path) -> tuple[int, int]:
@@ -95,19 +117,9 @@ def read_labelled(pair: FilePair, label_map: Mapping[str, int] | None, merge: tu
     return Labelled(image.voxels, labels.labels, merge or labels.merge, image.spacing_mm, found=tuple(found))
 
 
-def read_pair(pair: FilePair, meanings: Mapping[int, int], merge: tuple[int, ...]) -> Labelled:
-    """Return a pair's volume with its labels, patient-axial.
-
-    Raises:
-      UserError: the grids differ, or a label value has no meaning.
-    """
-    volume, turn = patient_axial(read_nifti(pair.image))
-    labels, _ = patient_axial(read_labels(pair.labels))
-    check_same_grid(labels, volume, pair.labels)
-    own = translated(labels.voxels, meanings, str(pair.labels))
-    image, found = in_hu(volume)
-    found = [*found, *check_geometry(pair.image), *oblique(turn.oblique_degrees)]
-    return Labelled(image.voxels, own, merge, image.spacing_mm, found=tuple(found))
+def read_by_value(pair: FilePair, meanings: Mapping[int, int], merge: tuple[int, ...]) -> Labelled:
+    """Return a pair as `read_labelled`, its labels' values having these meanings."""
+    return read_labelled(pair, {str(value): label for value, label in meanings.items()}, merge)
 
 
 def overlapping(voxels: int) -> list[Finding]:
