@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl.flags import DEFINE_enum, DEFINE_list, FlagValues
 
 from heartseg_jax.config.flags import define_step, given, switches, texts
 from heartseg_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from heartseg_jax.data.sources.naming import Naming
+    from heartseg_jax.verbs.predict_places import Places
+    from heartseg_jax.verbs.predict_study import Job
 
 
 def define(values: FlagValues, argv: Sequence[str]) -> None:
@@ -52,25 +57,14 @@ def run(values: FlagValues, argv: list[str]) -> None:
         if name not in flags:
             raise UserError(f"predict needs --{name}=...: {values[name].help}")
     runs, checkpoint = _models(flags)
-    from heartseg_jax.data.sources.naming import Naming
     from heartseg_jax.progress import say, unless_said
-    from heartseg_jax.verbs.predict_places import parsed_shard, places_of
 
-    shard = parsed_shard(flags["shard"]) if "shard" in flags else None
-    output, naming = Path(flags["output"]), Naming(flags.get("names", "auto"))
-    with unless_said(f"looking for studies in {flags['input']}"):
-        places = places_of(Path(flags["input"]), naming)
-    if shard and not places.is_batch:
-        raise UserError(f"--shard is only used with a folder of studies, and {flags['input']} is one study; remove it")
-    _check_output(Path(flags["input"]), output)
-    if "store" in flags:
-        from heartseg_jax.export.store import checked
-
-        checked(flags["store"])  # before anything long is done
-    with unless_said("starting: loading JAX, then the model"):
+    with unless_said("starting: looking for studies, then loading JAX and the model", seconds=1.0):
+        places, naming, shard = _places(flags)
         job = _job(flags, runs, checkpoint)
     from heartseg_jax.verbs.predict_batch import predict_batch, predict_one
 
+    output = Path(flags["output"])
     how: dict[str, Any] = {"overwrite": "overwrite" in flags, "store": flags.get("store", "")}
     if not places.is_batch:
         say(f"predicting {flags['input']}; the first slices wait until the network is compiled")
@@ -115,16 +109,28 @@ def _models(flags: dict[str, Any]) -> tuple[list[Path], Path | None]:
     return runs or [shipped], None  # type: ignore[list-item]
 
 
-def _check_output(source: Path, output: Path) -> None:
-    """Refuse an output inside the input (it would be read as a study next time), or the input itself."""
-    inside = output.absolute().resolve()
-    if source.is_dir() and inside.is_relative_to(source.absolute().resolve()):
+def _places(flags: dict[str, Any]) -> tuple[Places, Naming, tuple[int, int] | None]:
+    """Return the studies, how they were named, and which shard was asked for, all checked before a model is loaded."""
+    from heartseg_jax.data.sources.naming import Naming
+    from heartseg_jax.verbs.predict_places import parsed_shard, places_of
+
+    source, output, naming = Path(flags["input"]), Path(flags["output"]), Naming(flags.get("names", "auto"))
+    shard = parsed_shard(flags["shard"]) if "shard" in flags else None
+    if "store" in flags:
+        from heartseg_jax.export.store import checked
+
+        checked(flags["store"])
+    places = places_of(source, naming)
+    if not places.is_batch and (unused := [name for name in ("shard", "names", "keep_table") if name in flags]):
+        raise UserError(f"--{unused[0]} is only used with a folder of studies, and {source} is one study; remove it")
+    if source.is_dir() and output.absolute().resolve().is_relative_to(source.absolute().resolve()):
         raise UserError(f"--output={output} lies in the input: a later call would take it for studies; name another")
     if output.is_file():
         raise UserError(f"--output={output} is a file: name a folder")
+    return places, naming, shard
 
 
-def _job(flags: dict[str, Any], runs: list[Path], checkpoint: Path | None) -> Any:
+def _job(flags: dict[str, Any], runs: list[Path], checkpoint: Path | None) -> Job:
     """Return what is done with every study. JAX and Orbax take seconds to import: only once all else is known."""
     from heartseg_jax.export.registry import Options
     from heartseg_jax.inference.postprocess import settings_of

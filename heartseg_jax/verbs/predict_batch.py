@@ -14,7 +14,7 @@ from heartseg_jax.measure.report import table
 from heartseg_jax.measure.results import STATUSES, Measurements
 from heartseg_jax.progress import bar, say
 from heartseg_jax.verbs.predict_places import Place, fingerprint, shard_of, without_names
-from heartseg_jax.verbs.predict_report import DONE, FAILED, REFUSED, BatchReport, Outcome
+from heartseg_jax.verbs.predict_report import DONE, FAILED, REFUSED, WAITING, BatchReport, Outcome
 from heartseg_jax.verbs.predict_study import Job, differences, finished, predict_study
 
 STORED = "stored.json"
@@ -65,11 +65,9 @@ def predict_batch(
     everything = report.write()
     if shard[1] > 1:
         report.write_shard(shard, outcomes)
-    waiting = len([one for one in everything if one.status == "waiting"])
-    print(
-        f"{len(mine)} of {counted(len(places), 'study').replace('studys', 'studies')}, report.json and "
-        f"measurements.csv in {output}" + (f"; {waiting} wait for other shards" if waiting else "")
-    )
+    counts = Counter(one.status for one in everything)
+    said = ", ".join(f"{counts[status]} {status}" for status in (DONE, REFUSED, FAILED, WAITING) if counts[status])
+    print(f"{len(everything)} studies in {output}: {said} (report.json, measurements.csv)")
     if lost := [one for one in outcomes if one.status != DONE]:
         for one in lost:
             say(f"{one.status} {one.study}: {one.reason}")

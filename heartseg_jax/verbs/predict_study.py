@@ -155,6 +155,7 @@ def _exporters(job: Job, intake: Intake) -> list[str]:
     allowed = exporters_for(intake.kind, intake.spacing_known)
     if not job.exporters:
         if any(finding.check == "same_instance" for finding in intake.findings):  # every output has the warning
+            progress.say("no DICOM objects are written: the slices' instances have no UID that they could refer to")
             return [name for name in allowed if EXPORTERS[name].kinds != ("dicom",)]
         return allowed
     if impossible := [name for name in job.exporters if name not in allowed]:

@@ -181,6 +181,8 @@ def test_an_exporter_that_fails_leaves_nothing(run, inputs, tmp_path, monkeypatc
         (["--checkpoint=somewhere"], "--workdir or --checkpoint"),
         (["--step=3"], "3"),
         (["--names=all"], "--names"),
+        (["--names=key"], "--names"),
+        (["--keep_table"], "--keep_table"),
         (["--language=fr"], "--language=fr"),
         (["--ouput=x"], "--output"),
         (["--store=ftp://archive"], "--store"),

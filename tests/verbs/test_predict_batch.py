@@ -11,7 +11,8 @@ import main
 from heartseg_jax.data.sources.naming import Naming
 from heartseg_jax.imaging.nifti import write_nifti
 from heartseg_jax.measure.json_form import COLUMNS
-from heartseg_jax.verbs import predict_batch, predict_study
+from heartseg_jax.privacy import config_folder
+from heartseg_jax.verbs import predict, predict_batch, predict_study
 from heartseg_jax.verbs.predict_places import places_of, shard_of, without_names
 from heartseg_jax.verbs.predict_report import DONE, REFUSED, BatchReport, Outcome
 from tests.dicom_writer import PLANTED
@@ -153,6 +154,23 @@ def test_shards_partition_and_merge(run, archive, done, tmp_path, capsys):
     assert not set(parts[0]) & set(parts[1])
     assert parts[0] | parts[1] == report(output) == report(done[0])
     assert table(output) == table(done[0])
+
+
+def test_jax_s_own_processes_are_shards(run, archive, tmp_path, monkeypatch):
+    assert predict._own_shard() == (1, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr("jax.process_index", lambda: 1)
+        patch.setattr("jax.process_count", lambda: 2)
+        own = predict._own_shard()
+    monkeypatch.setattr(predict, "_own_shard", lambda: own)
+    assert predicted(run, archive, tmp_path / "out") in (0, 2)
+    assert len(report(tmp_path / "out", "report-2-of-2.json")) == 2
+
+
+def test_keep_table_says_who_is_who(run, archive, tmp_path):
+    predicted(run, archive, tmp_path / "whom", "--shard=5/5", "--keep_table")
+    content = (config_folder() / "tables" / "whom.csv").read_text()
+    assert "Zwicknagl_Leopoldine" in content
 
 
 def test_concurrent_shards_leave_one_whole_report(tmp_path, done):
