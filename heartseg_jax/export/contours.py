@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.ndimage import label as label_pieces
 from scipy.spatial import cKDTree
-from skimage.measure import find_contours, points_in_poly
+from skimage.measure import find_contours
 
 
 def outlines(plane: np.ndarray, label: int) -> list[np.ndarray]:
@@ -26,11 +27,13 @@ def outlines(plane: np.ndarray, label: int) -> list[np.ndarray]:
     for line in find_contours(inside.view(np.uint8), 0.5):
         (outer if _area(line) > 0 else holes).append(line[:-1])
     inner: dict[int, list[np.ndarray]] = {}
-    for hole in holes:
-        around = [k for k, polygon in enumerate(outer) if points_in_poly(hole[:1], polygon)[0]]
-        inner.setdefault(min(around, key=lambda k: _area(outer[k])), []).append(hole)
+    if holes:
+        pieces, _ = label_pieces(inside)
+        for hole in holes:
+            inner.setdefault(_piece_at(hole[0], pieces), []).append(hole)
+        outer = [keyholed(polygon, inner.get(_piece_at(polygon[0], pieces), [])) for polygon in outer]
     shift = np.array([rows[0] - 1, columns[0] - 1])
-    return [corners(keyholed(polygon, inner.get(k, []))) + shift for k, polygon in enumerate(outer)]
+    return [corners(polygon) + shift for polygon in outer]
 
 
 def corners(polygon: np.ndarray) -> np.ndarray:
@@ -61,3 +64,8 @@ def _area(polygon: np.ndarray) -> float:
     """Return a polygon's area in square pixels, negative for the line around a hole as `find_contours` draws it."""
     y, x = polygon.T
     return float((np.roll(y, -1) * x - y * np.roll(x, -1)).sum() / 2)
+
+
+def _piece_at(point: np.ndarray, pieces: np.ndarray) -> int:
+    """Return the piece `[H, W]` that a point of a line is at: halfway between one of its pixels and one outside (0)."""
+    return int(max(pieces[tuple(way(point).astype(int))] for way in (np.floor, np.ceil)))
