@@ -22,6 +22,8 @@ FEWEST = 4
 """Structures in a scan of the heart; a scan of the abdomen shows the aorta and a cava."""
 DIM_HU = 90.0
 """No tissue without contrast has more, but bone: below, walls and blood look alike."""
+UNEVEN_HU, STREAKED = 200.0, ("vena_cava",)
+"""Standard deviation in a blood pool: noise, mixing and rim come to 20 to 120. Undiluted contrast throws streaks."""
 LEAST_ML = 2.0
 """Of a vessel; for chambers there are published ranges."""
 WHOLE = 0.9
@@ -54,17 +56,26 @@ def of_heart(
     surfaces: Surfaces,
     rows: Sequence[StructureMeasurement],
 ) -> list[Finding]:
-    """Return what is doubtful in the anatomy of a heart; rows and boxes are by label, from 1."""
-    present = {row.name: row for row in rows if row.voxels}
+    """Return what is doubtful in the anatomy of a heart; rows and boxes are by label, from 1.
+
+    Of structures that are withheld the reason says enough.
+    """
+    there = [row.name for row in rows if row.voxels]
+    present = {row.name: row for row in rows if row.voxels and not row.withheld}
     found = []
-    if len(present) < FEWEST:
-        text = f"only {len(present)} of {counted(len(rows), 'structure')} found: {_each(present) or 'none'}"
+    if len(there) < FEWEST:
+        text = f"only {len(there)} of {counted(len(rows), 'structure')} found: {_each(there) or 'none'}"
         cause = "another part of the body than the heart, or a model that fails on this scan"
         found.append(Finding(WARN, "few_structures", text, cause=cause, fix="look at the labels"))
     dim = [row for row in present.values() if row.mean_hu is not None and row.mean_hu < DIM_HU]
     if dim:
         text = f"as dark as blood without contrast: {_each(f'{row.name} ({row.mean_hu:.0f} HU)' for row in dim)}"
         found.append(Finding(WARN, "dim_blood", text, fix="its borders cannot be seen well: check them"))
+    uneven = [row for name, row in present.items() if name not in STREAKED and (row.sd_hu or 0) > UNEVEN_HU]
+    if uneven:
+        text = f"more uneven than blood: {_each(f'{row.name} (sd {row.sd_hu:.0f} HU)' for row in uneven)}"
+        cause = "bone, lung or metal in it"
+        found.append(Finding(WARN, "uneven", text, cause=cause, fix="look at its borders"))
     odd = [row for row in present.values() if row.within_normal_range is False]
     if odd:
         text = f"outside of what is published for healthy adults: {_each(map(_beside_range, odd))}"

@@ -76,7 +76,8 @@ def answer(
     for finding in findings:
         rule = RULES.get(finding.check)
         if rule and (rule.refuses == EVERY or cut):
-            refusals.append(Answer(REFUSED, finding.seen, rule.withholds))
+            reason = finding.seen if rule.refuses == EVERY else f"it touches the border: {finding.seen}"
+            refusals.append(Answer(REFUSED, reason, rule.withholds))
     if confidence is not None and confidence < LEAST_AGREEMENT:
         refusals.append(Answer(REFUSED, f"the members disagree (mean pairwise Dice {confidence:.2f})", True))
     if mean_hu is not None and not BLOOD_HU[0] <= mean_hu <= BLOOD_HU[1]:

@@ -51,6 +51,22 @@ def test_dark_blood(phantom):
     assert "left_ventricle" not in found["dim_blood"]
 
 
+def test_uneven_blood(phantom):
+    hu = phantom.volume.voxels.copy()
+    hu[(labels_of(phantom) == DA) & (np.arange(hu.shape[2]) % 2 == 0)] = 900
+    found = doubts(unchecked(labels_of(phantom), (4.0, 4.0, 4.0), hu))
+    assert "descending_aorta" in found["uneven"]
+    assert "vena_cava" not in found["uneven"]
+
+
+def test_what_is_withheld_is_not_doubted_as_well(phantom):
+    labels = labels_of(phantom)
+    labels[:6, :8, :8] = LA
+    agreement = np.full(9, 0.9)
+    agreement[LA] = 0.1
+    assert set(doubts(of_phantom(phantom, labels=labels, agreement=agreement))) == {"low_agreement"}
+
+
 def test_scattered(phantom):
     labels = labels_of(phantom)
     labels[:6, :8, :8] = LA  # a fifth of the atrium, far from it
