@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 from pydicom import Dataset
 from pydicom.config import RAISE
 from pydicom.datadict import dictionary_VR
+from pydicom.multival import MultiValue
 from pydicom.valuerep import validate_value
 
 from heartseg_jax.errors import UserError
+from heartseg_jax.export.segments import quietly
 from heartseg_jax.imaging.dicom.elements import Unreadable, Vector, text, vector
 from heartseg_jax.imaging.dicom.files import Source
 from heartseg_jax.imaging.dicom.header import guarded, parse
@@ -85,7 +87,8 @@ def source_series(prediction: Prediction) -> SourceSeries:
     Raises:
       UserError: a file has changed since, or lacks what a reference to it needs.
     """
-    return _read(prediction.intake.files, prediction.volume.frames)
+    with quietly():
+        return _read(prediction.intake.files, prediction.volume.frames)
 
 
 @functools.lru_cache(maxsize=1)  # the objects of one study are written one after another
@@ -210,8 +213,8 @@ def _copy(source: Dataset, target: Dataset, name: str, *, checked: bool) -> None
             return
         vr = dictionary_VR(name)
         value = str(value) if vr in ("PN", "LO", "SH", "CS", "DA", "TM", "AS") and isinstance(value, str) else value
-        if vr == "PN":
-            value = str(value).strip()  # as components in the file's own character set it would be written in that
+        if vr == "PN":  # as components in the file's own character set it would be written in that
+            value = str(value[0] if isinstance(value, MultiValue) else value).strip()
         if checked:
             for one in [value] if isinstance(value, str) or not hasattr(value, "__iter__") else value:
                 validate_value(vr, str(one), RAISE)

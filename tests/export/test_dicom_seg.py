@@ -249,6 +249,7 @@ def odd(dataset, z):
         del dataset[name]
     dataset.PatientSex, dataset.PatientIdentityRemoved = "W", "YES"
     dataset.StudyDate = "20.01.2020"
+    dataset.ReferringPhysicianName = ["Doe^Jane", "Roe^Richard"]
     dataset.ImageOrientationPatient = [float(v) + 1e-7 * z for v in dataset.ImageOrientationPatient]
 
 
@@ -268,6 +269,7 @@ def test_odd_headers_are_put_right_and_the_name_is_kept(odd_case, tmp_path):
     assert made.PatientName == "Мюллер^Анна=山田^花子"
     assert made.PatientID == PLANTED["PatientID"]
     assert (made.AccessionNumber, made.PatientSex, made.StudyDate) == ("", "", "")
+    assert made.ReferringPhysicianName == "Doe^Jane"
     assert_same(by_pydicom(path), odd_case.truth)
 
 
