@@ -85,9 +85,10 @@ def files_in(folder: Path) -> list[Path]:
     return [path for path in entries if path.is_file() and not path.name.startswith(".") and not is_clutter(path.name)]
 
 
-def first_dicom(folder: Path) -> Path | None:
-    """Return the first DICOM file that lies in a folder itself; only so many files are tried."""
+def first_dicom(folder: Path, *, besides: str = "") -> Path | None:
+    """Return the first DICOM file that lies in a folder itself, besides one name; only so many files are tried."""
     others = [path for path in files_in(folder) if not path.name.lower().endswith((*PICTURES, *VOLUMES, *BESIDE))]
+    others = [path for path in others if path.name.upper() != besides]
     return next((path for path in others[:MOST_TRIED] if is_dicom(path)), None)
 
 

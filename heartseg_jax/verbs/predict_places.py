@@ -18,6 +18,8 @@ from heartseg_jax.imaging.intake_reading import VOLUMES, files_in, first_dicom, 
 
 PACKED = (*VOLUMES, ".zip")
 """Endings of files that hold a study."""
+DICOMDIR = "DICOMDIR"
+"""The index of a disc, which may hold several studies."""
 DEEPEST = 8
 """Folders within folders in which studies are looked for."""
 
@@ -51,8 +53,8 @@ def places_of(path: Path, naming: Naming) -> Places:
     """Return the studies in `path`: itself, or those that lie in it.
 
     A file is one study. So is a folder that directly holds DICOM files or pictures, and one all of whose DICOM files
-    lie in subfolders and are of one study (a folder per series). In any other folder each zip, NIfTI and NRRD file is
-    a study, and each subfolder is looked into in the same way.
+    lie in subfolders and are of one study (a folder per series); a DICOMDIR beside them changes neither. In any other
+    folder each zip, NIfTI and NRRD file is a study, and each subfolder is looked into in the same way.
 
     Raises:
       UserError: there is nothing at `path` or no study in it, or two studies would be called the same.
@@ -134,14 +136,19 @@ def _studies_in(folder: Path, parts: tuple[str, ...], seen: set[Path]) -> list[_
     if folder.resolve() in seen or len(parts) > DEEPEST:
         return []
     seen.add(folder.resolve())
-    file = first_dicom(folder)
+    file = first_dicom(folder, besides=DICOMDIR)
+    is_disc = any(path.name.upper() == DICOMDIR for path in files_in(folder))
     if file is not None:
         return [_Found(folder, parts, _study_uid(file))]
-    if pictures_in(folder):
+    if pictures_in(folder) and not is_disc:
         return [_Found(folder, parts)]
     packed = [path for path in files_in(folder) if path.name.lower().endswith(PACKED)]
     below = [entry for entry in sorted(folder.iterdir()) if entry.is_dir() and not is_system(entry.name)]
     inside = [one for entry in below for one in _studies_in(entry, (*parts, entry.name), seen)]
+    if is_disc:  # what else lies there is its viewer's
+        packed, inside = [], [one for one in inside if one.uid]
+        if not inside:
+            return [_Found(folder, parts)]
     if not packed and inside and inside[0].uid and len({one.uid for one in inside}) == 1:
         return [_Found(folder, parts, inside[0].uid)]
     return [*(_Found(path, (*parts, path.name)) for path in packed), *inside]

@@ -99,9 +99,11 @@ def predict_study(
     prediction = predict_volume(job.predictor, intake, job.contract, progress=progress.bar("slices"))
     clock.lap("infer_s")
     if job.settings is not None:
-        prediction = postprocess(prediction, job.settings)
+        with progress.unless_said("looking for islands and holes in the labels"):
+            prediction = postprocess(prediction, job.settings)
     clock.lap("postprocess_s")
-    measurements = measure(prediction)
+    with progress.unless_said("measuring"):
+        measurements = measure(prediction)
     if job.keep_refused:
         measurements = _kept(measurements)
     prediction = released(prediction, measurements)

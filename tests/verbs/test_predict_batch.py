@@ -231,6 +231,18 @@ def test_what_is_one_study_and_what_are_several(tmp_path):
     assert len(called(tmp_path / "a")[0]) == 4
 
 
+def test_a_disc_may_hold_several_studies(tmp_path):
+    write_study(tmp_path / "disc" / "IMAGES" / "A", 0)
+    (tmp_path / "disc" / "DICOMDIR").write_bytes(b"\0" * 128 + b"DICM")
+    write_inputs(tmp_path / "made")
+    (tmp_path / "made" / "png").rename(tmp_path / "disc" / "VIEWER")
+    assert called(tmp_path / "disc") == ({"": "."}, False)
+    write_study(tmp_path / "disc" / "IMAGES" / "B", 1)
+    found, is_batch = called(tmp_path / "disc", "keep")
+    assert is_batch
+    assert set(found.values()) == {"IMAGES/A", "IMAGES/B"}
+
+
 def test_every_format_is_a_study(tmp_path):
     write_inputs(tmp_path / "in")
     (tmp_path / "in" / "ct.nrrd").rename(tmp_path / "in" / "ct_2.nrrd")
