@@ -34,12 +34,14 @@ class Exporter(NamedTuple):
       needs_spacing: whether it is only made where the spacing is known.
       writer: 'module.function' in this folder: of the prediction, its measurements, the folder to write into (which
         appears as a whole when all is written) and `Options`.
+      asked: the kinds of input of which it is made only where it is asked for.
     """
 
     writes: str
     kinds: tuple[str, ...]
     needs_spacing: bool
     writer: str
+    asked: tuple[str, ...] = ()
 
     def write(self, prediction: Prediction, measurements: Measurements, folder: Path, options: Options) -> None:
         """Write into `folder`. Libraries are imported only now."""
@@ -50,7 +52,11 @@ class Exporter(NamedTuple):
 
 
 EXPORTERS: dict[str, Exporter] = {
-    "nifti": Exporter("labels.nii.gz", KINDS, False, "nifti.write_labels"),
+    "nifti": Exporter("labels.nii.gz, labels.txt", KINDS, False, "nifti.write_labels"),
+    "seg_nrrd": Exporter("labels.seg.nrrd", KINDS, False, "seg_nrrd.write_seg_nrrd"),
+    "png": Exporter("masks/", KINDS, False, "png.write_masks", asked=("dicom", "nifti", "nrrd")),
+    "preview": Exporter("preview.png", KINDS, False, "preview.write_preview"),
+    "meshes": Exporter("meshes/", KINDS, True, "meshes.write_meshes"),
     "dicom_seg": Exporter("segmentation.dcm", ("dicom",), True, "dicom_seg.write_segmentation"),
     "dicom_sr": Exporter("report.dcm", ("dicom",), True, "dicom_sr.write_report"),
     "rtstruct": Exporter("rtstruct.dcm", ("dicom",), True, "rtstruct.write_rtstruct"),
@@ -61,3 +67,8 @@ EXPORTERS: dict[str, Exporter] = {
 def exporters_for(kind: str, spacing_known: bool) -> list[str]:
     """Return the names of the exporters that an input allows."""
     return [name for name, one in EXPORTERS.items() if kind in one.kinds and (spacing_known or not one.needs_spacing)]
+
+
+def default_exporters(kind: str, spacing_known: bool) -> list[str]:
+    """Return the names of those that are made where none is asked for."""
+    return [name for name in exporters_for(kind, spacing_known) if kind not in EXPORTERS[name].asked]

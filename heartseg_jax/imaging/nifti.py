@@ -191,8 +191,27 @@ def label_table(path: str | Path) -> dict[int, str]:
     return found
 
 
-def write_nifti(volume: Volume, path: str | Path) -> None:
-    """Write a volume, `.nii` or `.nii.gz`; reading it gives the same voxels and geometry. It appears whole."""
+def write_nifti(volume: Volume, path: str | Path, *, comment: str = "") -> None:
+    """Write a volume, `.nii` or `.nii.gz`; reading it gives the same voxels and geometry. It appears whole.
+
+    The first line of `comment` is the header's description, as far as its 79 characters reach; all of it is an
+    extension, which readers that do not know it pass over.
+    """
+    image = _image(volume)
+    if comment:
+        image.header["descrip"] = comment.splitlines()[0].encode("ascii", "replace")[:79]
+        image.header.extensions.append(nibabel.nifti1.Nifti1Extension("comment", comment.encode()))
+    with writing(path) as partial:
+        image.to_filename(partial)
+
+
+def nifti_bytes(volume: Volume) -> bytes:
+    """Return what `write_nifti` would write to a `.nii` file."""
+    content: bytes = _image(volume).to_bytes()
+    return content
+
+
+def _image(volume: Volume) -> nibabel.Nifti1Image:
     assert volume.direction is not None
     affine = np.eye(4)
     affine[:3, [2, 1, 0]] = volume.direction * np.array(volume.spacing_mm)
@@ -201,5 +220,4 @@ def write_nifti(volume: Volume, path: str | Path) -> None:
     image.set_sform(LPS @ affine, code=1)
     image.set_qform(LPS @ affine, code=1)
     image.header.set_xyzt_units("mm")
-    with writing(path) as partial:
-        image.to_filename(partial)
+    return image

@@ -7,7 +7,7 @@ import contextlib
 import gzip
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -15,6 +15,7 @@ import nrrd
 import numpy as np
 
 from heartseg_jax.errors import UserError
+from heartseg_jax.files import writing
 from heartseg_jax.findings import counted
 from heartseg_jax.imaging.axes import check_axes
 from heartseg_jax.imaging.volume import Volume
@@ -151,6 +152,16 @@ def _item_bytes(kind: str) -> int:
     """Return the bytes of a value by the header's `type`, such as 'unsigned short' or 'uint16'."""
     widths = {8: ("64", "long long", "double"), 2: ("16", "short"), 1: ("8", "char")}
     return next((width for width, words in widths.items() if any(word in kind for word in words)), 4)
+
+
+def write_nrrd(volume: Volume, path: str | Path, fields: Mapping[str, str] | None = None) -> None:
+    """Write a volume of any type, packed; reading it gives the same voxels and geometry. It appears whole.
+
+    `fields` are more of the header's, such as a segmentation's; no value has a line break.
+    """
+    header = {"encoding": "gzip", **geometry_fields(volume), **(fields or {})}
+    with writing(path) as partial:
+        nrrd.write(str(partial), volume.voxels.transpose(2, 1, 0), header, index_order="F", compression_level=6)
 
 
 def geometry_fields(volume: Volume) -> dict[str, Any]:

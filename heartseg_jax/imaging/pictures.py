@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, PngImagePlugin
 
 from heartseg_jax.errors import UserError
 from heartseg_jax.findings import counted
@@ -134,3 +135,11 @@ def read_grey(path: Path) -> tuple[np.ndarray, bool]:
 def natural_key(name: str) -> list[tuple[int, int, str]]:
     """Return a key that sorts numbers in names by value: slice_9 before slice_10."""
     return [(0, int(p), p) if p.isdecimal() else (1, 0, p) for p in re.split(r"(\d+)", name) if p]
+
+
+def save_png(path: Path, pixels: np.ndarray, said: Mapping[str, str] | None = None) -> None:
+    """Write uint8 `[H, W]` or `[H, W, 3]`; `said` are texts beside the picture, by keyword such as 'Comment'."""
+    texts = PngImagePlugin.PngInfo()
+    for keyword, text in (said or {}).items():
+        texts.add_itxt(keyword, text)
+    Image.fromarray(pixels).save(path, format="PNG", pnginfo=texts)

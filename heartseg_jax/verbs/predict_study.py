@@ -11,7 +11,7 @@ from typing import Any
 
 from heartseg_jax import __version__, progress
 from heartseg_jax.errors import UserError, suggestion
-from heartseg_jax.export.registry import EXPORTERS, Options, exporters_for
+from heartseg_jax.export.registry import EXPORTERS, Options, default_exporters, exporters_for
 from heartseg_jax.files import new_folder, read_json, write_json
 from heartseg_jax.findings import raise_refused, some
 from heartseg_jax.imaging.intake import Intake
@@ -156,10 +156,11 @@ def _exporters(job: Job, intake: Intake) -> list[str]:
     """Return the exporters to run. Raises UserError for one that was asked for and cannot be made of this input."""
     allowed = exporters_for(intake.kind, intake.spacing_known)
     if not job.exporters:
+        usual = default_exporters(intake.kind, intake.spacing_known)
         if any(finding.check == "same_instance" for finding in intake.findings):  # every output has the warning
             progress.say("no DICOM objects are written: the slices' instances have no UID that they could refer to")
-            return [name for name in allowed if EXPORTERS[name].kinds != ("dicom",)]
-        return allowed
+            return [name for name in usual if EXPORTERS[name].kinds != ("dicom",)]
+        return usual
     if impossible := [name for name in job.exporters if name not in allowed]:
         raise UserError(
             f"--export={impossible[0]} cannot be made of {intake.kind}; of it can be made: {', '.join(allowed)}"
