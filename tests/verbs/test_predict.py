@@ -8,7 +8,7 @@ import pytest
 
 import main
 from heartseg_jax.anatomy import HEART
-from heartseg_jax.export.registry import exporters_for
+from heartseg_jax.export.registry import default_exporters
 from heartseg_jax.imaging.nifti import read_labels, write_nifti
 from heartseg_jax.imaging.orientation import patient_axial
 from heartseg_jax.imaging.volume import Volume
@@ -65,7 +65,7 @@ def test_every_kind_gets_the_same_labels_and_all_its_outputs(kind, run, inputs, 
         assert row["voxels"] == (found.voxels == label).sum()
     report = content(tmp_path / "out", "report.json")
     assert report["status"] == "done"
-    assert report["exporters"] == (["nifti"] if words else exporters_for(told["input"]["kind"], True))
+    assert report["exporters"] == (["nifti"] if words else default_exporters(told["input"]["kind"], True))
     assert sorted(report["outputs"]) == sorted(path.name for path in (tmp_path / "out").iterdir())
     assert ("segmentation.dcm" in report["outputs"]) == (kind == "dicom")
     assert "vena_cava" in capsys.readouterr().out
@@ -93,7 +93,7 @@ def test_pictures_by_a_model_that_normalises_each_image(inputs, tmp_path):
     assert (told["input"]["kind"], told["input"]["spacing_mm"]) == ("pictures", None)
     assert all(row["volume_ml"] is None for row in told["structures"].values())
     assert read_labels(tmp_path / "out" / "labels.nii.gz").voxels.shape == volume().voxels.shape
-    assert content(tmp_path / "out", "report.json")["exporters"] == exporters_for("pictures", False)
+    assert content(tmp_path / "out", "report.json")["exporters"] == default_exporters("pictures", False)
 
 
 def test_what_is_refused_is_not_written_unless_it_is_asked_for(run, tmp_path):
