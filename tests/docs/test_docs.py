@@ -19,7 +19,7 @@ from tests.docs.markdown import anchors, links, main_commands, quoted, read_page
 ROOT = Path(__file__).resolve().parents[2]
 PATHS = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
     *sorted((ROOT / "heartseg_jax").rglob("*.md")),
 ]
 WRITTEN = ("docs/messages.md",)
