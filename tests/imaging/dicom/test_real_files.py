@@ -120,7 +120,7 @@ def test_what_is_no_ct_in_hu_is_refused(folder, name, check):
 
 @pytest.mark.parametrize(("name", "said"), NO_IMAGE.items(), ids=NO_IMAGE)
 def test_what_holds_no_image_is_left_out_and_said(folder, name, said):
-    candidates, found, _ = read_contents(folder / name)
+    candidates, found, *_ = read_contents(folder / name)
     assert candidates == []
     assert any(said in finding.shown for finding in found)
     with pytest.raises(UserError):
