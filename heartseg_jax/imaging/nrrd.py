@@ -7,6 +7,7 @@ import contextlib
 import gzip
 import io
 import math
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -110,7 +111,8 @@ def _reading(path: Path) -> Iterator[BinaryIO]:
     if not path.is_file():
         raise UserError(f"there is no file {path}")
     try:
-        with path.open("rb") as file:
+        with path.open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of values that are refused here
             yield file
     except UserError:
         raise

@@ -6,8 +6,11 @@ import pytest
 import main
 from heartseg_jax.data.dataset.write import read_dataset
 from heartseg_jax.export.registry import EXPORTERS, Options
+from heartseg_jax.imaging.nifti import read_labels
 from heartseg_jax.imaging.orientation import patient_axial
 from tests.export import studies
+from tests.studies import phantom, write_study
+from tests.verbs.predicting import unpack_run
 
 FILES = {"dicom_seg": "segmentation.dcm", "rtstruct": "rtstruct.dcm", "seg_nrrd": "labels.seg.nrrd", "png": "masks"}
 WAYS = ("axial-3mm", "oblique7-3mm", "negated-3mm")
@@ -19,7 +22,7 @@ def cases(tmp_path_factory):
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("exporter", [name for name in FILES if name in EXPORTERS])
+@pytest.mark.parametrize("exporter", FILES)
 def test_what_is_exported_comes_back(tmp_path, cases, exporter, way):
     case = cases[way]
     (tmp_path / "out").mkdir()
@@ -36,3 +39,21 @@ def test_what_is_exported_comes_back(tmp_path, cases, exporter, way):
     known = {label for label, counts in enumerate(dataset.patients[0].merge) if label == counts != 0}
     found = {row.label for row in case.measurements.structures if row.voxels}
     assert known == (set(range(1, 9)) if exporter == "png" else found)
+
+
+def test_by_command(tmp_path):
+    """predict, take a file of its outputs as the corrected masks, prepare: no more than a user types."""
+    run = unpack_run(tmp_path)
+    write_study(tmp_path / "studies" / "images" / "first", 0)
+    study, out = tmp_path / "studies" / "images" / "first", tmp_path / "predicted"
+    predict = ["predict", f"--input={study}", f"--workdir={run}", f"--output={out}", "--keep_refused"]
+    predict.append(f"--export=nifti,{','.join(FILES)}")
+    assert main.main(predict) == 0
+    made = read_labels(out / "labels.nii.gz").voxels
+    assert (made > 0).any()
+    for name in FILES.values():
+        words = [f"--masks={out / name}", f"--output={tmp_path / 'data'}", "--overwrite"]
+        assert main.main(["prepare", "--source=dicom", f"--input={study}", *words]) == 0
+        dataset = read_dataset(tmp_path / "data")
+        np.testing.assert_array_equal(dataset.images(0), phantom(0)[0])
+        np.testing.assert_array_equal(dataset.labels(0), made)
