@@ -14,7 +14,7 @@ from heartseg_jax.imaging.dicom.files import walk
 from heartseg_jax.imaging.pictures import PICTURES, natural_key
 
 VOLUMES = (".nii.gz", ".nii.bz2", ".nii")
-NRRDS = (".seg.nrrd", ".nrrd")
+NRRDS = (".seg.nrrd", ".nrrd", ".nhdr")
 GRIDS = (*VOLUMES, *NRRDS)
 """Images and label maps with a geometry, other than DICOM's."""
 STUDIES = (".zip", ".dcm")

@@ -101,3 +101,12 @@ def test_a_folder_of_pictures_is_still_one(tmp_path):
     slices = write_study(tmp_path / "source" / "images" / "one", 0)
     write_pictures(tmp_path / "source" / "masks" / "one", phantom(0)[1], [f"{path.stem}.png" for path in slices])
     assert prepare("dicom", tmp_path / "source") == 0
+
+
+def test_a_header_without_its_data_says_so(tmp_path, capsys):
+    write_study(tmp_path / "source" / "images" / "one", 0)
+    volume = read_study(tmp_path / "source" / "images" / "one").volume
+    write(tmp_path / "source" / "masks" / "one.nhdr", truth(0), volume)
+    (tmp_path / "source" / "masks" / "one.raw.gz").unlink()
+    assert prepare("dicom", tmp_path / "source") == 2
+    assert "one.nhdr is a header only" in capsys.readouterr().err
