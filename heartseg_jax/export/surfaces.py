@@ -17,6 +17,8 @@ SMOOTHING_BLOCKS = 0.7
 """Standard deviation of the filter that takes the stairs of the blocks out of the surface."""
 SMOOTHING_STEPS = 12
 """Of Taubin's filter, whose steps outwards undo the shrinking of its steps inwards."""
+MOST_BLOCKS = 0.1
+"""How far the surface is moved, per step, to hold the volume of its voxels; thinner structures stay too small."""
 
 
 class Surface(NamedTuple):
@@ -66,6 +68,26 @@ def surface_of(mask: np.ndarray, spacing_mm: tuple[float, float, float]) -> tupl
     vertices, faces, _, _ = marching_cubes(field, 0.5, spacing=tuple(spacing), gradient_direction="ascent")
     mesh = trimesh.Trimesh(vertices, faces, process=False)
     trimesh.smoothing.filter_taubin(mesh, lamb=0.5, nu=0.53, iterations=SMOOTHING_STEPS)
+    smoothed = np.asarray(mesh.vertices)
+    at = hold_volume(smoothed, faces, float(mask.sum() * np.prod(spacing_mm)), MOST_BLOCKS * float(spacing.min()))
     # The middle of the first block of the padding lies (f - 1) / 2 - 2 f voxels from the middle of voxel 0.
     shift = [(f - 1) / 2 - 2 * f for f in factors] * np.array(spacing_mm)
-    return np.asarray(mesh.vertices) + shift, np.asarray(mesh.faces)
+    return at + shift, np.asarray(mesh.faces)
+
+
+def hold_volume(vertices: np.ndarray, faces: np.ndarray, volume_mm3: float, most_mm: float) -> np.ndarray:
+    """Return vertices `[N, 3]` moved along their normals so that the closed surface encloses a volume.
+
+    Both filters shrink what is round. The volume changes by the surface's area times the distance, to first order: a
+    second step takes the rest. No step is longer than `most_mm`.
+    """
+    for _ in range(2):
+        a, b, c = vertices[faces].transpose(1, 0, 2)
+        normals = np.cross(b - a, c - a)  # as long as twice the triangle's area
+        volume = np.einsum("ij,ij->", a, normals) / 6
+        area = np.linalg.norm(normals, axis=1).sum() / 2
+        corners = faces.ravel()
+        along = np.stack([np.bincount(corners, np.repeat(part, 3), len(vertices)) for part in normals.T], axis=1)
+        along = along / np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-12)
+        vertices = vertices + np.clip((volume_mm3 - volume) / area, -most_mm, most_mm) * along
+    return vertices

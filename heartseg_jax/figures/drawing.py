@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,10 +48,11 @@ STYLE: dict[Any, Any] = {
 
 
 @contextmanager
-def canvas(path: str | Path, width: float, height: float) -> Iterator[Any]:
+def canvas(path: str | Path, width: float, height: float, said: Mapping[str, str] | None = None) -> Iterator[Any]:
     """Yield a matplotlib Figure of `width` x `height` inches in the common style; at the end it is written to `path`.
 
     The object-oriented interface with Agg: no display, no global state of pyplot. The file's kind is its suffix's.
+    `said` are texts beside the picture of a PNG, by keyword such as 'Comment'.
     """
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -62,7 +63,7 @@ def canvas(path: str | Path, width: float, height: float) -> Iterator[Any]:
         FigureCanvasAgg(figure)
         yield figure
         with writing(path) as partial:
-            figure.savefig(partial, dpi=DPI)
+            figure.savefig(partial, dpi=DPI, metadata=dict(said) if said else None)
 
 
 class Palette(NamedTuple):

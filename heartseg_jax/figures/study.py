@@ -64,7 +64,9 @@ def preview(
     row = [_plane(shown, box, "axial", int(z)) for z in at]
     below = [wrapped for line in lines[1:] for wrapped in textwrap.wrap(line, LINE_WIDTH)]
     top, bottom = _height(planes), _height(row)
-    with drawing.canvas(path, WIDTH_IN, top + bottom + 1.45 + 0.165 * len(below)) as figure:
+    with drawing.canvas(
+        path, WIDTH_IN, top + bottom + 1.45 + 0.165 * len(below), {"Comment": "\n".join(lines)}
+    ) as figure:
         figure.suptitle(lines[0], x=0.01, ha="left", fontweight="bold")
         upper, lower = figure.subfigures(2, 1, height_ratios=[top, bottom])
         for part, pictures in ((upper, planes), (lower, row)):
@@ -135,12 +137,15 @@ def _height(planes: Sequence[Plane]) -> float:
 
 
 def _draw(axes, plane: Plane, window: tuple[float, float], palette: Palette) -> None:
+    from matplotlib.patheffects import withStroke
+
     drawing.show_image(axes, plane.image, *window)
     drawing.show_labels(axes, plane.labels, palette, fill=0.25, width=0.9)
     axes.set_aspect(plane.pixel_mm[0] / plane.pixel_mm[1])
     axes.set_title(plane.title, loc="left")
     left, right, upper, lower = SIDES[plane.name]
     style = {"color": "white", "fontsize": 8, "transform": axes.transAxes}
+    style["path_effects"] = [withStroke(linewidth=2, foreground="black")]  # readable on bone
     axes.text(0.01, 0.5, left, ha="left", va="center", **style)
     axes.text(0.99, 0.5, right, ha="right", va="center", **style)
     axes.text(0.5, 0.99, upper, ha="center", va="top", **style)

@@ -1,13 +1,18 @@
 """What a prediction is exported as goes through `prepare`, and is the same labels: the loop of annotation."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from PIL import Image
 
 import main
 from heartseg_jax.data.dataset.write import read_dataset
 from heartseg_jax.export.registry import EXPORTERS, Options
+from heartseg_jax.imaging.intake import Intake
 from heartseg_jax.imaging.nifti import read_labels
 from heartseg_jax.imaging.orientation import patient_axial
+from heartseg_jax.imaging.volume import Volume
 from tests.export import studies
 from tests.studies import phantom, write_study
 from tests.verbs.predicting import unpack_run
@@ -57,3 +62,19 @@ def test_by_command(tmp_path):
         dataset = read_dataset(tmp_path / "data")
         np.testing.assert_array_equal(dataset.images(0), phantom(0)[0])
         np.testing.assert_array_equal(dataset.labels(0), made)
+
+
+def test_masks_of_pictures_come_back_beside_them(tmp_path, cases):
+    case = cases["axial-3mm"]
+    pictures = np.clip(case.prediction.volume.voxels // 4 + 50, 0, 255).astype(np.uint8)
+    names = tuple(f"p1_{number:02}.png" for number in range(1, len(pictures) + 1))
+    intake = Intake("pictures", Volume(pictures, (1.0, 1.0, 1.0)), spacing_known=False, names=names)
+    EXPORTERS["png"].write(replace(case.prediction, intake=intake), case.measurements, tmp_path / "in", Options())
+    (tmp_path / "in" / "images").mkdir()
+    for name, picture in zip(names, pictures, strict=True):
+        Image.fromarray(picture).save(tmp_path / "in" / "images" / name)
+    words = [f"--input={tmp_path / 'in'}", f"--output={tmp_path / 'data'}"]
+    assert main.main(["prepare", "--source=png_pairs", *words, "--names=keep"]) == 0
+    dataset = read_dataset(tmp_path / "data")
+    np.testing.assert_array_equal(dataset.images(0), pictures)
+    np.testing.assert_array_equal(dataset.labels(0), case.prediction.labels)
