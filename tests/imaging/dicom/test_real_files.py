@@ -74,7 +74,7 @@ NO_IMAGE = {
     "odd/no_meta_group_length.dcm": "without an image",
     "odd/rtplan.dcm": "without an image",
     "odd/rtplan_truncated.dcm": "without an image",
-    "odd/rtstruct.dcm": "without an image",
+    "odd/rtstruct.dcm": "1 structure set",
     "transfer_syntaxes/no-pixel-data.dcm": "without an image",
 }
 NO_DECODER = {
