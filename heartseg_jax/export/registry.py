@@ -56,6 +56,7 @@ EXPORTERS: dict[str, Exporter] = {
     "seg_nrrd": Exporter("labels.seg.nrrd", KINDS, False, "seg_nrrd.write_seg_nrrd"),
     "png": Exporter("masks/", KINDS, False, "png.write_masks", asked=("dicom", "nifti", "nrrd")),
     "preview": Exporter("preview.png", KINDS, False, "preview.write_preview"),
+    "review": Exporter("review.html", KINDS, False, "review_page.write_review"),
     "meshes": Exporter("meshes/", KINDS, True, "meshes.write_meshes"),
     "dicom_seg": Exporter("segmentation.dcm", ("dicom",), True, "dicom_seg.write_segmentation"),
     "dicom_sr": Exporter("report.dcm", ("dicom",), True, "dicom_sr.write_report"),
