@@ -15,9 +15,7 @@ from heartseg_jax.measure.results import STATUSES, Measurements
 from heartseg_jax.progress import bar, say
 from heartseg_jax.verbs.predict_places import Place, fingerprint, shard_of, without_names
 from heartseg_jax.verbs.predict_report import DONE, FAILED, REFUSED, WAITING, BatchReport, Outcome
-from heartseg_jax.verbs.predict_study import Job, differences, finished, predict_study
-
-STORED = "stored.json"
+from heartseg_jax.verbs.predict_study import STORED, Job, added_or_changed, differences, finished, predict_study
 
 
 def predict_one(job: Job, place: Place, output: Path, *, overwrite: bool, store: str = "") -> None:
@@ -85,7 +83,8 @@ def _attempt(job: Job, place: Place, output: Path, *, overwrite: bool, store: st
         if is_full_disk(error):
             raise
         if isinstance(error, UserError):
-            return Outcome(place.name, REFUSED, without_names(" ".join(str(error).split()), place))
+            text = " ".join(str(error).split()).replace(str(output), "its folder")
+            return Outcome(place.name, REFUSED, without_names(text, place))
         say("".join(traceback.format_exception(error)).rstrip())
         return Outcome(place.name, FAILED, f"a bug or a lack of memory ({type(error).__name__}): see the log")
     if measurements is None:
@@ -107,6 +106,11 @@ def _made(job: Job, place: Place, output: Path, *, overwrite: bool, store: str) 
         raise UserError(
             f"{output} holds outputs that were made otherwise (what differs: {', '.join(differing)}); --overwrite "
             "replaces them, or name another --output"
+        )
+    if differing and (own := added_or_changed(output, report or {})):
+        raise UserError(
+            f"{output} holds files that were added or changed after it was written ({some(own)}): move them to another "
+            "folder, then --overwrite replaces it"
         )
     if report is None or differing:
         _, measurements = predict_study(job, place.path, output, place.name, input_sha256, overwrite=report is not None)

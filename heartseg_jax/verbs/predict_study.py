@@ -26,7 +26,9 @@ from heartseg_jax.preprocess.contract import Contract
 
 VERSION = 1
 """Of the form of `report.json`."""
-MEASUREMENTS, REPORT = "measurements.json", "report.json"
+MEASUREMENTS, REPORT, STORED = "measurements.json", "report.json", "stored.json"
+OUR_OWN = (REPORT, STORED)
+"""Files that say something of the outputs and are none."""
 KEPT = "the labels of refused structures were written, since --keep_refused was given: {}; do not rely on them"
 
 
@@ -122,7 +124,7 @@ def predict_study(
                 "status": "done",
                 "made_by": job.identity(),
                 "input_sha256": input_sha256,
-                "outputs": sorted([*(entry.name for entry in folder.iterdir()), REPORT]),
+                "outputs": _digests(folder),
                 "exporters": exporters,
                 "seconds": clock.laps,
             },
@@ -143,6 +145,12 @@ def finished(output: Path) -> dict[str, Any] | None:
     return read_json(output / REPORT, fix=f"remove {output}")
 
 
+def added_or_changed(output: Path, report: dict[str, Any]) -> list[str]:
+    """Return the files in a folder that are not as they were written, such as labels that were corrected by hand."""
+    written = report.get("outputs", {})
+    return [name for name, digest in _digests(output).items() if written.get(name) != digest and name not in OUR_OWN]
+
+
 def differences(report: dict[str, Any], job: Job, input_sha256: str) -> list[str]:
     """Return what differs between finished outputs and what is asked for now, in words."""
     made, now = report.get("made_by", {}), job.identity()
@@ -150,6 +158,12 @@ def differences(report: dict[str, Any], job: Job, input_sha256: str) -> list[str
     words = {"members": "the model", "program_version": "the version of this program"}
     named = [words.get(name, f"--{name}") for name in found]
     return [*named, *(["the study's files"] if report.get("input_sha256") != input_sha256 else [])]
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file below a folder, by its path in it."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return {file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 def _exporters(job: Job, intake: Intake) -> list[str]:

@@ -66,7 +66,10 @@ def test_every_kind_gets_the_same_labels_and_all_its_outputs(kind, run, inputs, 
     report = content(tmp_path / "out", "report.json")
     assert report["status"] == "done"
     assert report["exporters"] == (["nifti"] if words else default_exporters(told["input"]["kind"], True))
-    assert sorted(report["outputs"]) == sorted(path.name for path in (tmp_path / "out").iterdir())
+    written = {
+        path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*") if path.is_file()
+    }
+    assert {*report["outputs"], "report.json"} == written
     assert ("segmentation.dcm" in report["outputs"]) == (kind == "dicom")
     assert "vena_cava" in capsys.readouterr().out
 
@@ -152,6 +155,20 @@ def test_a_second_call_does_nothing_and_other_options_need_overwrite(run, inputs
     assert (output / "report.json").stat().st_ino == before
     assert predicted(run, inputs["nifti"], output, *other, "--overwrite") == 0
     assert content(output, "report.json")["made_by"]["postprocess"] is None
+
+
+def test_labels_that_were_corrected_by_hand_are_never_replaced(run, inputs, tmp_path, capsys):
+    output, words = tmp_path / "out", ["--export=nifti", "--nopostprocess", "--overwrite"]
+    assert predicted(run, inputs["nifti"], output, "--export=nifti") == 0
+    written = (output / "labels.nii.gz").read_bytes()
+    for name, content_now in (("labels.nii.gz", b"corrected"), ("corrected.seg.nrrd", b"x")):
+        (output / name).write_bytes(content_now)
+        assert predicted(run, inputs["nifti"], output, *words) == 2
+        assert name in error(capsys)[0]
+        assert (output / name).read_bytes() == content_now
+        (output / "labels.nii.gz").write_bytes(written)
+    (output / "corrected.seg.nrrd").unlink()
+    assert predicted(run, inputs["nifti"], output, *words) == 0
 
 
 def test_other_files_than_ours_are_never_replaced(run, inputs, tmp_path, capsys):
