@@ -24,7 +24,7 @@ def write_preview(prediction: Prediction, measurements: Measurements, folder: Pa
     notes = {}
     for row in measurements.structures:
         volume = f"{row.volume_ml:.0f} mL" if row.volume_ml is not None else ""
-        bound = "at least " if row.status == PARTIAL and volume else ""
+        bound = "≥ " if row.status == PARTIAL and volume else ""
         status = "" if row.status == MEASURED else row.status
         notes[row.label] = ", ".join(part for part in (bound + volume, status) if part)
     study.preview(
