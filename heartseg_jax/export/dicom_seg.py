@@ -20,6 +20,7 @@ from heartseg_jax.export.segments import (
     category_of,
     code_of,
     decimal,
+    fitted,
     maker_of,
     new_uid,
     quietly,
@@ -36,6 +37,8 @@ from heartseg_jax.progress import say
 
 FILE = "segmentation.dcm"
 SERIES_NUMBER = 9001
+COMMENTS = 10240
+"""Characters of comments (VR LT)."""
 FAMILY = Code("123110", "DCM", "Artificial Intelligence")
 
 
@@ -73,7 +76,7 @@ def write_segmentation(prediction: Prediction, measurements: Measurements, folde
             series_description=series_description("segmentation"),
             specific_character_set=CHARACTER_SET,
         )
-        made.ImageComments = "\n".join(statement(prediction, measurements))
+        [made.ImageComments] = fitted(statement(prediction, measurements), [COMMENTS])
         _refer_to_files(made, series)
         made.save_as(folder / FILE)
 

@@ -21,6 +21,7 @@ from heartseg_jax.export.segments import (
     Segment,
     code_of,
     decimal,
+    fitted,
     maker_of,
     new_uid,
     quietly,
@@ -37,6 +38,8 @@ FILE = "rtstruct.dcm"
 SERIES_NUMBER = 9003
 STUDY_CLASS = "1.2.840.10008.3.1.2.3.1"
 """Retired, but what a reference to a study needs (PS3.3, C.8.8.5) has no other."""
+DESCRIPTION = 1024
+"""Characters of a description (VR ST)."""
 CONTOUR_DATA = Tag("ContourData")
 ENCODING = (True, True)
 """Implicit and little-endian, which needs no VR: in explicit VR the points of a contour are 65,534 bytes at most."""
@@ -56,14 +59,16 @@ def write_rtstruct(prediction: Prediction, measurements: Measurements, folder: P
         return
     series = source_series(prediction)
     with quietly():
-        made = _structure_set(prediction, measurements, series)
+        # A description has 1024 characters: what does not fit into the set's goes on in those of its observations.
+        description, *more = fitted(statement(prediction, measurements), [DESCRIPTION] * (1 + len(segments)))
+        made = _structure_set(prediction, series, description)
         made.StructureSetROISequence = [_roi(segment, series, measurements) for segment in segments]
         made.ROIContourSequence = [_contours(segment, prediction.labels, series) for segment in segments]
-        made.RTROIObservationsSequence = [_observation(segment) for segment in segments]
+        made.RTROIObservationsSequence = [_observation(*each) for each in zip(segments, more, strict=True)]
         made.save_as(folder / FILE, enforce_file_format=True)
 
 
-def _structure_set(prediction: Prediction, measurements: Measurements, series: SourceSeries) -> FileDataset:
+def _structure_set(prediction: Prediction, series: SourceSeries, description: str) -> FileDataset:
     """Return all but the regions of interest."""
     maker, now = maker_of(prediction), datetime.datetime.now()
     meta = FileMetaDataset()
@@ -83,7 +88,7 @@ def _structure_set(prediction: Prediction, measurements: Measurements, series: S
     made.InstanceCreationTime = made.StructureSetTime = now.strftime("%H%M%S")
     made.StructureSetLabel = prediction.contract.label_set.name.upper()[:16]
     made.StructureSetName = RESEARCH_USE
-    made.StructureSetDescription = "\n".join(statement(prediction, measurements))[:1024]
+    made.StructureSetDescription = description
     made.FrameOfReferenceUID, made.PositionReferenceIndicator = series.frame_of_reference_uid, None
     made.ReferencedFrameOfReferenceSequence = [_reference(series)]
     made.ApprovalStatus = "UNAPPROVED"
@@ -119,7 +124,7 @@ def _roi(segment: Segment, series: SourceSeries, measurements: Measurements) -> 
     volume = measurements.of(segment.structure.name).volume_ml
     if volume is not None:
         roi.ROIVolume = decimal(round(volume, 3))  # cubic centimetres
-    roi.ROIDescription = segment.note[:1024] or RESEARCH_USE
+    roi.ROIDescription = segment.note[:DESCRIPTION] or RESEARCH_USE
     roi.ROIGenerationAlgorithm = "AUTOMATIC"
     roi.ROIGenerationDescription = f"{PROGRAM}: {RESEARCH_USE}"
     return roi
@@ -157,10 +162,12 @@ def _points(points: np.ndarray) -> RawDataElement:
     return RawDataElement(CONTOUR_DATA, "DS", len(text), text, 0, *ENCODING)
 
 
-def _observation(segment: Segment) -> Dataset:
+def _observation(segment: Segment, said: str) -> Dataset:
     observation = Dataset()
     observation.ObservationNumber = observation.ReferencedROINumber = segment.number
     observation.ROIObservationLabel = segment.structure.short
+    if said:
+        observation.ROIObservationDescription = said
     observation.RTROIIdentificationCodeSequence = [_item(code_of(segment.structure))]
     observation.RTROIInterpretedType = "ORGAN"
     observation.ROIInterpreter = None

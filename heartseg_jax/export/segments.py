@@ -28,6 +28,9 @@ PRIVATE_SCHEME = "99HEARTSEG"
 """Coding scheme of structures that have no SNOMED CT code: their names in their label set."""
 
 
+MORE = "and {} more lines, which are in measurements.json"
+
+
 class Segment(NamedTuple):
     """A structure that is written: `number` counts from 1, `note` says what holds for it beside its name, or ''."""
 
@@ -93,6 +96,27 @@ def maker_of(prediction: Prediction) -> Maker:
 def series_description(kind: str) -> str:
     """Return the description of an object's series: what it holds, and what it may not be used for."""
     return f"{PROGRAM} {kind}: {RESEARCH_USE}"
+
+
+def fitted(lines: Sequence[str], limits: Sequence[int]) -> list[str]:
+    """Return lines as one text per limit, in characters, no line divided; the last counts those that find no place."""
+    texts: list[str] = []
+    waiting = list(lines)
+    for place, limit in enumerate(limits):
+        count = _how_many(waiting, limit)
+        own, waiting = waiting[:count], waiting[count:]
+        if waiting and place == len(limits) - 1:
+            while own and len("\n".join([*own, MORE.format(len(waiting))])) > limit:
+                waiting.append(own.pop())
+            own.append(MORE.format(len(waiting)))
+        texts.append("\n".join(own))
+    return texts
+
+
+def _how_many(lines: Sequence[str], limit: int) -> int:
+    """Return how many of the first lines have room in `limit` characters, line breaks counted."""
+    ends = np.cumsum([len(line) + 1 for line in lines]) - 1
+    return int((ends <= limit).sum())
 
 
 def new_uid() -> str:

@@ -15,6 +15,7 @@ from heartseg_jax.export.statement import RESEARCH_USE
 from tests.export.studies import GEOMETRIES, WARNING, case
 
 WARNINGS = (WARNING, "no_contrast: 38 HU; take a scan with contrast", "small_field: 90 mm; take a larger one")
+WARNINGS += tuple(f"check_{number}: {'what was seen in it, ' * 20}and what to do" for number in range(9))
 
 
 def text_of(path: Path) -> str:
