@@ -12,6 +12,6 @@ def test_lines_fill_one_text_after_the_other_and_what_is_left_is_counted():
     assert len(only) <= 70
     assert only.splitlines()[:2] == lines[:2]
     assert "2" in only.splitlines()[2]
-    first, last = fitted(lines, [32, 60])
+    first, last = fitted(lines, [32, 59])
     assert first.splitlines() == lines[:3]
     assert "1" in last
