@@ -38,7 +38,7 @@ REQUIRED = (
 """Type 2: there, but empty, where they are not known."""
 OF_SLICES = (
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "NumberOfFrames", "ImagePositionPatient"),
-    "PerFrameFunctionalGroupsSequence",
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
 )
 
 

@@ -18,7 +18,7 @@ from heartseg_jax.imaging.dicom.segmentation import read_segmentation
 from heartseg_jax.imaging.dicom.study import read_contents
 from heartseg_jax.inference.study import Prediction
 from heartseg_jax.measure.results import PARTIAL, REFUSED
-from tests.dicom_writer import PLANTED, SERIES, write_enhanced
+from tests.dicom_writer import PLANTED, SERIES, decimal, write_enhanced
 from tests.export import studies
 from tests.export.studies import GEOMETRIES, WARNING, place, with_row
 from tests.programs import dciodvfy
@@ -115,6 +115,23 @@ def test_an_enhanced_study_is_referred_to_frame_by_frame(enhanced_case, tmp_path
         assert groups.PlanePositionSequence[0].ImagePositionPatient == own.PlanePositionSequence[0].ImagePositionPatient
     for items in (made.SourceImageSequence, made.ReferencedSeriesSequence[0].ReferencedInstanceSequence):
         assert [item.ReferencedSOPInstanceUID for item in items] == [f"{SERIES}.77"]
+
+
+def test_enhanced_files_may_state_their_position_once_for_all_frames(tmp_path):
+    def share(dataset):
+        [own] = dataset.PerFrameFunctionalGroupsSequence
+        dataset.SharedFunctionalGroupsSequence[0].PlanePositionSequence = own.PlanePositionSequence
+        del own.PlanePositionSequence
+        dataset.SOPInstanceUID = f"{SERIES}.{z + 100}"
+
+    (hu, labels), geometry = studies.phantom(), GEOMETRIES["oblique7-3mm"]
+    for z in range(len(hu)):
+        file = tmp_path / "study" / f"{z}.dcm"
+        write_enhanced(file, hu[z : z + 1], geometry.spacing_mm, geometry.position(z), geometry.direction, share)
+    truth = {place(np.array(decimal(geometry.position(z)), float)): labels[z] for z in range(len(labels))}
+    prediction = studies.predicted(tmp_path / "study", truth)
+    write_segmentation(prediction, studies.measured(labels, prediction.volume), tmp_path, Options())
+    assert_same(by_pydicom(tmp_path / "segmentation.dcm"), truth)
 
 
 def test_a_series_in_two_enhanced_files_refers_to_both(tmp_path):

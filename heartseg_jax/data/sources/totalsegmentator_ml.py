@@ -15,33 +15,63 @@ from heartseg_jax.data.sources.listing import VOLUMES, is_system, list_files, na
 from heartseg_jax.data.sources.totalsegmentator import FILES
 from heartseg_jax.data.sources.volumes import axial_size, check_same_grid, overlapping
 from heartseg_jax.errors import UserError
+from heartseg_jax.findings import counted
 from heartseg_jax.imaging.block_checks import in_hu
 from heartseg_jax.imaging.masks import label_maps
 from heartseg_jax.imaging.nifti import check_geometry, label_table, read_labels, read_nifti
 from heartseg_jax.imaging.orientation import oblique, patient_axial
+from heartseg_jax.imaging.volume import Volume
 
 BESIDE = (".json", ".csv", ".txt")
 
 
+class LabelMap(NamedTuple):
+    """A file of labels.
+
+    Attributes:
+      path: of the file.
+      meanings: which of its values are which label; only of structures that no earlier file names.
+      named: all values that something names, other anatomy and background among them.
+      overruled: how many of the header's names the user's map replaces by another structure.
+    """
+
+    path: Path
+    meanings: dict[int, int]
+    named: frozenset[int]
+    overruled: int
+
+    def read(self) -> Volume:
+        """Return its values on its own grid; raise UserError where nothing names one of them."""
+        values = read_labels(self.path)
+        if strange := sorted({int(value) for value in np.unique(values.voxels)} - self.named):
+            more = ", ..." if len(strange) > 8 else ""
+            raise UserError(
+                f"{self.path} has values without a meaning: {', '.join(map(str, strange[:8]))}{more}; give their "
+                "meaning with --labels=map.json, or remove the file where it is no label map"
+            )
+        return values
+
+
 class Subject(NamedTuple):
-    """A subject: its CT, and for each label map which of its values are which label."""
+    """A subject: its CT and its label maps."""
 
     name: str
     image: Path
-    maps: tuple[tuple[Path, dict[int, int]], ...]
+    maps: tuple[LabelMap, ...]
 
     @property
     def parts(self) -> set[int]:
         """What its files label."""
-        return {label for _, meanings in self.maps for label in meanings.values()}
+        return {label for one in self.maps for label in one.meanings.values()}
 
 
 def totalsegmentator_ml(options: Options) -> Source:
     """Return the subjects of `SUBJECT/ct.nii.gz` with results in one file beside it, of any name and several tasks.
 
     `join` names more folders, with `SUBJECT/ANY.nii.gz` or `SUBJECT.nii.gz`. The structures' numbers differ from
-    version to version, so values are read by the names in the file's header; where it has none, `labels` says what they
-    mean. Of two files that name a structure the first counts. What no file names is unknown, not background.
+    version to version, so values are read by `labels`, and where that has none by the names in the file's header. Of
+    two files that name a structure the first counts. What no file names is unknown, not background; a value that
+    nothing names is refused.
 
     Raises:
       UserError: for whatever is missing or contradictory, naming the folder and the fix.
@@ -51,13 +81,16 @@ def totalsegmentator_ml(options: Options) -> Source:
     if options.labels is not None:
         own = label_maps.by_number(label_maps.read_label_map(options.labels), options.labels)
     places = sorted(folder.iterdir(), key=lambda path: natural_key(path.name)) if folder.is_dir() else []
-    images = {
-        place.name: path
-        for place in places
-        if place.is_dir() and not is_system(place.name)
-        for path in list_files(place, VOLUMES).files
-        if stem(path).lower() == "ct"
-    }
+    images: dict[str, Path] = {}
+    for place in places:
+        found = list_files(place, VOLUMES).files if place.is_dir() and not is_system(place.name) else []
+        scans = [path for path in found if stem(path).lower() == "ct"]
+        if len(scans) > 1:
+            raise UserError(
+                f"{place} holds {' and '.join(path.name for path in scans)}: keep the one that was labelled"
+            )
+        if scans:
+            images[place.name] = scans[0]
     if not images:
         raise UserError(f"{folder} holds no SUBJECT/ct.nii.gz: give the folder of TotalSegmentator's subjects")
     subjects = [Subject(name, image, _maps(name, image, options.join, own)) for name, image in images.items()]
@@ -73,19 +106,19 @@ def totalsegmentator_ml(options: Options) -> Source:
     ]
     listed = [list_files(image.parent, VOLUMES, beside=BESIDE) for image in images.values()]
     listed[0].others["folders without a ct.nii.gz"] += sum(place.is_dir() for place in places) - len(images)
-    warnings = not_read(*(one._replace(others=+one.others) for one in listed))
+    warnings = [*not_read(*(one._replace(others=+one.others) for one in listed))]
+    if overruled := sum(bool(one.overruled) for subject in subjects for one in subject.maps):
+        warnings.append(f"--labels gives values another meaning than the header of {counted(overruled, 'file')}")
     return Source(cases, {"kind": "totalsegmentator_ml", "warnings": warnings}, leave_out_refused=True)
 
 
-def _maps(
-    name: str, image: Path, join: tuple[Path, ...], own: Mapping[int, int] | None
-) -> tuple[tuple[Path, dict[int, int]], ...]:
+def _maps(name: str, image: Path, join: tuple[Path, ...], own: Mapping[int, int] | None) -> tuple[LabelMap, ...]:
     """Return a subject's label maps with their values' labels: the structures that no earlier one has named."""
     files = [path for path in list_files(image.parent, VOLUMES).files if path != image]
     for other in join:
         files += list_files(other / name, VOLUMES).files
         files += [path for path in list_files(other, VOLUMES).files if stem(path) == name]
-    found, named = [], set[int]()
+    found, taken = [], {0}
     for path in files:
         table = label_table(path)
         if not table and own is None:
@@ -93,10 +126,12 @@ def _maps(
                 f"{path} has no names of its values in its header, and the numbers differ between versions; say what "
                 'they mean by --labels=map.json, such as {"51": "left_atrium"}'
             )
-        meanings = {value: label for value, word in table.items() if (label := _label(word)) is not None}
-        meanings = meanings if table else dict(own or {})
-        found.append((path, {value: label for value, label in meanings.items() if label not in named | {0}}))
-        named |= set(meanings.values()) - {0}
+        by_name = {value: label for value, word in table.items() if (label := _label(word)) is not None}
+        meanings = by_name | dict(own or {})
+        overruled = sum(meanings[value] != label for value, label in by_name.items())
+        new = {value: label for value, label in meanings.items() if label not in taken}
+        found.append(LabelMap(path, new, frozenset({0, *table, *meanings}), overruled))
+        taken |= set(new.values())
     return tuple(found)
 
 
@@ -108,9 +143,9 @@ def _label(word: str) -> int | None:
 def _size_of(subject: Subject) -> tuple[int, int] | None:
     """Return the size of a subject's axial slices, or None where no voxel of the heart is labelled."""
     known = label_maps.whole_structures(subject.parts)
-    for path, meanings in subject.maps:
-        wanted = [v for v, label in meanings.items() if {label, label_maps.PART_OF.get(label)} & known]
-        if wanted and np.isin(read_labels(path).voxels, wanted).any():
+    for one in subject.maps:
+        wanted = [v for v, label in one.meanings.items() if {label, label_maps.PART_OF.get(label)} & known]
+        if wanted and np.isin(one.read().voxels, wanted).any():
             return axial_size(subject.image)
     return None
 
@@ -120,10 +155,10 @@ def _read(subject: Subject) -> Labelled:
     image, found = in_hu(volume)
     labels = np.zeros(image.voxels.shape, np.uint8)
     claimed_twice = np.zeros(labels.shape, bool)
-    for path, meanings in subject.maps:
-        values, _ = patient_axial(read_labels(path))
-        check_same_grid(values, image, path)
-        for value, label in meanings.items():
+    for one in subject.maps:
+        values, _ = patient_axial(one.read())
+        check_same_grid(values, image, one.path)
+        for value, label in one.meanings.items():
             claimed_twice |= label_maps.paint(labels, values.voxels == value, label)
     labels[claimed_twice] = IGNORED
     found += [*check_geometry(subject.image), *oblique(turn.oblique_degrees), *overlapping(int(claimed_twice.sum()))]

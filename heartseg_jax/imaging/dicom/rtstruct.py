@@ -89,7 +89,8 @@ def read_structure_set(
     first = stack.frames[0].header
     labels = np.zeros((len(stack.frames), first.rows, first.columns), np.uint8)
     claimed_twice = np.zeros(labels.shape, bool)
-    copies = ambiguous = gaps = 0
+    crossing = np.zeros(labels.shape, bool)
+    copies = gaps = 0
     for region in drawn.values():
         if not region.label:
             continue
@@ -102,17 +103,17 @@ def read_structure_set(
         gaps += _gaps(slices, name)
         for z, (polygons, exclusive) in slices.items():
             found = fill(polygons, (first.rows, first.columns), exclusive=exclusive)
-            claimed_twice[z] |= paint(labels[z], found.inside | found.ambiguous, region.label) | found.ambiguous
-            ambiguous += int(found.ambiguous.sum())
+            claimed_twice[z] |= paint(labels[z], found.inside | found.ambiguous, region.label)
+            crossing[z] |= found.ambiguous
             copies += found.copies
-    labels[claimed_twice] = IGNORED
-    found_here = [*_doubts(copies, ambiguous, gaps)]
+    labels[claimed_twice | crossing] = IGNORED
+    found_here = [*_doubts(copies, int(crossing.sum()), gaps)]
     empty = sum(bool(region.label) and not region.contours for region in regions.values())
     if empty:
         what = f"{counted(empty, 'region')} of a structure without a contour: unknown, not absent"
         found_here.append(Finding(WARN, "empty_regions", what, fix="draw them, or remove them"))
     strange = sum(region.label is None for region in drawn.values())
-    return Segments(labels, known, strange, int(claimed_twice.sum()) - ambiguous), found_here
+    return Segments(labels, known, strange, int(claimed_twice.sum())), found_here
 
 
 def _doubts(copies: int, ambiguous: int, gaps: int) -> Iterator[Finding]:

@@ -209,12 +209,55 @@ def test_without_names_the_values_must_be_given(tmp_path, phantoms, capsys):
     ml(tmp_path / "in" / "s0" / "all.nii.gz", phantoms[0], CHAMBERS, table=False)
     assert prepare("totalsegmentator_ml", tmp_path / "in") == 2
     assert "--labels=map.json" in capsys.readouterr().err
-    (tmp_path / "map.json").write_text(json.dumps({"2": "left_atrium", "3": "LV"}))
+    (tmp_path / "map.json").write_text(json.dumps({"2": "left_atrium", "3": "LV", "7": "background"}))
     assert prepare("totalsegmentator_ml", tmp_path / "in", f"--labels={tmp_path / 'map.json'}") == 0
     dataset = read_dataset(tmp_path / "data")
     np.testing.assert_array_equal(
         dataset.labels(0), np.where(np.isin(phantoms[0].labels, (2, 3)), phantoms[0].labels, 0)
     )
+
+
+def mapped(tmp_path, **meanings):
+    (tmp_path / "map.json").write_text(json.dumps({value[1:]: name for value, name in meanings.items()}))
+    return f"--labels={tmp_path / 'map.json'}"
+
+
+def test_a_value_that_nothing_names_is_refused(tmp_path, phantoms, capsys):
+    subject = tmp_path / "in" / "s0"
+    write(subject / "ct.nii.gz", phantoms[0].volume.voxels)
+    ml(subject / "all.nii.gz", phantoms[0], CHAMBERS, table=False)
+    assert prepare("totalsegmentator_ml", tmp_path / "in", mapped(tmp_path, _2="left_atrium", _3="LV")) == 2
+    assert "all.nii.gz has values without a meaning: 7; " in capsys.readouterr().err
+
+
+def test_another_scan_beside_the_ct_is_no_label_map(tmp_path, phantoms, capsys):
+    subject = tmp_path / "in" / "s0"
+    write(subject / "ct.nii.gz", phantoms[0].volume.voxels)
+    write(subject / "ct_denoised.nii.gz", phantoms[0].volume.voxels)
+    ml(subject / "segmentations.nii.gz", phantoms[0], CHAMBERS)
+    assert prepare("totalsegmentator_ml", tmp_path / "in", mapped(tmp_path, _51="left_atrium")) == 2
+    assert "ct_denoised.nii.gz has values without a meaning" in capsys.readouterr().err
+
+
+def test_the_map_goes_before_the_names_in_the_header(tmp_path, phantoms):
+    write(tmp_path / "in" / "s0" / "ct.nii.gz", phantoms[0].volume.voxels)
+    ml(tmp_path / "in" / "s0" / "all.nii.gz", phantoms[0], CHAMBERS)
+    assert prepare("totalsegmentator_ml", tmp_path / "in", mapped(tmp_path, _2="right_atrium", _9="background")) == 0
+    dataset = read_dataset(tmp_path / "data")
+    for label, true in ((4, 2), (3, 3), (7, 7)):
+        np.testing.assert_array_equal(dataset.labels(0) == label, phantoms[0].labels == true)
+    warnings = json.loads((tmp_path / "data" / "dataset.json").read_text())["source"]["warnings"]
+    assert "--labels gives values another meaning than the header of 1 file" in warnings
+
+
+def test_of_two_scans_of_a_subject_none_is_chosen(tmp_path, phantoms, capsys):
+    for name in ("ct.nii.gz", "CT.nii"):
+        write(tmp_path / "in" / "s0" / name, phantoms[0].volume.voxels)
+    ml(tmp_path / "in" / "s0" / "all.nii.gz", phantoms[0], CHAMBERS)
+    assert prepare("totalsegmentator_ml", tmp_path / "in") == 2
+    said = capsys.readouterr().err
+    assert "ct.nii.gz" in said
+    assert "CT.nii" in said
 
 
 @pytest.mark.parametrize(

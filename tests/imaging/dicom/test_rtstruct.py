@@ -101,6 +101,14 @@ def test_overlaps_of_structures_and_of_contours(tmp_path, stack):
     assert [one.check for one in found] == ["contour_copies", "crossing_contours"]
 
 
+def test_voxels_where_the_contours_of_two_structures_cross_are_counted_once(tmp_path, stack):
+    crossing = [contour(2, box(3, 4, 8, 9)), contour(2, box(7, 8, 11, 12))]
+    read, found = read_structure_set(write(tmp_path / "rt.dcm", {"LA": crossing, "LV": crossing}), stack)
+    assert read.overlapping == 6 * 6 + 5 * 5 - 2 * 2
+    assert (read.labels == 255).sum() == read.overlapping
+    assert [(one.check, one.seen.split()[0]) for one in found] == [("crossing_contours", "4")]
+
+
 def test_codes_maps_and_empty_regions(tmp_path, stack):
     def coded(made):
         code = Dataset()
