@@ -34,12 +34,14 @@ BUSY = (408, 425, 429, 502, 503, 504)
 LOOPBACK = ("localhost", "127.0.0.1")
 REASONS = {
     0x0110: "it could not be processed",
-    0x0111: "an object of its UID is there already",
     0x0122: "its SOP class is not supported",
     0x0124: "it may not be stored by this account",
     0xC122: "its transfer syntax is not supported",
 }
 """Of FailureReason (PS3.18, table I.2-2); those with a family are in `_reason`."""
+
+DUPLICATE = "0111"
+"""FailureReason where an object of this UID is in the archive already."""
 
 
 class _Refused(Exception):
@@ -151,12 +153,14 @@ def _store(client: DICOMwebClient, answers: list[requests.Response], url: str, f
             with quietly():
                 found = client.store_instances([dataset])
         except requests.HTTPError:
+            if _is_there(_answer(answers[-1]), str(dataset.SOPInstanceUID), file):
+                return
             if answers[-1].status_code not in BUSY or wait is None:
                 raise _refusal(url, answers[-1], str(dataset.SOPInstanceUID)) from None
         except requests.RequestException as error:
             if wait is None or not _may_pass(error):
                 raise UserError(_unreachable(url, error)) from None
-        except (ValueError, KeyError):  # stored or refused, the answer is not what the library can read
+        except (ValueError, KeyError, TypeError, AttributeError):  # the library cannot read the answer
             found = Dataset()
             break
         else:
@@ -166,15 +170,41 @@ def _store(client: DICOMwebClient, answers: list[requests.Response], url: str, f
 
 
 def _judge(response: requests.Response, answer: Dataset, uid: str, file: Path) -> None:
-    """Raise _Refused where an answer of success (200, or 202 with exceptions) says that the object was not stored."""
+    """Raise _Refused unless an answer of success (200, or 202 with exceptions) says that the object is stored.
+
+    It says so by the object's UID in ReferencedSOPSequence, or by 200 with nothing at all, as some archives answer.
+    """
+    if _is_there(answer, uid, file):
+        return
     _raise_failed(answer, uid)
-    stored = [item for item in answer.get("ReferencedSOPSequence") or [] if item.ReferencedSOPInstanceUID == uid]
+    stored = [item for item in _items(answer, "ReferencedSOPSequence") if item.get("ReferencedSOPInstanceUID") == uid]
     if stored and stored[0].get("WarningReason"):
-        say(f"{file.name} was stored with a warning of the archive (WarningReason {stored[0].WarningReason:04X})")
+        say(f"{file.name} was stored with a warning of the archive (WarningReason {_code(stored[0], 'WarningReason')})")
     elif not stored and response.status_code != 200:
         raise _Refused(f"the archive answers {response.status_code} and does not say that it is stored")
-    elif not stored and (len(answer) or "html" in response.headers.get("Content-Type", "")):
+    elif not stored and response.content.strip():
         raise _Refused("what answers does not say that it is stored: it may be no DICOMweb service")
+
+
+def _items(answer: Dataset, sequence: str) -> list[Dataset]:
+    """Return the items of a sequence; none where something else has its tag."""
+    found = answer.get(sequence)
+    return [item for item in found if isinstance(item, Dataset)] if isinstance(found, pydicom.Sequence) else []
+
+
+def _code(item: Dataset, name: str) -> str:
+    """Return a reason's code in hexadecimal; 0000 where none is stated."""
+    value = item.get(name)
+    return f"{value if isinstance(value, int) else 0:04X}"
+
+
+def _is_there(answer: Dataset, uid: str, file: Path) -> bool:
+    """Return whether the archive refuses an object only because it has it, as after a try whose answer was lost."""
+    failed = [item for item in _items(answer, "FailedSOPSequence") if item.get("ReferencedSOPInstanceUID") == uid]
+    there = bool(failed) and all(_code(item, "FailureReason") == DUPLICATE for item in failed)
+    if there:
+        say(f"{file.name} is in the archive already")
+    return there
 
 
 def _answer(response: requests.Response) -> Dataset:
@@ -187,9 +217,9 @@ def _answer(response: requests.Response) -> Dataset:
 
 
 def _raise_failed(answer: Dataset, uid: str) -> None:
-    for item in answer.get("FailedSOPSequence") or []:
+    for item in _items(answer, "FailedSOPSequence"):
         if item.get("ReferencedSOPInstanceUID", uid) == uid:
-            raise _Refused(f"the archive refused it: {_reason(int(item.get('FailureReason') or 0))}")
+            raise _Refused(f"the archive refused it: {_reason(int(_code(item, 'FailureReason'), 16))}")
 
 
 def _reason(code: int) -> str:

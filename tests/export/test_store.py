@@ -22,6 +22,12 @@ from tests.export.orthanc import free_port, running
 from tests.programs import needed
 
 SECRET = "geheim-7741903"
+STRANGE = b'{"00081199": {"vr": "LO", "Value": ["x"]}}'
+FAILED_XML = (
+    b'<?xml version="1.0"?><NativeDicomModel><DicomAttribute tag="00081198" vr="SQ" keyword="FailedSOPSequence">'
+    b'<Item number="1"><DicomAttribute tag="00081197" vr="US" keyword="FailureReason"><Value number="1">272</Value>'
+    b"</DicomAttribute></Item></DicomAttribute></NativeDicomModel>"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -217,6 +223,13 @@ def test_an_object_that_is_refused_does_not_stop_the_others(server, objects, sta
         (plain(202), "202"),
         ((200, {"Content-Type": "text/html"}, b"<html>Log in</html>"), "no DICOMweb service"),
         (answer(200, "1.2.3"), "no DICOMweb service"),
+        ((200, {"Content-Type": "text/plain"}, b"please log in"), "no DICOMweb service"),
+        ((200, {"Content-Type": "application/json"}, b'{"ok": true}'), "no DICOMweb service"),
+        ((200, {"Content-Type": "application/dicom+json"}, b'{"ok": true}'), "no DICOMweb service"),
+        ((200, {"Content-Type": "application/dicom+json"}, b"[]"), "no DICOMweb service"),
+        ((200, {"Content-Type": "application/dicom+json"}, b"{}"), "no DICOMweb service"),
+        ((200, {"Content-Type": "application/dicom+json"}, STRANGE), "no DICOMweb service"),
+        ((200, {"Content-Type": "application/dicom+xml"}, FAILED_XML), "0110"),
     ],
 )
 def test_an_answer_that_does_not_say_stored_is_a_failure(server, objects, reply, words):
@@ -229,6 +242,13 @@ def test_a_warning_of_the_archive_is_passed_on(server, objects, capsys):
     server.script = [answer(202, uid_of(objects[1]), warning=0xB000)]
     send(server.url, objects[1:2])
     assert "B000" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("status", [200, 202, 409])
+def test_what_the_archive_has_already_is_stored(server, objects, capsys, status):
+    server.script = [answer(status, uid_of(objects[1]), 0x0111)]
+    send(server.url, objects[1:2])
+    assert "already" in capsys.readouterr().err
 
 
 def test_an_empty_success_is_a_success(server, objects):
