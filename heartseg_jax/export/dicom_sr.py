@@ -62,7 +62,7 @@ MM = Code("mm", "UCUM", "millimeter")
 RATIO = Code("1", "UCUM", "no units")
 STATUS = Code("STATUS", PRIVATE_SCHEME, "Status of the measurement")
 CUT_FACES = Code("CUT_FACES", PRIVATE_SCHEME, "Share of the surface on the border of the field of view")
-AGREEMENT = Code("AGREEMENT", PRIVATE_SCHEME, "Mean pairwise Dice between the models")
+AGREEMENT = Code("AGREEMENT", PRIVATE_SCHEME, "Mean pairwise Dice between models, or views of one model")
 EXTENTS = (
     Code("EXTENT_RL", PRIVATE_SCHEME, "Extent from right to left"),
     Code("EXTENT_AP", PRIVATE_SCHEME, "Extent from anterior to posterior"),

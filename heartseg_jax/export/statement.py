@@ -1,4 +1,4 @@
-"""What every output says of itself: research use only, by which model, and with which warnings."""
+"""What each output of a study says of itself: research use only, by which model, and with which warnings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def model_texts(prediction: Prediction) -> list[str]:
 
 
 def statement(prediction: Prediction, measurements: Measurements) -> list[str]:
-    """Return the lines that every output carries: the research-use line, program and models, and the warnings."""
+    """Return the lines that every exporter writes: the research-use line, program and models, and the warnings."""
     return [
         f"{RESEARCH_USE}.",
         f"{PROGRAM} {__version__}",

@@ -33,7 +33,7 @@ class Prediction:
       contract: how its input was made.
       models: which models were used; several where their mean was taken.
       findings: of its unit, values, extent, spacing and orientation; none refuses.
-      agreement: mean pairwise Dice of each label `[K]` between the members of an ensemble, on the network's grid: NaN
+      agreement: mean pairwise Dice of each label `[K]` between models, or one model's views, on the network's grid: NaN
         where no member finds it; None for a single model.
       changed_voxels: by structure, how many voxels postprocessing removed and added; empty where it was off.
     """

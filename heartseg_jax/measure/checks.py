@@ -39,7 +39,8 @@ def of_any(rows: Sequence[StructureMeasurement]) -> list[Finding]:
     found = []
     low = [row for row in rows if row.confidence is not None and row.confidence < LOW_AGREEMENT]
     if low:
-        text = f"the members of the ensemble agree little on {_each(f'{r.name} ({r.confidence:.2f})' for r in low)}"
+        who = "the models, or the views of one model,"
+        text = f"{who} agree little on {_each(f'{r.name} ({r.confidence:.2f})' for r in low)}"
         found.append(Finding(WARN, "low_agreement", text, fix="look at its borders before you use it"))
     changed = [row for row in rows if row.removed_voxels + row.added_voxels > MUCH_CHANGED * max(row.voxels, 1)]
     if changed:

@@ -25,7 +25,7 @@ class StructureMeasurement:
       cut_face_share: faces of its surface on the border of the field of view, as a share of all its faces.
       normal_range_ml: published limits for adults, and None where there are none for this structure.
       within_normal_range: whether the volume lies between them; None where that cannot be said.
-      confidence: mean pairwise Dice between the members of an ensemble; None for a single model.
+      confidence: mean pairwise Dice between models, or between the views of one model; None for one without views.
       removed_voxels, added_voxels: by postprocessing.
       withheld: whether its labels are not to be written either; False where only its volume cannot be known.
     """
@@ -50,7 +50,7 @@ class StructureMeasurement:
 
 @dataclass(frozen=True)
 class Measurements:
-    """All structures of the label set but background, in its order, and what must be said with every output."""
+    """All structures of the label set but background, in its order, and the warnings, to be said with them."""
 
     structures: tuple[StructureMeasurement, ...]
     warnings: tuple[str, ...] = ()

@@ -37,12 +37,15 @@ RULES = {
     "short_block": Rule(CUT, False),
 }
 """By check: those that rule out whole-heart volumes (`block_checks.EXCLUDES`), no more and no less."""
+OF_HEART = ("no_contrast", "no_lung")
+"""Checks that refuse structures of the heart only: others are no blood pools, and need not lie in the chest."""
 
 LOW_AGREEMENT, LEAST_AGREEMENT = 0.8, 0.5
-"""Mean pairwise Dice between members: below the first it is flagged, below the second the structure is refused. Half is
-where two volumes of equal size share as much as either has alone; both are conventions, not measured."""
+"""Mean pairwise Dice between models, or one model's views: below the first it is flagged, below the second the structure
+is refused. Half is where two volumes of equal size share as much as either has alone; both are conventions, not
+measured."""
 BLOOD_HU = (0.0, 1500.0)
-"""Mean of any blood pool: 30 to 60 HU without contrast, up to about 1000 in undiluted contrast."""
+"""Mean of any blood pool of the heart: 30 to 60 HU without contrast, up to about 1000 in undiluted contrast."""
 
 
 class Answer(NamedTuple):
@@ -60,6 +63,7 @@ def answer(
     confidence: float | None,
     findings: Sequence[Finding],
     spacing_known: bool,
+    is_heart: bool,
 ) -> Answer:
     """Return what a structure is answered; of several reasons to refuse it, the gravest: its labels before its volume.
 
@@ -67,20 +71,23 @@ def answer(
       voxels: how many it has.
       mean_hu: of these; None for 8-bit images.
       cut_face_share: share of its faces on the border; None for an absent one.
-      confidence: mean pairwise Dice between members, 0 where only some find it; None for one member or where none does.
+      confidence: mean pairwise Dice between models, or one model's views; 0 where only some find it, None where none
+        does, and for one model without views.
       findings: on the block.
       spacing_known: whether a voxel has a volume.
+      is_heart: whether it is a structure of the heart, so that it is full of blood.
     """
     cut = bool(cut_face_share)
     refusals = []
     for finding in findings:
-        rule = RULES.get(finding.check)
+        rule = RULES.get(finding.check) if is_heart or finding.check not in OF_HEART else None
         if rule and (rule.refuses == EVERY or cut):
             reason = finding.seen if rule.refuses == EVERY else f"it touches the border: {finding.seen}"
             refusals.append(Answer(REFUSED, reason, rule.withholds))
     if confidence is not None and confidence < LEAST_AGREEMENT:
-        refusals.append(Answer(REFUSED, f"the members disagree (mean pairwise Dice {confidence:.2f})", True))
-    if mean_hu is not None and not BLOOD_HU[0] <= mean_hu <= BLOOD_HU[1]:
+        who = "the models, or the views of one model,"
+        refusals.append(Answer(REFUSED, f"{who} disagree (mean pairwise Dice {confidence:.2f})", True))
+    if is_heart and mean_hu is not None and not BLOOD_HU[0] <= mean_hu <= BLOOD_HU[1]:
         refusals.append(Answer(REFUSED, f"its mean of {mean_hu:.0f} HU is not that of blood", True))
     if voxels and not spacing_known:
         refusals.append(Answer(REFUSED, "the spacing is unknown, and so is the volume"))

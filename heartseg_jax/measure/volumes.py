@@ -23,6 +23,7 @@ def measure(prediction: Prediction) -> Measurements:
     """Return what is measured of every structure of the label set, each with a status, and all warnings."""
     labels, intake, volume = prediction.labels, prediction.intake, prediction.volume
     structures = prediction.contract.label_set.foreground
+    is_heart = prediction.contract.label_set is HEART
     surfaces = border.surfaces_of(prediction)
     boxes = _boxes(labels, len(structures))
     rows = []
@@ -31,7 +32,9 @@ def measure(prediction: Prediction) -> Measurements:
         total = surfaces.total(structure.label)
         share = surfaces.cut(structure.label) / total if total else None
         confidence = _agreement(prediction, structure.label)
-        said = status.answer(found.voxels, found.mean_hu, share, confidence, prediction.findings, intake.spacing_known)
+        said = status.answer(
+            found.voxels, found.mean_hu, share, confidence, prediction.findings, intake.spacing_known, is_heart
+        )
         volume_ml = found.voxels * volume.voxel_ml if said.status in (MEASURED, PARTIAL) else None
         limits = normal_range(structure.name)
         removed, added = prediction.changed_voxels.get(structure.name, (0, 0))
@@ -56,7 +59,7 @@ def measure(prediction: Prediction) -> Measurements:
             )
         )
     doubts = checks.of_any(rows)
-    if prediction.contract.label_set is HEART:
+    if is_heart:
         doubts += checks.of_heart(labels, volume, boxes, surfaces, rows)
     return Measurements(tuple(rows), tuple(warnings_of([*prediction.findings, *doubts])))
 

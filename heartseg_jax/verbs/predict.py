@@ -39,7 +39,7 @@ def define(values: FlagValues, argv: Sequence[str]) -> None:
         values,
         tta="test-time augmentation: the mean over small rotations, shifts and scales (7 times as slow)",
         nopostprocess="leave the labels as the network gives them",
-        keep_refused="also write the labels of structures that are refused, with a warning",
+        keep_refused="also write labels that cannot be trusted and are withheld otherwise, with a warning",
         labelmap="write DICOM SEG as a label map instead of one binary mask per structure",
         keep_table="keep a table of who is who in your own configuration folder",
         overwrite="replace outputs that were made by another model, with other options or of other files",

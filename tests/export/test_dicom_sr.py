@@ -81,8 +81,8 @@ def test_highdicom_reads_every_figure(full):
         assert found["Extent from right to left", ""] == (50.0, "mm")
         assert found["Extent from anterior to posterior", ""] == (40.0, "mm")
         assert found["Extent from inferior to superior", ""] == (30.0, "mm")
-    assert values(groups[2])["Mean pairwise Dice between the models", ""] == (0.9123, "1")
-    assert ("Mean pairwise Dice between the models", "") not in values(groups[0])
+    assert values(groups[2])["Mean pairwise Dice between models, or views of one model", ""] == (0.9123, "1")
+    assert ("Mean pairwise Dice between models, or views of one model", "") not in values(groups[0])
 
 
 def test_each_group_refers_to_its_own_segment(full):

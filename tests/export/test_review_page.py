@@ -18,6 +18,7 @@ from heartseg_jax.export.page import content, images, surfaces, viewer
 from heartseg_jax.export.registry import EXPORTERS, Options, exporters_for
 from heartseg_jax.imaging.intake import Intake
 from heartseg_jax.imaging.volume import Volume
+from heartseg_jax.measure import status
 from tests.export import studies
 
 
@@ -126,7 +127,7 @@ def test_what_is_withheld_is_not_shown(case, tmp_path):
 
 def test_both_languages_have_every_text():
     texts = review_page.texts()
-    own = {key for key in texts["es"] if key.startswith("structure_")}
+    own = {key for key in texts["es"] if key.startswith(("structure_", "reason_"))}  # English without them
     assert set(texts["es"]) - own == set(texts["en"])
     for key, text in texts["en"].items():
         assert set(re.findall(r"\{\w+\}", text)) == set(re.findall(r"\{\w+\}", texts["es"][key])), key
@@ -134,6 +135,24 @@ def test_both_languages_have_every_text():
     named = re.findall(r'(?:\.of\(|data-text=|data-label=)"(\w+)"', scripts)
     assert len(named) > 30
     assert set(named) <= set(texts["en"])
+
+
+@pytest.mark.parametrize(
+    ("structure", "key", "values"),
+    [
+        ((0, None, None, None), "reason_absent", {}),
+        ((9, 300.0, 0.123, None), "reason_border", {"share": "12"}),
+        ((9, 300.0, 0.004, None), "reason_border_little", {}),
+        ((9, 300.0, 0.0, 0.25), "reason_members", {"dice": "0.25"}),
+        ((9, -20.0, 0.0, None), "reason_blood", {"hu": "-20"}),
+    ],
+)
+def test_reasons_are_known_in_spanish(structure, key, values):
+    reason = status.answer(*structure, [], True, True).reason
+    known = dict(re.findall(r"^  (reason_\w+): /(.*)/,$", review_page._text("table.js"), re.MULTILINE))
+    found = {name: re.search(text.replace("(?<", "(?P<"), reason) for name, text in known.items()}
+    assert {name: one.groupdict() for name, one in found.items() if one} == {key: values}
+    assert set(re.findall(r"\{(\w+)\}", review_page.texts()["es"][key])) == set(values)
 
 
 def test_a_package_that_is_missing_is_named_with_the_command(monkeypatch):

@@ -1,5 +1,7 @@
 """Which answer a structure gets: the rules, and real studies from reading to the answer."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -13,15 +15,15 @@ from heartseg_jax.measure.report import table
 from heartseg_jax.measure.results import ABSENT, MEASURED, PARTIAL, REFUSED
 from heartseg_jax.measure.status import CUT, RULES, answer
 from heartseg_jax.measure.volumes import measure, released
-from tests.measure.predictions import predicted
+from tests.measure.predictions import predicted, unchecked
 
 FOUND, NOT_FOUND = (1000, 300.0, 0.0), (0, None, None)
 TOUCHING = (1000, 300.0, 0.02)
 
 
-def of(structure, *checks, confidence=None, spacing_known=True):
+def of(structure, *checks, confidence=None, spacing_known=True, is_heart=True):
     findings = [Finding(WARN, check, f"seen by {check}") for check in checks]
-    return answer(*structure, confidence, findings, spacing_known)
+    return answer(*structure, confidence, findings, spacing_known, is_heart)
 
 
 def test_the_rules_are_those_of_check():
@@ -60,6 +62,24 @@ def test_each_answer(structure, how, status, withheld):
     found = of(structure, **how)
     assert (found.status, found.withheld) == (status, withheld)
     assert bool(found.reason) == (status != MEASURED)
+
+
+def test_blood_and_lung_are_asked_of_the_heart_only():
+    for check in ("no_contrast", "no_lung"):
+        assert of(FOUND, check, is_heart=False).status == MEASURED
+    assert of((1000, -20.0, 0.0), is_heart=False).status == MEASURED
+    for check in set(RULES) - {"no_contrast", "no_lung"}:
+        assert of(TOUCHING, check, is_heart=False).status == REFUSED
+
+
+def test_a_tumour_in_a_scan_without_contrast_is_measured():
+    found = [Finding(WARN, "no_contrast", "no blood is bright"), Finding(WARN, "no_lung", "no lung is there")]
+    labels = np.zeros((24, 24, 24), np.uint8)
+    labels[8:16, 8:16, 8:16] = 1
+    made = unchecked(labels, hu=np.full(labels.shape, -20, np.int16), findings=tuple(found))
+    assert measure(made).structures[0].withheld
+    (row,) = measure(replace(made, contract=replace(made.contract, task="tumour"))).structures
+    assert (row.status, row.withheld, row.voxels) == (MEASURED, False, 512)
 
 
 def test_of_several_reasons_the_gravest_is_given():

@@ -33,10 +33,6 @@ class Words {
     return this.texts[this.language][`structure_${one.name}`] ?? titled(one.name);
   }
 
-  short(one) {
-    return this.texts[this.language][`short_${one.name}`] ?? one.short;
-  }
-
   said(text) { // what the program wrote in English, in this language where its form is known
     if (this.language === "en") return text;
     for (const [key, pattern] of Object.entries(KNOWN)) {
@@ -49,10 +45,11 @@ class Words {
 
 const KNOWN = {
   reason_valve: /^this version does not measure valves$/,
-  reason_border: /^it touches the border of the field of view \((?:less than )?(?<share>[\d.]+) % of its surface\)/,
+  reason_border: /^it touches the border of the field of view \((?<share>\d+) % of its surface\): its volume is a lower bound$/,
+  reason_border_little: /^it touches the border of the field of view \(less than 1 % of its surface\): its volume is a lower bound$/,
   reason_absent: /^the model finds none of it$/,
   reason_spacing: /^the spacing is unknown, and so is the volume$/,
-  reason_members: /^the members disagree \(mean pairwise Dice (?<dice>[\d.]+)\)$/,
+  reason_members: /^the models, or the views of one model, disagree \(mean pairwise Dice (?<dice>[\d.]+)\)$/,
   reason_blood: /^its mean of (?<hu>-?\d+) HU is not that of blood$/,
 };
 
