@@ -5,6 +5,7 @@ import json
 import shutil
 import threading
 
+import numpy as np
 import pytest
 
 import main
@@ -13,7 +14,7 @@ from heartseg_jax.imaging.nifti import write_nifti
 from heartseg_jax.measure.json_form import COLUMNS
 from heartseg_jax.privacy import config_folder
 from heartseg_jax.verbs import predict, predict_batch, predict_study
-from heartseg_jax.verbs.predict_places import places_of, shard_of, without_names
+from heartseg_jax.verbs.predict_places import fingerprint, places_of, shard_of, without_names
 from heartseg_jax.verbs.predict_report import DONE, REFUSED, BatchReport, Outcome
 from tests.dicom_writer import PLANTED
 from tests.studies import write_study
@@ -285,6 +286,44 @@ def test_two_studies_of_one_name(tmp_path, run, capsys):
     write_nifti(volume(), tmp_path / "in" / "A.nii")
     assert predicted(run, tmp_path / "in", tmp_path / "out") == 2
     assert "A.nii" in capsys.readouterr().err
+
+
+def test_another_patient_in_files_of_the_same_size_is_another_study(run, tmp_path):
+    """Uncompressed, of the same matrix, at the same path."""
+    for index in (0, 1):
+        write_nifti(volume(index), tmp_path / f"{index}.nii")
+    assert (tmp_path / "0.nii").stat().st_size == (tmp_path / "1.nii").stat().st_size
+    (tmp_path / "in").mkdir()
+    study = shutil.copy(tmp_path / "0.nii", tmp_path / "in" / "case_1.nii")
+    assert predicted(run, tmp_path / "in", tmp_path / "out") == 0
+    before = (tmp_path / "out" / "case_1" / "report.json").read_text()
+    shutil.copy(tmp_path / "1.nii", study)
+    assert predicted(run, tmp_path / "in", tmp_path / "out") == 2
+    assert report(tmp_path / "out") == {"case_1": REFUSED}
+    assert (tmp_path / "out" / "case_1" / "report.json").read_text() == before
+    assert predicted(run, tmp_path / "in", tmp_path / "out", "--overwrite") == 0
+    assert (tmp_path / "out" / "case_1" / "report.json").read_text() != before
+
+
+def test_the_fingerprint_is_of_content_and_not_of_names(tmp_path):
+    for name in "ab":
+        write_study(tmp_path / name, 0)
+    first = next((tmp_path / "b").iterdir())
+    first.rename(first.with_name("other.dcm"))
+    assert fingerprint(tmp_path / "a") == fingerprint(tmp_path / "b")
+    write_study(tmp_path / "c", 0, person="XX7741900")  # as long as the other
+    assert fingerprint(tmp_path / "c") != fingerprint(tmp_path / "a")
+
+
+def test_the_fingerprint_of_a_large_volume_is_not_only_of_its_air(tmp_path):
+    """32 slices of 512 KB: a header, and a patient only in the middle rows of each, as both ends are air."""
+    slices = np.zeros((32, 512, 512), np.int16)
+    found = set()
+    for value in (0, 1):
+        slices[:, 192:320] = value
+        (tmp_path / "ct.nii").write_bytes(bytes(352) + slices.tobytes())
+        found.add(fingerprint(tmp_path / "ct.nii"))
+    assert len(found) == 2
 
 
 def test_messages_that_are_kept_name_no_file(tmp_path):
