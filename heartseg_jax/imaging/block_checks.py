@@ -61,18 +61,27 @@ def verdict(found: Sequence[Finding]) -> str:
     )
 
 
-def of_extent(count: int, shape: tuple[int, int], spacing_mm: Sequence[float]) -> list[Finding]:
-    """Return what follows from a block's size: `count` slices of `shape`, spacing (z, y, x) in mm."""
-    found = []
+def of_count(count: int) -> list[Finding]:
+    """Return what follows from the number of slices, which is all that is known of the extent of pictures."""
     if count < 2:
         text = "a single slice: no volume, no neighbours"
         return [Finding(REFUSE, "too_few_slices", text, fix="give the whole series")]
+    if count < FEW_SLICES:
+        text = f"only {counted(count, 'slice')}"
+        return [Finding(WARN, "too_few_slices", text, fix="volumes and the valve's region need the whole heart")]
+    return []
+
+
+def of_extent(count: int, shape: tuple[int, int], spacing_mm: Sequence[float]) -> list[Finding]:
+    """Return what follows from a block's size: `count` slices of `shape`, spacing (z, y, x) in mm."""
+    few = of_count(count)
+    if refused(few):
+        return few
+    found = []
     if min(shape) < SMALLEST:
         text = f"slices of {shape[0]} x {shape[1]} pixels hardly show a chamber's shape"
         found.append(Finding(WARN, "too_small", text, fix="choose a series of full size"))
-    if count < FEW_SLICES:
-        text = f"only {counted(count, 'slice')}"
-        found.append(Finding(WARN, "too_few_slices", text, fix="volumes and the valve's region need the whole heart"))
+    found += few
     fields = [shape[0] * spacing_mm[1], shape[1] * spacing_mm[2]]
     if min(fields) < SMALL_FIELD_MM:
         text = f"the field of view is {fields[0]:.0f} x {fields[1]:.0f} mm and may cut the heart"

@@ -10,8 +10,9 @@ import numpy as np
 
 from heartseg_jax.errors import UserError
 from heartseg_jax.findings import NOTE, Finding, counted, some
+from heartseg_jax.imaging.block_checks import of_count
 from heartseg_jax.imaging.dicom.elements import Unreadable
-from heartseg_jax.imaging.dicom.files import Source, is_clutter
+from heartseg_jax.imaging.dicom.files import Source, is_clutter, walk
 from heartseg_jax.imaging.dicom.header import read_header
 from heartseg_jax.imaging.dicom.study import SUFFIXES, read_study
 from heartseg_jax.imaging.hu_checks import of_grey
@@ -46,11 +47,12 @@ MOST_BYTES = 2**30
 
 
 def read_intake(path: str | Path, series: str = "", progress: Progress | None = None) -> Intake:
-    """Read one study: a folder, zip or file of DICOM, a NIfTI or NRRD volume (or a folder of one), or pictures.
+    """Read one study: a folder, zip or file of DICOM, a NIfTI or NRRD volume, or a folder of pictures.
 
     Args:
       path: of the study. A folder of pictures has one per slice, from the top of the body to its bottom or the other
-        way round, in the natural order of their names; rows run towards Posterior, columns towards Left.
+        way round, in the natural order of their names; rows run towards Posterior, columns towards Left. Where DICOM
+        files lie beside or below pictures, it is a DICOM study.
       series: of a DICOM study, which; see `dicom.study.choose`.
       progress: called with (files done, files in all).
 
@@ -60,15 +62,12 @@ def read_intake(path: str | Path, series: str = "", progress: Progress | None = 
     path = Path(path)
     if not path.exists():
         raise UserError(f"there is nothing at {path}")
-    volume = path if path.is_file() else None
-    if path.is_dir() and first_dicom(path) is None:  # else what lies beside it was made of it, or is a disc's logo
-        volume = only_volume(path)
-        if volume is None and (pictures := pictures_in(path)):
-            _no_series(series, path)
-            return _read_pictures(path, pictures, progress)
-    if volume is not None and volume.name.lower().endswith(VOLUMES):
-        _no_series(series, volume)
-        return _read_volume(volume)
+    if path.is_dir() and (pictures := pictures_in(path)) and not _has_dicom(path):
+        _no_series(series, path)
+        return _read_pictures(path, pictures, progress)
+    if path.is_file() and path.name.lower().endswith(VOLUMES):
+        _no_series(series, path)
+        return _read_volume(path)
     _check_format(path)
     study = read_study(path, series, progress)
     assert study.chosen.stack is not None
@@ -89,6 +88,7 @@ def first_dicom(folder: Path, *, besides: str = "") -> Path | None:
     """Return the first DICOM file that lies in a folder itself, besides one name; only so many files are tried."""
     others = [path for path in files_in(folder) if not path.name.lower().endswith((*PICTURES, *VOLUMES, *BESIDE))]
     others = [path for path in others if path.name.upper() != besides]
+    others.sort(key=lambda path: not path.name.lower().endswith(SUFFIXES))  # before whatever else lies there
     return next((path for path in others[:MOST_TRIED] if is_dicom(path)), None)
 
 
@@ -108,17 +108,11 @@ def pictures_in(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: natural_key(path.name))
 
 
-def only_volume(folder: Path) -> Path | None:
-    """Return the only NIfTI or NRRD volume in a folder; None where there is none.
-
-    Raises:
-      UserError: there are several.
-    """
-    found = [path for path in files_in(folder) if path.name.lower().endswith(VOLUMES)]
-    if len(found) > 1:
-        names = some([path.name for path in found])
-        raise UserError(f"{folder} holds {len(found)} volumes ({names}): give the one to predict")
-    return found[0] if found else None
+def _has_dicom(folder: Path) -> bool:
+    """Return whether DICOM files lie in a folder or below it: pictures beside them were made of them, or are logos."""
+    folders = dict.fromkeys([folder, *(file.parent for file in walk(folder))])
+    seen = (place for place in folders if not any(part.startswith(".") for part in place.relative_to(folder).parts))
+    return any(first_dicom(place) is not None for place in seen)
 
 
 def _no_series(series: str, path: Path) -> None:
@@ -161,7 +155,7 @@ def _read_pictures(folder: Path, pictures: Sequence[Path], progress: Progress | 
             raise UserError(f"{path} is coloured: give the grey images of the scan, not masks, maps or screenshots")
         if progress:
             progress(z + 1, len(pictures))
-    found = of_grey(voxels)
+    found = [*of_count(len(pictures)), *of_grey(voxels)]
     left = [path for path in files_in(folder) if not path.name.lower().endswith(PICTURES)]
     if left:
         text = f"{counted(len(left), 'file')} beside the pictures left out"

@@ -65,6 +65,8 @@ def run(values: FlagValues, argv: list[str]) -> None:
     from heartseg_jax.verbs.predict_batch import predict_batch, predict_one
 
     output = Path(flags["output"])
+    if places.passed_over:
+        say(f"note: {places.passed_over}")
     how: dict[str, Any] = {"overwrite": "overwrite" in flags, "store": flags.get("store", "")}
     if not places.is_batch:
         say(f"predicting {flags['input']}; the first slices wait until the network is compiled")

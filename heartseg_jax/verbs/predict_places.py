@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,10 +12,11 @@ from typing import NamedTuple
 from heartseg_jax.data.sources.listing import STUDIES, is_system, natural_key
 from heartseg_jax.data.sources.naming import Naming, is_code
 from heartseg_jax.errors import UserError
+from heartseg_jax.findings import counted
 from heartseg_jax.imaging.dicom.elements import Unreadable
 from heartseg_jax.imaging.dicom.files import Source, walk
 from heartseg_jax.imaging.dicom.patient import read_person
-from heartseg_jax.imaging.intake_reading import VOLUMES, files_in, first_dicom, pictures_in
+from heartseg_jax.imaging.intake_reading import OTHER_FORMATS, VOLUMES, files_in, first_dicom, pictures_in
 
 PACKED = (*VOLUMES, ".zip")
 """Endings of files that hold a study."""
@@ -22,6 +24,7 @@ DICOMDIR = "DICOMDIR"
 """The index of a disc, which may hold several studies."""
 DEEPEST = 8
 """Folders within folders in which studies are looked for."""
+TOO_DEEP = "folder too deep"
 BLOCK, MOST_BLOCKS = 2**16, 32
 """Bytes of a block of a large file's content, and how many are read between its ends."""
 GOLDEN = 0.6180339887498949
@@ -39,18 +42,26 @@ class Place(NamedTuple):
 
 
 class Places(NamedTuple):
-    """The studies of an input, in natural order of their paths; `is_batch` is False where the input is one study."""
+    """The studies of an input, in natural order of their paths.
+
+    Attributes:
+      studies: one where the input is a study.
+      is_batch: False where the input is one study.
+      passed_over: a sentence that counts what could be studies and is not read, or empty.
+    """
 
     studies: list[Place]
     is_batch: bool
+    passed_over: str = ""
 
 
 class _Found(NamedTuple):
-    """A study: where it lies, its path below the input, and of DICOM the study's UID."""
+    """A study: where it lies, its path below the input, of DICOM the study's UID, and whether it is of pictures."""
 
     path: Path
     parts: tuple[str, ...]
     uid: str = ""
+    of_pictures: bool = False
 
 
 def places_of(path: Path, naming: Naming) -> Places:
@@ -58,21 +69,25 @@ def places_of(path: Path, naming: Naming) -> Places:
 
     A file is one study. So is a folder that directly holds DICOM files or pictures, and one all of whose DICOM files
     lie in subfolders and are of one study (a folder per series); a DICOMDIR beside them changes neither. In any other
-    folder each zip, NIfTI and NRRD file is a study, and each subfolder is looked into in the same way.
+    folder each zip, NIfTI and NRRD file is a study, and each subfolder is looked into in the same way. So it is where
+    DICOM or such files lie beside or below pictures, and where a folder has a single picture and studies below it:
+    these pictures are passed over.
 
     Raises:
       UserError: there is nothing at `path` or no study in it, or two studies would be called the same.
     """
     if not path.exists():
         raise UserError(f"there is nothing at {path}")
-    found = [_Found(path, ())] if path.is_file() else _studies_in(path, (), set())
+    passed: Counter[str] = Counter()
+    found = [_Found(path, ())] if path.is_file() else _studies_in(path, (), set(), passed)
+    passed_over = _said(passed)
     if not found:
         raise UserError(
-            f"{path} holds no study: give a folder, zip or file of DICOM, a NIfTI or NRRD volume, a folder of "
-            "pictures, or a folder of these"
+            f"{path} holds no study{' (' + passed_over + ')' if passed_over else ''}: give a folder, zip or file of "
+            "DICOM, a NIfTI or NRRD volume, a folder of pictures, or a folder of these"
         )
     if len(found) == 1 and found[0].parts == ():
-        return Places([Place("", path)], False)
+        return Places([Place("", path)], False, passed_over)
     found.sort(key=lambda one: [natural_key(part) for part in one.parts])
     called: dict[str, _Found] = {}
     studies = []
@@ -82,7 +97,7 @@ def places_of(path: Path, naming: Naming) -> Places:
         if (other := called.setdefault(name.casefold(), one)) is not one:
             raise UserError(f"{other.path} and {one.path} have the same name: rename one")
         studies.append(Place(name, one.path))
-    return Places(studies, True)
+    return Places(studies, True, passed_over)
 
 
 def shard_of(places: Sequence[Place], shard: tuple[int, int]) -> list[Place]:
@@ -155,27 +170,58 @@ def _paths_of(path: Path) -> Iterator[Path]:
             return
 
 
-def _studies_in(folder: Path, parts: tuple[str, ...], seen: set[Path]) -> list[_Found]:
-    """Return the studies in a folder, itself where it is one; links are followed, but never in circles."""
-    if folder.resolve() in seen or len(parts) > DEEPEST:
+def _studies_in(folder: Path, parts: tuple[str, ...], seen: set[Path], passed: Counter[str]) -> list[_Found]:
+    """Return the studies in a folder, itself where it is one; links are followed, but never in circles.
+
+    What could be a study and is none of them is counted in `passed`.
+    """
+    if folder.resolve() in seen:
+        return []
+    if len(parts) > DEEPEST:
+        passed[TOO_DEEP] += 1
         return []
     seen.add(folder.resolve())
     file = first_dicom(folder, besides=DICOMDIR)
-    is_disc = any(path.name.upper() == DICOMDIR for path in files_in(folder))
     if file is not None:
         return [_Found(folder, parts, _study_uid(file))]
-    if pictures_in(folder) and not is_disc:
-        return [_Found(folder, parts)]
-    packed = [path for path in files_in(folder) if path.name.lower().endswith(PACKED)]
+    files = files_in(folder)
+    packed = [path for path in files if path.name.lower().endswith(PACKED)]
     below = [entry for entry in sorted(folder.iterdir()) if entry.is_dir() and not is_system(entry.name)]
-    inside = [one for entry in below for one in _studies_in(entry, (*parts, entry.name), seen)]
-    if is_disc:  # what else lies there is its viewer's
+    deeper: Counter[str] = Counter()
+    inside = [one for entry in below for one in _studies_in(entry, (*parts, entry.name), seen, deeper)]
+    if any(path.name.upper() == DICOMDIR for path in files):  # what else lies on a disc is its viewer's
         packed, inside = [], [one for one in inside if one.uid]
+        passed.update({TOO_DEEP: deeper[TOO_DEEP]})
         if not inside:
             return [_Found(folder, parts)]
+    else:
+        passed.update(deeper)
+        if pictures := pictures_in(folder):
+            is_shot = len(pictures) == 1 and inside  # a single picture is no study
+            if not packed and not is_shot and all(one.of_pictures for one in inside):
+                passed["folder of pictures below others"] += len(inside)
+                return [_Found(folder, parts, of_pictures=True)]
+            passed["picture"] += len(pictures)
+        others = [path for path in files if path not in packed]
+        passed.update(f"{ending} file" for path in others if (ending := _other_format(path)))
     if not packed and inside and inside[0].uid and len({one.uid for one in inside}) == 1:
         return [_Found(folder, parts, inside[0].uid)]
     return [*(_Found(path, (*parts, path.name)) for path in packed), *inside]
+
+
+def _other_format(path: Path) -> str:
+    """Return the ending of a file in a format that is known and not read; else nothing."""
+    return next((ending for ending in OTHER_FORMATS if path.name.lower().endswith(ending)), "")
+
+
+def _said(passed: Counter[str]) -> str:
+    """Return what was passed over in one sentence; nothing where that was nothing."""
+    words = [
+        counted(count, noun) if not noun.startswith("folder") else counted(count, "folder") + noun[len("folder") :]
+        for noun, count in sorted((+passed).items())
+    ]
+    limit = f" (studies are looked for {DEEPEST} levels deep)" if passed[TOO_DEEP] else ""
+    return f"passed over: {', '.join(words)}{limit}" if words else ""
 
 
 def _study_uid(file: Path) -> str:

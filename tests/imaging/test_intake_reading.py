@@ -65,17 +65,28 @@ def test_one_of_several_series(tmp_path):
     assert len(read_intake(tmp_path, series="best").files) == len(HU)
 
 
-def test_nifti_and_nrrd_and_folders_of_one(tmp_path):
-    (tmp_path / "folder").mkdir()
-    write_nifti(VOLUME, tmp_path / "folder" / "ct.nii.gz")
+def test_nifti_and_nrrd(tmp_path):
+    write_nifti(VOLUME, tmp_path / "ct.nii.gz")
     nrrd.write(str(tmp_path / "ct.nrrd"), HU.T, geometry_fields(VOLUME))
-    for path, kind in (("folder/ct.nii.gz", "nifti"), ("folder", "nifti"), ("ct.nrrd", "nrrd")):
+    for path, kind in (("ct.nii.gz", "nifti"), ("ct.nrrd", "nrrd")):
         found = read_intake(tmp_path / path)
         same_place(found)
         assert (found.kind, found.volume.voxels.dtype, found.files, found.names) == (kind, np.int16, (), ())
-    write_nifti(VOLUME, tmp_path / "folder" / "other.nii")
-    with pytest.raises(UserError, match="ct.nii.gz, other.nii"):
-        read_intake(tmp_path / "folder")
+
+
+def test_pictures_do_not_hide_dicom_below_them(tmp_path):
+    write_series(tmp_path / "case" / "dcm", HU, SPACING)
+    write_pictures(tmp_path / "case", GREY, "shot{}.png")
+    found = read_intake(tmp_path / "case")
+    same_place(found)
+    assert found.kind == "dicom"
+
+
+@pytest.mark.parametrize(("count", "levels"), [(1, ["refuse"]), (2, ["warn"]), (19, ["warn"]), (20, [])])
+def test_few_pictures_are_said(tmp_path, count, levels):
+    write_pictures(tmp_path / "in", GREY[:count])
+    found = [finding.level for finding in read_intake(tmp_path / "in").findings if finding.check == "too_few_slices"]
+    assert found == levels
 
 
 def test_findings_on_the_geometry_of_a_nifti(tmp_path):

@@ -5,20 +5,17 @@ import json
 import shutil
 import threading
 
-import numpy as np
 import pytest
 
 import main
-from heartseg_jax.data.sources.naming import Naming
 from heartseg_jax.imaging.nifti import write_nifti
 from heartseg_jax.measure.json_form import COLUMNS
 from heartseg_jax.privacy import config_folder
 from heartseg_jax.verbs import predict, predict_batch, predict_study
-from heartseg_jax.verbs.predict_places import fingerprint, places_of, shard_of, without_names
 from heartseg_jax.verbs.predict_report import DONE, REFUSED, BatchReport, Outcome
 from tests.dicom_writer import PLANTED
 from tests.studies import write_study
-from tests.verbs.predicting import unpack_run, volume, write_inputs
+from tests.verbs.predicting import unpack_run, volume
 
 SECRETS = {part for value in PLANTED.values() for part in value.replace("^", " ").split()}
 
@@ -205,72 +202,6 @@ def test_a_bug_or_a_lack_of_memory_is_one_study_s(run, archive, tmp_path, monkey
     assert "Traceback" in capsys.readouterr().err
 
 
-def called(path, how="auto"):
-    found = places_of(path, Naming(how))
-    return {place.name: place.path.relative_to(path).as_posix() for place in found.studies}, found.is_batch
-
-
-def test_what_is_one_study_and_what_are_several(tmp_path):
-    """A folder of slices, of series, and of patients with several studies."""
-    one, other = tmp_path / "a" / "patient_1", tmp_path / "a" / "patient_2"
-    write_study(one / "study_1" / "series_1", 0)
-    assert called(one) == ({"": "."}, False)
-    write_study(one / "study_1" / "series_2", 0)
-    assert called(one / "study_1" / "series_1") == ({"": "."}, False)
-    assert called(one) == ({"": "."}, False), "one study in a folder per series"
-    write_study(one / "study_2", 0, number=2)
-    write_study(other, 1)
-    names = {
-        "patient_1_study_1": "patient_1/study_1",
-        "patient_1_study_2": "patient_1/study_2",
-        "patient_2": "patient_2",
-    }
-    assert called(tmp_path / "a") == (names, True)
-    write_study(tmp_path / "loose", 0)
-    (tmp_path / "a" / "again").symlink_to(tmp_path / "loose", target_is_directory=True)
-    (tmp_path / "a" / "circle").symlink_to(tmp_path / "a", target_is_directory=True)
-    assert len(called(tmp_path / "a")[0]) == 4
-
-
-def test_a_disc_may_hold_several_studies(tmp_path):
-    write_study(tmp_path / "disc" / "IMAGES" / "A", 0)
-    (tmp_path / "disc" / "DICOMDIR").write_bytes(b"\0" * 128 + b"DICM")
-    write_inputs(tmp_path / "made")
-    (tmp_path / "made" / "png").rename(tmp_path / "disc" / "VIEWER")
-    assert called(tmp_path / "disc") == ({"": "."}, False)
-    write_study(tmp_path / "disc" / "IMAGES" / "B", 1)
-    found, is_batch = called(tmp_path / "disc", "keep")
-    assert is_batch
-    assert set(found.values()) == {"IMAGES/A", "IMAGES/B"}
-
-
-def test_every_format_is_a_study(tmp_path):
-    write_inputs(tmp_path / "in")
-    (tmp_path / "in" / "ct.nrrd").rename(tmp_path / "in" / "ct_2.nrrd")
-    (tmp_path / "in" / ".hidden").mkdir()
-    (tmp_path / "in" / "notes.csv").write_text("x")
-    found, is_batch = called(tmp_path / "in", "keep")
-    assert is_batch
-    assert found == {"ct": "ct.nii.gz", "ct_2": "ct_2.nrrd", "dicom": "dicom", "packed": "packed.zip", "png": "png"}
-
-
-def test_names_are_kept_where_they_are_codes(tmp_path):
-    for name in ("case_1", "Meier_Anna", "1931-04-17"):
-        write_nifti(volume(), tmp_path / f"{name}.nii.gz")
-    found, _ = called(tmp_path)
-    assert found["case_1"] == "case_1.nii.gz"
-    assert sum(name.startswith("p") and len(name) == 13 for name in found) == 2
-    assert found == called(tmp_path)[0]
-    assert set(called(tmp_path, "keep")[0]) == {"case_1", "Meier_Anna", "1931-04-17"}
-    assert "case_1" not in called(tmp_path, "key")[0]
-
-
-def test_a_shard_is_every_nth():
-    places = list(range(7))
-    parts = [shard_of(places, (k, 3)) for k in (1, 2, 3)]
-    assert parts == [[0, 3, 6], [1, 4], [2, 5]]
-
-
 @pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir()])
 def test_no_study_is_one_line(run, tmp_path, capsys, make):
     make(tmp_path / "in")
@@ -288,14 +219,16 @@ def test_two_studies_of_one_name(tmp_path, run, capsys):
     assert "A.nii" in capsys.readouterr().err
 
 
-def test_another_patient_in_files_of_the_same_size_is_another_study(run, tmp_path):
+def test_another_patient_in_files_of_the_same_size_is_another_study(run, tmp_path, capsys):
     """Uncompressed, of the same matrix, at the same path."""
     for index in (0, 1):
         write_nifti(volume(index), tmp_path / f"{index}.nii")
     assert (tmp_path / "0.nii").stat().st_size == (tmp_path / "1.nii").stat().st_size
     (tmp_path / "in").mkdir()
     study = shutil.copy(tmp_path / "0.nii", tmp_path / "in" / "case_1.nii")
+    (tmp_path / "in" / "case_2.mha").write_bytes(b"x")
     assert predicted(run, tmp_path / "in", tmp_path / "out") == 0
+    assert "passed over: 1 .mha file" in capsys.readouterr().err
     before = (tmp_path / "out" / "case_1" / "report.json").read_text()
     shutil.copy(tmp_path / "1.nii", study)
     assert predicted(run, tmp_path / "in", tmp_path / "out") == 2
@@ -303,35 +236,3 @@ def test_another_patient_in_files_of_the_same_size_is_another_study(run, tmp_pat
     assert (tmp_path / "out" / "case_1" / "report.json").read_text() == before
     assert predicted(run, tmp_path / "in", tmp_path / "out", "--overwrite") == 0
     assert (tmp_path / "out" / "case_1" / "report.json").read_text() != before
-
-
-def test_the_fingerprint_is_of_content_and_not_of_names(tmp_path):
-    for name in "ab":
-        write_study(tmp_path / name, 0)
-    first = next((tmp_path / "b").iterdir())
-    first.rename(first.with_name("other.dcm"))
-    assert fingerprint(tmp_path / "a") == fingerprint(tmp_path / "b")
-    write_study(tmp_path / "c", 0, person="XX7741900")  # as long as the other
-    assert fingerprint(tmp_path / "c") != fingerprint(tmp_path / "a")
-
-
-def test_the_fingerprint_of_a_large_volume_is_not_only_of_its_air(tmp_path):
-    """32 slices of 512 KB: a header, and a patient only in the middle rows of each, as both ends are air."""
-    slices = np.zeros((32, 512, 512), np.int16)
-    found = set()
-    for value in (0, 1):
-        slices[:, 192:320] = value
-        (tmp_path / "ct.nii").write_bytes(bytes(352) + slices.tobytes())
-        found.add(fingerprint(tmp_path / "ct.nii"))
-    assert len(found) == 2
-
-
-def test_messages_that_are_kept_name_no_file(tmp_path):
-    study = tmp_path / "Meier_Anna"
-    (study / "deep").mkdir(parents=True)
-    (study / "deep" / "ANNA_MEIER.19310417.IMA").write_text("x")
-    (place,) = places_of(write_study(tmp_path / "x", 0)[0].parent, Naming()).studies
-    place = place._replace(path=study)
-    text = f"{study}: 1 damaged file, such as deep/ANNA_MEIER.19310417.IMA: it is not DICOM; send Meier_Anna again"
-    kept = without_names(text, place)
-    assert kept == "the study: 1 damaged file, such as (a file)/(a file): it is not DICOM; send (a file) again"
