@@ -18,7 +18,7 @@ SLICES = 6
 
 
 def write_preview(prediction: Prediction, measurements: Measurements, folder: Path, options: Options) -> None:
-    """Write `preview.png`."""
+    """Write `preview.png`. The sides of pictures are not known, so none is marked."""
     axial, order = patient_axial(prediction.volume)
     low, high = WINDOW_HU if axial.voxels.dtype != np.uint8 else (0.0, 255.0)
     notes = {}
@@ -27,8 +27,9 @@ def write_preview(prediction: Prediction, measurements: Measurements, folder: Pa
         bound = "≥ " if row.status == PARTIAL and volume else ""
         status = "" if row.status == MEASURED else row.status
         notes[row.label] = ", ".join(part for part in (bound + volume, status) if part)
+    labels, sides_known = order.forth(prediction.labels), prediction.intake.kind != "pictures"
     study.preview(
-        study.Shown(axial.voxels, order.forth(prediction.labels), axial.spacing_mm, (low, high)),
+        study.Shown(axial.voxels, labels, axial.spacing_mm, (low, high), sides_known),
         folder / "preview.png",
         prediction.contract.label_set,
         notes,

@@ -22,12 +22,16 @@ SIDES = {"axial": ("R", "L", "A", "P"), "coronal": ("R", "L", "S", "I"), "sagitt
 
 
 class Shown(NamedTuple):
-    """A patient-axial volume `[Z, Y, X]`, its labels, its spacing (z, y, x), and the values of black and white."""
+    """A patient-axial volume `[Z, Y, X]`, its labels, its spacing (z, y, x), and the values of black and white.
+
+    `sides_known` is False where it is not known which side is the patient's left: none is marked then.
+    """
 
     images: np.ndarray
     labels: np.ndarray
     spacing_mm: tuple[float, float, float]
     window: tuple[float, float]
+    sides_known: bool = True
 
 
 class Plane(NamedTuple):
@@ -74,6 +78,8 @@ def preview(
             axes = part.subplots(1, len(pictures), squeeze=False, width_ratios=ratios)[0]
             for one, picture in zip(axes, pictures, strict=True):
                 _draw(one, picture, shown.window, palette)
+                if shown.sides_known:
+                    _mark_sides(one, SIDES[picture.name])
         handles = [
             Patch(
                 facecolor=palette.colour(structure),
@@ -137,13 +143,16 @@ def _height(planes: Sequence[Plane]) -> float:
 
 
 def _draw(axes, plane: Plane, window: tuple[float, float], palette: Palette) -> None:
-    from matplotlib.patheffects import withStroke
-
     drawing.show_image(axes, plane.image, *window)
     drawing.show_labels(axes, plane.labels, palette, fill=0.25, width=0.9)
     axes.set_aspect(plane.pixel_mm[0] / plane.pixel_mm[1])
     axes.set_title(plane.title, loc="left")
-    left, right, upper, lower = SIDES[plane.name]
+
+
+def _mark_sides(axes, letters: tuple[str, str, str, str]) -> None:
+    from matplotlib.patheffects import withStroke
+
+    left, right, upper, lower = letters
     style = {"color": "white", "fontsize": 8, "transform": axes.transAxes}
     style["path_effects"] = [withStroke(linewidth=2, foreground="black")]  # readable on bone
     axes.text(0.01, 0.5, left, ha="left", va="center", **style)

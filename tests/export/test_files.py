@@ -9,6 +9,7 @@ import nrrd
 import numpy as np
 import pytest
 import trimesh
+from matplotlib.axes import Axes
 from PIL import Image
 
 from heartseg_jax.anatomy import HEART
@@ -223,3 +224,18 @@ def test_what_is_made_without_being_asked_for():
     assert "png" in exporters_for("dicom", True)
     assert "meshes" not in exporters_for("pictures", False)
     assert "dicom_seg" not in exporters_for("nifti", True)
+
+
+@pytest.mark.parametrize(("kind", "letters"), [("nifti", set("RLAPSI")), ("pictures", set())])
+def test_the_preview_marks_sides_only_where_they_are_known(tmp_path, monkeypatch, kind, letters):
+    marked, real = set(), Axes.text
+
+    def text(axes, x, y, words, *rest, **named):
+        marked.add(words)
+        return real(axes, x, y, words, *rest, **named)
+
+    monkeypatch.setattr(Axes, "text", text)
+    hu, labels = phantom()
+    given = prediction(labels, Volume(np.clip(hu, 0, 255).astype(np.uint8), (1.0, 1.0, 1.0)), kind)
+    preview.write_preview(given, MEASUREMENTS, tmp_path, Options())
+    assert marked & set("RLAPSI") == letters
