@@ -41,9 +41,9 @@ OF_HEART = ("no_contrast", "no_lung")
 """Checks that refuse structures of the heart only: others are no blood pools, and need not lie in the chest."""
 
 LOW_AGREEMENT, LEAST_AGREEMENT = 0.8, 0.5
-"""Mean pairwise Dice between models, or one model's views: below the first it is flagged, below the second the structure
-is refused. Half is where two volumes of equal size share as much as either has alone; both are conventions, not
-measured."""
+"""Mean pairwise Dice between models, or one model's views: below the first it is flagged, below the second the
+structure is refused. Half is where two volumes of equal size share as much as either has alone; both are conventions,
+not measured."""
 BLOOD_HU = (0.0, 1500.0)
 """Mean of any blood pool of the heart: 30 to 60 HU without contrast, up to about 1000 in undiluted contrast."""
 
