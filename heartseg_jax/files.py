@@ -65,7 +65,7 @@ def new_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
     Raises:
       UserError: the disk is full, or `path` is taken when all is written.
     """
-    path = Path(path).absolute()
+    path = Path(os.path.realpath(path))  # a link stays one: what it leads to is replaced
     partial = _beside(path)
     old = partial.with_name(f"{PREFIX}old-{partial.name.removeprefix(PREFIX)}")  # never swept
     with full_disk_refused(path):

@@ -67,6 +67,21 @@ def test_an_empty_folder_is_replaced(tmp_path):
     assert os.listdir(tmp_path / "set") == ["b"]
 
 
+@pytest.mark.parametrize("there", ["empty", "full", "nothing"])
+def test_a_link_stays_and_leads_to_the_new_folder(tmp_path, there):
+    place, link = tmp_path / "disk" / "place", tmp_path / "link"
+    if there != "nothing":
+        place.mkdir(parents=True)
+    if there == "full":
+        (place / "old").write_text("old")
+    link.symlink_to(place)
+    with files.new_folder(link, overwrite=True) as folder:
+        (folder / "new").write_text("new")
+    assert link.is_symlink()
+    assert [path.name for path in place.iterdir()] == ["new"]
+    assert [path.name for path in place.parent.iterdir()] == ["place"]
+
+
 def test_what_killed_processes_left_is_removed_and_what_others_write_is_kept(tmp_path):
     code = (
         "import os, signal, sys; from heartseg_jax import files\n"

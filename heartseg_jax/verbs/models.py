@@ -9,9 +9,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
+
 from heartseg_jax.errors import UserError
 from heartseg_jax.inference.predictor import ModelIdentity, Predictor, make_predictor
 from heartseg_jax.models.registry import build_model
+from heartseg_jax.models.tree import mismatches
 from heartseg_jax.models.unet import UNet
 from heartseg_jax.preprocess.contract import Contract
 from heartseg_jax.training.checkpoints import BEST, Checkpoints, Step
@@ -46,6 +50,15 @@ def load_model(path: Path, step: Step | None = None) -> Loaded:
         identity = ModelIdentity(str(path), number, store.digest(chosen), _digest(folder.config))
     weights = arrays["params"], arrays.get("batch_stats", {})
     model = build_model(config.model, contract.label_set)
+    size, channels = contract.input.size, len(contract.input.channels)
+    drawn = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, size, size, channels)), train=False))
+    wrong = mismatches(weights, (drawn["params"], drawn.get("batch_stats", {})))
+    if wrong:
+        more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
+        raise UserError(
+            f"{folder.config} describes another network than its checkpoint holds: {'; '.join(wrong[:3])}{more}; "
+            "restore the config.json of this run"
+        )
     return Loaded(config, model, weights, contract, identity, store.folder(chosen), number == last)
 
 
@@ -70,6 +83,12 @@ def load_models(
     if again := [path for path, own in zip(runs, resolved, strict=True) if resolved.count(own) > 1]:
         raise UserError(f"--workdir names {again[0]} twice: in the mean it would count twice; name each run once")
     loaded = [load_model(path, step) for path in runs]
+    digests = [one.identity.checkpoint_sha256 for one in loaded]
+    if copies := [path for path, own in zip(runs, digests, strict=True) if digests.count(own) > 1]:
+        raise UserError(
+            f"{' and '.join(map(str, copies))} hold the same checkpoint: in the mean it would count twice, and agree "
+            "with itself; name each once"
+        )
     first = loaded[0]
     for path, other in zip(runs[1:], loaded[1:], strict=True):
         if differing := _differing(first, other):

@@ -1,5 +1,7 @@
 """The networks that a verb is given, as one predictor."""
 
+import json
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -73,6 +75,22 @@ def test_only_models_that_see_the_same_are_averaged(runs):
         load_models([runs / "seed", runs / "window"])
     with pytest.raises(UserError, match="twice"):
         load_models([runs / "seed", runs / "run" / ".." / "seed"])
+
+
+def test_a_copy_of_a_run_does_not_count_twice(runs, tmp_path):
+    shutil.copytree(runs / "seed", tmp_path / "copy")
+    with pytest.raises(UserError, match="copy"):
+        load_models([runs / "one", runs / "seed", tmp_path / "copy"])
+
+
+def test_a_config_of_another_network_is_one_line(runs, tmp_path):
+    shutil.copytree(runs / "seed", tmp_path / "run")
+    config = tmp_path / "run" / "config.json"
+    content = json.loads(config.read_text())
+    content["model"]["width"] = 7
+    config.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"config\.json"):
+        load_model(tmp_path / "run")
 
 
 def test_a_checkpoint_is_found_by_its_folder(runs, tmp_path):
