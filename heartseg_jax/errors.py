@@ -10,7 +10,14 @@ MOST_LISTED = 24
 
 
 class UserError(Exception):
-    """A user's mistake: one line that names the thing and the fix. `main.py` exits with status 2."""
+    """A user's mistake: one line that names the thing and the fix. `main.py` exits with status 2.
+
+    `kept` is what of the message may be written to a file: it names no patient and no file. Empty where nobody said.
+    """
+
+    def __init__(self, message: str = "", *, kept: str = ""):
+        super().__init__(message)
+        self.kept = kept
 
 
 class GuardStop(Exception):

@@ -79,7 +79,7 @@ def raise_refused(where: str, findings: Iterable[Finding]) -> None:
     if grave:
         more = f" (and {len(grave) - 1} more)" if len(grave) > 1 else ""
         fix = f"; {grave[0].fix}" if grave[0].fix else ""
-        raise UserError(f"{where}: {grave[0].shown}{fix}{more}")
+        raise UserError(f"{where}: {grave[0].shown}{fix}{more}", kept=f"{grave[0].seen}{fix}{more}")
 
 
 def apply_policy(findings: Iterable[Finding], policy: Mapping[str, str]) -> list[str]:

@@ -50,7 +50,7 @@ def rows(study_name: str, content: Mapping[str, Any]) -> list[dict[str, Any]]:
             "normal_range_low_ml": (structure["normal_range_ml"] or (None, None))[0],
             "normal_range_high_ml": (structure["normal_range_ml"] or (None, None))[1],
         }
-        found.append({column: "" if own[column] is None else own[column] for column in COLUMNS})
+        found.append({column: "" if own.get(column) is None else own[column] for column in COLUMNS})
     return found
 
 

@@ -13,7 +13,7 @@ from heartseg_jax import __version__, progress
 from heartseg_jax.errors import UserError, suggestion
 from heartseg_jax.export.registry import EXPORTERS, Options, default_exporters, exporters_for
 from heartseg_jax.files import new_folder, read_json, write_json
-from heartseg_jax.findings import raise_refused, some
+from heartseg_jax.findings import counted, raise_refused, some
 from heartseg_jax.imaging.intake import Intake
 from heartseg_jax.imaging.intake_reading import read_intake
 from heartseg_jax.inference.postprocess import Settings, postprocess
@@ -29,6 +29,8 @@ VERSION = 1
 MEASUREMENTS, REPORT, STORED = "measurements.json", "report.json", "stored.json"
 OUR_OWN = (REPORT, STORED)
 """Files that say something of the outputs and are none."""
+MASKS = "masks/"
+"""Its files may be called after the patient, as pictures are: only their number and one digest of all is kept."""
 KEPT = "the labels of refused structures were written, since --keep_refused was given: {}; do not rely on them"
 
 
@@ -116,6 +118,7 @@ def predict_study(
             with progress.unless_said(f"writing {EXPORTERS[name].writes}"):
                 EXPORTERS[name].write(prediction, measurements, folder, job.options)
             clock.lap(f"{name}_s")
+        written = _files(folder)
         write_json(
             folder / REPORT,
             {
@@ -124,11 +127,14 @@ def predict_study(
                 "status": "done",
                 "made_by": job.identity(),
                 "input_sha256": input_sha256,
-                "outputs": _digests(folder),
+                "outputs": _digests(written),
+                "masks": sum(name.startswith(MASKS) for name in written),
                 "exporters": exporters,
                 "seconds": clock.laps,
             },
         )
+        if overwrite and (now := finished(output)) is not None:  # minutes have passed since it was looked at
+            refuse_added_or_changed(output, now)
     return prediction, measurements
 
 
@@ -140,30 +146,61 @@ def finished(output: Path) -> dict[str, Any] | None:
     """
     if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return None
-    if not (output / REPORT).is_file() or not (output / MEASUREMENTS).is_file():
+    report = read_json(output / REPORT, fix=f"remove {output}") if (output / REPORT).is_file() else {}
+    if not isinstance(report.get("outputs"), dict) or not isinstance(report.get("made_by"), dict):
         raise UserError(f"{output} holds other files than a prediction's: they stay as they are; name another folder")
-    return read_json(output / REPORT, fix=f"remove {output}")
+    return report
+
+
+def refuse_added_or_changed(output: Path, report: dict[str, Any]) -> None:
+    """Raise a UserError where files in a folder are not as they were written, such as labels corrected by hand."""
+    if own := added_or_changed(output, report):
+        raise UserError(
+            f"{output} holds files that were added or changed after it was written ({some(own)}): move them to another "
+            "folder, then --overwrite replaces it",
+            kept=f"{counted(len(own), 'file')} of its outputs were added or changed after they were written: move them "
+            "to another folder, then --overwrite replaces the outputs",
+        )
 
 
 def added_or_changed(output: Path, report: dict[str, Any]) -> list[str]:
-    """Return the files in a folder that are not as they were written, such as labels that were corrected by hand."""
-    written = report.get("outputs", {})
-    return [name for name, digest in _digests(output).items() if written.get(name) != digest and name not in OUR_OWN]
+    """Return the files in a folder that are not as they were written; of the masks, 'masks/'."""
+    written = report["outputs"]
+    found = _digests(_files(output))
+    return [name for name, digest in found.items() if written.get(name) != digest and name not in OUR_OWN]
 
 
-def differences(report: dict[str, Any], job: Job, input_sha256: str) -> list[str]:
+def differences(report: dict[str, Any], job: Job, input_sha256: str, output: Path) -> list[str]:
     """Return what differs between finished outputs and what is asked for now, in words."""
-    made, now = report.get("made_by", {}), job.identity()
+    made, now = report["made_by"], job.identity()
     found = [name for name in now if made.get(name) != now[name]]
     words = {"members": "the model", "program_version": "the version of this program"}
     named = [words.get(name, f"--{name}") for name in found]
-    return [*named, *(["the study's files"] if report.get("input_sha256") != input_sha256 else [])]
+    if report.get("input_sha256") != input_sha256:
+        named.append("the study's files")
+    if lost := missing(report, output):
+        named.append(f"{counted(lost, 'file')} of the outputs missing")
+    return named
 
 
-def _digests(folder: Path) -> dict[str, str]:
+def missing(report: dict[str, Any], output: Path) -> int:
+    """Return how many of the files that were written are no longer in a folder."""
+    masks = len(list((output / MASKS).glob("*.png")))
+    others = sum(not (output / name).is_file() for name in report["outputs"] if name != MASKS)
+    return others + max(0, int(report.get("masks") or 0) - masks)
+
+
+def _files(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of each file below a folder, by its path in it."""
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     return {file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def _digests(files: dict[str, str]) -> dict[str, str]:
+    """Return the files' digests, with one for all masks and their names."""
+    masks = "".join(f"{name} {digest}\n" for name, digest in files.items() if name.startswith(MASKS))
+    found = {name: digest for name, digest in files.items() if not name.startswith(MASKS)}
+    return found | ({MASKS: hashlib.sha256(masks.encode()).hexdigest()} if masks else {})
 
 
 def _exporters(job: Job, intake: Intake) -> list[str]:

@@ -13,7 +13,8 @@ from heartseg_jax.imaging.nifti import read_labels, write_nifti
 from heartseg_jax.imaging.orientation import patient_axial
 from heartseg_jax.imaging.volume import Volume
 from heartseg_jax.measure.status import RULES
-from heartseg_jax.verbs import predict
+from heartseg_jax.verbs import predict, predict_study
+from heartseg_jax.verbs.predict_study import added_or_changed, missing
 from tests.dicom_writer import PLANTED, axes, write_series
 from tests.studies import SPACING, phantom
 from tests.verbs.predicting import unpack_run, volume, write_inputs
@@ -96,7 +97,15 @@ def test_pictures_by_a_model_that_normalises_each_image(inputs, tmp_path):
     assert (told["input"]["kind"], told["input"]["spacing_mm"]) == ("pictures", None)
     assert all(row["volume_ml"] is None for row in told["structures"].values())
     assert read_labels(tmp_path / "out" / "labels.nii.gz").voxels.shape == volume().voxels.shape
-    assert content(tmp_path / "out", "report.json")["exporters"] == default_exporters("pictures", False)
+    report = content(tmp_path / "out", "report.json")
+    assert report["exporters"] == default_exporters("pictures", False)
+    slices = len(list(inputs["pictures"].iterdir()))
+    assert report["masks"] == slices == len(list((tmp_path / "out" / "masks").iterdir()))
+    assert "masks/" in report["outputs"]
+    assert "slice_0" not in (tmp_path / "out" / "report.json").read_text(), "pictures may be named after the patient"
+    next((tmp_path / "out" / "masks").iterdir()).unlink()
+    assert missing(report, tmp_path / "out") == 1
+    assert added_or_changed(tmp_path / "out", report) == ["masks/"]
 
 
 def test_what_is_refused_is_not_written_unless_it_is_asked_for(run, tmp_path):
@@ -169,6 +178,44 @@ def test_labels_that_were_corrected_by_hand_are_never_replaced(run, inputs, tmp_
         (output / "labels.nii.gz").write_bytes(written)
     (output / "corrected.seg.nrrd").unlink()
     assert predicted(run, inputs["nifti"], output, *words) == 0
+
+
+def test_an_output_that_is_missing_is_no_complete_study(run, inputs, tmp_path, capsys):
+    output = tmp_path / "out"
+    assert predicted(run, inputs["nifti"], output, "--export=nifti") == 0
+    for name in ("labels.nii.gz", "measurements.json"):
+        (output / name).unlink()
+    assert predicted(run, inputs["nifti"], output, "--export=nifti") == 2
+    assert "2 files of the outputs missing" in error(capsys)[0]
+    assert predicted(run, inputs["nifti"], output, "--export=nifti", "--overwrite") == 0
+    assert (output / "labels.nii.gz").exists()
+
+
+def test_what_is_corrected_while_it_is_predicted_again_is_not_replaced(run, inputs, tmp_path, monkeypatch, capsys):
+    output = tmp_path / "out"
+    assert predicted(run, inputs["nifti"], output, "--export=nifti") == 0
+    real = predict_study.measure
+
+    def slow(*given):
+        (output / "labels.nii.gz").write_bytes(b"corrected")
+        return real(*given)
+
+    monkeypatch.setattr(predict_study, "measure", slow)
+    assert predicted(run, inputs["nifti"], output, "--export=nifti", "--nopostprocess", "--overwrite") == 2
+    assert "labels.nii.gz" in error(capsys)[0]
+    assert (output / "labels.nii.gz").read_bytes() == b"corrected"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("name", ["own.dcm", "segmentation.dcm"])
+def test_only_objects_as_they_were_written_are_sent(run, inputs, tmp_path, monkeypatch, capsys, name):
+    monkeypatch.setattr("heartseg_jax.export.store.send", lambda *given: pytest.fail("sent"))
+    words = ["--export=dicom_seg", "--keep_refused"]
+    assert predicted(run, inputs["dicom"], tmp_path / "out", *words) == 0
+    (tmp_path / "out" / name).write_bytes(b"edited")
+    assert predicted(run, inputs["dicom"], tmp_path / "out", *words, "--store=http://archive/dicom-web") == 2
+    assert name in error(capsys)[0]
+    assert not (tmp_path / "out" / "stored.json").exists()
 
 
 def test_other_files_than_ours_are_never_replaced(run, inputs, tmp_path, capsys):

@@ -8,10 +8,12 @@ import threading
 import pytest
 
 import main
+from heartseg_jax.errors import UserError
 from heartseg_jax.imaging.nifti import write_nifti
 from heartseg_jax.measure.json_form import COLUMNS
+from heartseg_jax.measure.results import Measurements
 from heartseg_jax.privacy import config_folder
-from heartseg_jax.verbs import predict, predict_batch, predict_study
+from heartseg_jax.verbs import predict, predict_batch, predict_report, predict_study
 from heartseg_jax.verbs.predict_report import DONE, REFUSED, BatchReport, Outcome
 from tests.dicom_writer import PLANTED
 from tests.studies import write_study
@@ -236,3 +238,92 @@ def test_another_patient_in_files_of_the_same_size_is_another_study(run, tmp_pat
     assert (tmp_path / "out" / "case_1" / "report.json").read_text() == before
     assert predicted(run, tmp_path / "in", tmp_path / "out", "--overwrite") == 0
     assert (tmp_path / "out" / "case_1" / "report.json").read_text() != before
+
+
+@pytest.fixture
+def quick(done, monkeypatch):
+    """Predictions are copies of a finished one's folder; the list has the studies' names."""
+    made = []
+
+    def copied(job, path, output, study, *rest, **named):
+        made.append(study)
+        shutil.copytree(done[0] / "case_2", output)
+        return None, Measurements((), ())
+
+    monkeypatch.setattr(predict_batch, "predict_study", copied)
+    return made
+
+
+def test_what_is_done_when_it_is_interrupted_is_in_the_report(run, archive, tmp_path, monkeypatch, quick):
+    monkeypatch.setattr(predict_report, "SHARE", 1e-9)  # only the first study's report is written at once
+    real = predict_batch.predict_study
+
+    def interrupted(*given, **named):
+        if len(quick) == 3:
+            raise KeyboardInterrupt
+        return real(*given, **named)
+
+    monkeypatch.setattr(predict_batch, "predict_study", interrupted)
+    assert predicted(run, archive, tmp_path / "out") != 0
+    assert sorted(report(tmp_path / "out").values()) == [DONE, DONE, DONE, "waiting", "waiting"]
+    assert len(table(tmp_path / "out")) == 24
+
+
+def test_a_study_that_cannot_be_stored_is_done_all_the_same(run, tmp_path, monkeypatch, capsys):
+    (tmp_path / "in").mkdir()
+    write_nifti(volume(), tmp_path / "in" / "case_1.nii.gz")
+    write_study(tmp_path / "in" / "case_2", 0)
+    usual = {"dicom": ["dicom_seg"], "nifti": ["nifti"]}
+    monkeypatch.setattr(predict_study, "default_exporters", lambda kind, spacing: usual[kind])
+    answers = ["https://archive has stored 0 of 1 objects; segmentation.dcm: it is full", None]
+
+    def send(url, paths, progress=None):
+        if answer := answers.pop(0):
+            raise UserError(answer)
+
+    monkeypatch.setattr("heartseg_jax.export.store.send", send)
+    words = ["predict", f"--input={tmp_path / 'in'}", f"--output={tmp_path / 'out'}", f"--workdir={run}"]
+    words += ["--keep_refused", "--store=https://archive"]
+
+    def stored():
+        content = json.loads((tmp_path / "out" / "report.json").read_text())
+        assert set(report(tmp_path / "out").values()) == {DONE}
+        assert len(table(tmp_path / "out")) == 16
+        return [study["stored"] for study in content["studies"]]
+
+    assert main.main(words) == 2
+    assert "case_2: https://archive has stored 0 of 1" in capsys.readouterr().err
+    assert stored() == [
+        predict_batch.NO_OBJECTS,
+        "not stored: https://archive has stored 0 of 1 objects; segmentation.dcm: it is full",
+    ]
+    assert main.main(words[:-1]) == 0
+    assert stored()[1].startswith("not stored: "), "it is still not"
+    assert main.main(words) == 0
+    assert stored() == [predict_batch.NO_OBJECTS, "stored"]
+    assert main.main(words) == 0
+    assert answers == []
+
+
+def test_to_store_what_is_not_exported_is_a_mistake(run, archive, tmp_path, capsys):
+    assert predicted(run, archive, tmp_path / "out", "--store=https://archive") == 2
+    assert "--export" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_of_files_that_were_added_are_shown_and_not_kept(run, archive, done, tmp_path, capsys):
+    output = shutil.copytree(done[0], tmp_path / "out")
+    (output / "case_2" / "Zwicknagl_Leopoldine.seg.nrrd").write_bytes(b"x")
+    assert predicted(run, archive, output, "--nopostprocess", "--overwrite") == 2
+    assert "Zwicknagl_Leopoldine.seg.nrrd" in capsys.readouterr().err
+    kept = [path.read_text() for path in (output / "report.json", *(output / ".predict").glob("*.json"))]
+    assert not any("Zwicknagl" in text for text in kept)
+    assert "1 file of its outputs" in kept[0]
+
+
+def test_folders_that_were_made_otherwise_are_marked(run, archive, done, tmp_path, capsys):
+    output = shutil.copytree(done[0], tmp_path / "out")
+    assert predicted(run, archive, output, "--nopostprocess", "--shard=5/5") in (0, 2)
+    content = json.loads((output / "report.json").read_text())
+    assert content["made_by_other"] == sum(study["made_by_other"] for study in content["studies"]) >= 2
+    assert "made by another model" in capsys.readouterr().err
