@@ -135,7 +135,7 @@ def _refer_to_files(made: Dataset, series: SourceSeries) -> None:
 
     def images(items: Iterable[Dataset]) -> list[Dataset]:
         once = {frames[item.ReferencedSOPInstanceUID].uid: frames[item.ReferencedSOPInstanceUID] for item in items}
-        return [_reference(frame) for frame in once.values()]
+        return [frame.image_reference for frame in once.values()]
 
     for referenced in made.ReferencedSeriesSequence:
         referenced.ReferencedInstanceSequence = images(referenced.ReferencedInstanceSequence)
@@ -145,12 +145,4 @@ def _refer_to_files(made: Dataset, series: SourceSeries) -> None:
             for item in derivation.SourceImageSequence:
                 frame = frames.get(item.ReferencedSOPInstanceUID)
                 if frame:  # segments on one slice share the item
-                    item.update(_reference(frame))
-                    if frame.number is not None:
-                        item.ReferencedFrameNumber = frame.number
-
-
-def _reference(frame: SourceFrame) -> Dataset:
-    item = Dataset()
-    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = frame.sop_class, frame.uid
-    return item
+                    item.update(frame.reference)

@@ -53,6 +53,21 @@ class SourceFrame(NamedTuple):
     number: int | None
     position_mm: Vector
 
+    @property
+    def image_reference(self) -> Dataset:
+        """The reference to its image, as a new item; not to its frame."""
+        item = Dataset()
+        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = self.sop_class, self.uid
+        return item
+
+    @property
+    def reference(self) -> Dataset:
+        """The reference to it, as a new item: to its image, and to its frame of several."""
+        item = self.image_reference
+        if self.number is not None:
+            item.ReferencedFrameNumber = self.number
+        return item
+
 
 class SourceSeries(NamedTuple):
     """The images of a prediction, in its frame order.

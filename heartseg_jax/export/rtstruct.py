@@ -15,7 +15,7 @@ from pydicom.tag import Tag
 from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage
 
 from heartseg_jax.export.contours import outlines
-from heartseg_jax.export.dicom_source import CHARACTER_SET, SourceFrame, SourceSeries, source_series
+from heartseg_jax.export.dicom_source import CHARACTER_SET, SourceSeries, source_series
 from heartseg_jax.export.registry import Options
 from heartseg_jax.export.segments import (
     Segment,
@@ -99,22 +99,12 @@ def _reference(series: SourceSeries) -> Dataset:
     """Return the frame of reference with the study, the series and the images that lie in it."""
     inner, study, frame = Dataset(), Dataset(), Dataset()
     inner.SeriesInstanceUID = series.series_uid
-    inner.ContourImageSequence = [
-        _image(one._replace(number=None)) for one in {f.uid: f for f in series.frames}.values()
-    ]
+    inner.ContourImageSequence = [one.image_reference for one in {f.uid: f for f in series.frames}.values()]
     study.ReferencedSOPClassUID, study.ReferencedSOPInstanceUID = STUDY_CLASS, series.study_uid
     study.RTReferencedSeriesSequence = [inner]
     frame.FrameOfReferenceUID = series.frame_of_reference_uid
     frame.RTReferencedStudySequence = [study]
     return frame
-
-
-def _image(frame: SourceFrame) -> Dataset:
-    image = Dataset()
-    image.ReferencedSOPClassUID, image.ReferencedSOPInstanceUID = frame.sop_class, frame.uid
-    if frame.number is not None:
-        image.ReferencedFrameNumber = frame.number
-    return image
 
 
 def _roi(segment: Segment, series: SourceSeries, measurements: Measurements) -> Dataset:
@@ -139,7 +129,7 @@ def _contours(segment: Segment, labels: np.ndarray, series: SourceSeries) -> Dat
         for polygon in outlines(plane, segment.structure.label):
             contour = Dataset()
             contour.set_original_encoding(*ENCODING, default_encoding)
-            contour.ContourImageSequence = [_image(frame)]
+            contour.ContourImageSequence = [frame.reference]
             contour.ContourGeometricType = "CLOSED_PLANAR"
             contour.NumberOfContourPoints = len(polygon)
             contour.ContourNumber = len(found) + 1

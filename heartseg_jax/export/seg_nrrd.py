@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from heartseg_jax.anatomy import Structure
 from heartseg_jax.export.registry import Options
+from heartseg_jax.export.segments import title
 from heartseg_jax.export.statement import statement
 from heartseg_jax.imaging.nrrd import write_nrrd
 from heartseg_jax.inference.study import Prediction
@@ -65,6 +66,5 @@ def terminology(structure: Structure) -> str:
     """Return a structure's SNOMED CT code as 3D Slicer writes it into a segment's tags; '' where it has none."""
     if structure.snomed is None:
         return ""
-    meaning = structure.name.replace("_", " ").capitalize()
-    parts = [*ANATOMY, f"SCT^{structure.snomed}^{meaning}", "^^", NO_CONTEXT, "^^", "^^"]
+    parts = [*ANATOMY, f"SCT^{structure.snomed}^{title(structure)}", "^^", NO_CONTEXT, "^^", "^^"]
     return f"TerminologyEntry:{'~'.join(parts)}|"

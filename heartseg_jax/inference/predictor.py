@@ -36,6 +36,11 @@ class ModelIdentity(NamedTuple):
     checkpoint_sha256: str = ""
     config_sha256: str = ""
 
+    @property
+    def digests(self) -> dict[str, str | int]:
+        """What names the model in files that leave the machine; no path."""
+        return {"checkpoint_sha256": self.checkpoint_sha256, "config_sha256": self.config_sha256, "step": self.step}
+
 
 class Output(NamedTuple):
     """What a predictor makes of a batch.

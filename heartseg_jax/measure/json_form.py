@@ -105,10 +105,7 @@ def _model(prediction: Prediction) -> dict[str, Any]:
         "program": PROGRAM,
         "program_version": __version__,
         "label_set": prediction.contract.task,
-        "members": [
-            {"checkpoint_sha256": one.checkpoint_sha256, "config_sha256": one.config_sha256, "step": one.step}
-            for one in prediction.models
-        ],
+        "members": [one.digests for one in prediction.models],
         "intensity": spec.intensity,
         "size_pixels": spec.size,
         "pixel_mm": spec.mm_per_pixel or None,

@@ -62,10 +62,7 @@ class Job:
         return {
             "program": PROGRAM,
             "program_version": __version__,
-            "members": [
-                {"checkpoint_sha256": one.checkpoint_sha256, "config_sha256": one.config_sha256, "step": one.step}
-                for one in self.predictor.models
-            ],
+            "members": [one.digests for one in self.predictor.models],
             "tta": self.views,
             "postprocess": None
             if self.settings is None
