@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import traceback
 
 from heartseg_jax.errors import UserError
 
 LEFT_OUT = "(...)"
 COUNT = re.compile(r"\d{1,5}( x \d{1,5})*", re.ASCII)
 """Longer numbers may be dates."""
+PHRASE = re.compile(r" [a-zA-Z]|[a-zA-Z] ")
+"""Of single words, such as a file's ending, some would be found in names."""
 
 
 def kept_reason(error: UserError) -> str:
@@ -29,16 +32,17 @@ def kept_reason(error: UserError) -> str:
 
 
 def _filled_in(text: str, *, first: bool = False) -> str:
-    if first and re.search(r"[/\\]", text):
-        return "the study"
-    return text if not text.strip(" :;,.()'") or COUNT.fullmatch(text) else LEFT_OUT
+    if not text.strip(" :;,.()'") or COUNT.fullmatch(text):
+        return text
+    end = re.search(r"[:;,]? ?$", text)
+    return ("the study" if first and re.search(r"[/\\]", text) else LEFT_OUT) + (end[0] if end else "")
 
 
-def _own_texts(error: UserError) -> list[str]:
-    """Return the literal texts of the function that raised an error, the longest first."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    constants = trace.tb_frame.f_code.co_consts if trace is not None else ()
-    texts = {text for text in constants if isinstance(text, str) and len(text) > 2 and re.search("[a-zA-Z]", text)}
-    return sorted(texts, key=lambda text: (-len(text), text))
+def _own_texts(error: BaseException | None) -> list[str]:
+    """Return the literal texts of the functions through which an error and its causes came, the longest first."""
+    found: set[str] = set()
+    while error is not None:
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            found |= {text for text in frame.f_code.co_consts if isinstance(text, str) and PHRASE.search(text)}
+        error = error.__cause__ or error.__context__
+    return sorted(found, key=lambda text: (-len(text), text))

@@ -114,12 +114,20 @@ def test_a_reason_keeps_the_program_s_own_words_and_counts_only():
         raise UserError(f"--series={uid} names {0} of the series in {where}: none")
 
     kept = reason(one, "1.2.840.19310417", "/data/Meier_Anna/CT")
-    assert kept == "--series=(...) names 0 of the series in (...): none"
+    assert kept == "(...) names 0 of the series in (...): none"
 
     def file(name, error):
         raise UserError(f"{name}: {error}; send the study again")
 
     assert reason(file, "deep/ANNA_MEIER.19310417.IMA", ValueError("Meier")) == "the study; send the study again"
+
+    def nested(name):
+        try:
+            raise ValueError("its pixels end too soon")
+        except ValueError as error:
+            file(name, error)
+
+    assert reason(nested, "deep/MEIER.IMA") == "the study: its pixels end too soon; send the study again"
 
     def bare(text):
         raise UserError(text)
