@@ -15,6 +15,8 @@ from heartseg_jax.findings import counted
 
 ORIENTATION = ExifTags.Base.Orientation
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+PATH = re.compile(r"""\s*(?P<quote>['"])[^'"]*[/\\\\][^'"]*(?P=quote)""")
+"""A quoted path in a library's message: the messages here name the file already, and cut off it could not be found."""
 SWAPPED = (5, 6, 7, 8)
 """EXIF orientations that swap rows and columns."""
 
@@ -60,8 +62,9 @@ def open_picture(
 
 
 def reason_of(error: BaseException) -> str:
-    """Return what an error says, on one line of at most 120 characters."""
-    return " ".join(str(error).split())[:120] or type(error).__name__
+    """Return what an error says, on one line of at most 120 characters, without the path that libraries repeat."""
+    text = PATH.sub("", str(error))
+    return " ".join(text.split())[:120] or type(error).__name__
 
 
 def stored_orientation(image: Image.Image) -> int:

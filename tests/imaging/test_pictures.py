@@ -8,7 +8,7 @@ from PIL import Image
 
 from heartseg_jax.errors import UserError
 from heartseg_jax.imaging.masks.palette import labels_to_rgb, read_mask
-from heartseg_jax.imaging.pictures import open_picture, picture_header, read_grey
+from heartseg_jax.imaging.pictures import open_picture, picture_header, read_grey, reason_of
 
 SHOWN = np.arange(6, dtype=np.uint8).reshape(2, 3) * 40
 # By hand, from the standard (CIPA DC-008, "Orientation"): where row 0 and column 0 of the stored picture are shown.
@@ -79,3 +79,10 @@ def test_a_header_that_claims_too_much_is_not_decoded():
         open_picture(content, "x.png", sides=(8, 20))
     with pytest.raises(UserError, match=r"x\.png cannot be read"):
         open_picture(content, "x.png", formats=("JPEG",))
+
+
+def test_a_reason_repeats_no_path():
+    error = OSError("cannot identify image file '/data/Meier_Anna/" + 200 * "x" + "/0.png'")
+    assert reason_of(error) == "cannot identify image file"
+    assert reason_of(ValueError("it's no picture")) == "it's no picture"
+    assert reason_of(ValueError()) == "ValueError"
