@@ -18,6 +18,7 @@ from heartseg_jax.export.segments import quietly
 from heartseg_jax.imaging.dicom.elements import Unreadable, Vector, text, vector
 from heartseg_jax.imaging.dicom.files import Source
 from heartseg_jax.imaging.dicom.header import guarded, parse
+from heartseg_jax.imaging.intake import Intake
 from heartseg_jax.imaging.volume import Frame
 from heartseg_jax.inference.study import Prediction
 from heartseg_jax.progress import say
@@ -97,13 +98,18 @@ class SourceSeries(NamedTuple):
 
 
 def source_series(prediction: Prediction) -> SourceSeries:
-    """Return the images that a prediction of a DICOM study was made on.
+    """Return the images that a prediction of a DICOM study was made on. Raises UserError as `series_of`."""
+    return series_of(prediction.intake)
+
+
+def series_of(intake: Intake) -> SourceSeries:
+    """Return the images of a DICOM study's chosen series.
 
     Raises:
-      UserError: a file has changed since, or lacks what a reference to it needs.
+      UserError: a file has changed since it was read, or lacks what a reference to it needs.
     """
     with quietly():
-        return _read(prediction.intake.files, prediction.volume.frames)
+        return _read(intake.files, intake.volume.frames)
 
 
 @functools.lru_cache(maxsize=1)  # the objects of one study are written one after another

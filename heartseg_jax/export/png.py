@@ -12,6 +12,7 @@ from heartseg_jax.errors import UserError
 from heartseg_jax.export.registry import Options
 from heartseg_jax.export.statement import statement
 from heartseg_jax.files import writing
+from heartseg_jax.imaging.intake import Intake
 from heartseg_jax.imaging.pictures import save_png
 from heartseg_jax.inference.study import Prediction
 from heartseg_jax.measure.results import Measurements
@@ -24,13 +25,9 @@ def write_masks(prediction: Prediction, measurements: Measurements, folder: Path
     the slice; of a volume its number from 1.
 
     Raises:
-      UserError: two slices would have one name.
+      UserError: as `names_of`.
     """
-    names = names_of(prediction)
-    if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise UserError(
-            f"{len(twice)} names are of several slices, so masks cannot be named by them; leave out --export=png"
-        )
+    names = names_of(prediction.intake)
     colours = colour_table(prediction.contract.label_set)
     said = {"Comment": "\n".join(statement(prediction, measurements))}
     for name, plane in zip(names, prediction.labels, strict=True):
@@ -38,17 +35,31 @@ def write_masks(prediction: Prediction, measurements: Measurements, folder: Path
             save_png(partial, colours[plane], said)
 
 
-def names_of(prediction: Prediction) -> list[str]:
-    """Return the name of each slice's mask, without suffix."""
-    intake, volume = prediction.intake, prediction.volume
+def names_of(intake: Intake) -> list[str]:
+    """Return the name of each slice's mask, without suffix.
+
+    Raises:
+      UserError: two slices would have one name, or the slices have no names of their own.
+    """
+    names = _names(intake)
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise UserError(
+            f"{len(twice)} names are of several slices, so masks cannot be named by them; leave out --export=png"
+        )
+    return names
+
+
+def _names(intake: Intake) -> list[str]:
+    volume = intake.volume
     if intake.names:
         return [Path(name).stem for name in intake.names]
     if volume.frames and all(frame.number == 1 for frame in volume.frames):
         return [frame.uid for frame in volume.frames]
     if volume.frames:
         raise UserError("masks cannot be named by the frames of one DICOM file; leave out --export=png")
-    digits = max(len(str(len(prediction.labels))), 4)
-    return [f"{number:0{digits}}" for number in range(1, len(prediction.labels) + 1)]
+    count = len(volume.voxels)
+    digits = max(len(str(count)), 4)
+    return [f"{number:0{digits}}" for number in range(1, count + 1)]
 
 
 def colour_table(label_set: LabelSet) -> np.ndarray:

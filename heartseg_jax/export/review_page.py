@@ -15,6 +15,7 @@ from heartseg_jax.export.page.surfaces import packed_surfaces
 from heartseg_jax.export.page.viewer import in_script, viewer
 from heartseg_jax.export.registry import Options
 from heartseg_jax.files import write_text
+from heartseg_jax.imaging.intake import Intake
 from heartseg_jax.inference.study import Prediction
 from heartseg_jax.measure.results import Measurements
 from heartseg_jax.measure.volumes import released
@@ -50,6 +51,11 @@ def write_review(prediction: Prediction, measurements: Measurements, folder: Pat
     parts["TITLE"] = "heartseg_jax"
     parts["LANGUAGE"] = options.language
     write_text(folder / "review.html", filled(_text("page.html"), parts))
+
+
+def check_review(intake: Intake) -> None:
+    """Raise UserError where the package that draws the page is not installed; it can be made of any input."""
+    viewer()
 
 
 SCRIPTS = ("scene.js", "table.js", "page.js")

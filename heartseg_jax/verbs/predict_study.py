@@ -96,6 +96,8 @@ def predict_study(
     intake = read_intake(path, job.series, progress.bar("files"))
     raise_refused(str(path), intake.findings)
     exporters = _exporters(job, intake)
+    for name in exporters:
+        EXPORTERS[name].check(intake)
     clock.lap("read_s")
     prediction = predict_volume(job.predictor, intake, job.contract, progress=progress.bar("slices"))
     clock.lap("infer_s")

@@ -174,11 +174,11 @@ def test_masks_are_named_by_their_slices_in_the_masks_colours(tmp_path):
 def test_masks_of_a_dicom_study_are_named_by_instance():
     labels = np.zeros((2, 4, 4), np.uint8)
     volume = Volume(np.zeros(labels.shape, np.int16), (1.0, 1.0, 1.0), frames=(Frame("1.2.3", 1), Frame("1.2.4", 1)))
-    assert png.names_of(prediction(labels, volume, "dicom")) == ["1.2.3", "1.2.4"]
+    assert png.names_of(prediction(labels, volume, "dicom").intake) == ["1.2.3", "1.2.4"]
     enhanced = dataclasses.replace(volume, frames=(Frame("1.2.3", 1), Frame("1.2.3", 2)))
     with pytest.raises(UserError, match="png"):
-        png.names_of(prediction(labels, enhanced, "dicom"))
-    assert png.names_of(prediction(labels, dataclasses.replace(volume, frames=()))) == ["0001", "0002"]
+        png.names_of(prediction(labels, enhanced, "dicom").intake)
+    assert png.names_of(prediction(labels, dataclasses.replace(volume, frames=())).intake) == ["0001", "0002"]
 
 
 def test_the_preview_shows_every_structure_in_its_colour(tmp_path):
