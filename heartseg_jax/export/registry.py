@@ -37,8 +37,8 @@ class Exporter(NamedTuple):
       writer: 'module.function' in this folder: of the prediction, its measurements, the folder to write into (which
         appears as a whole when all is written) and `Options`.
       asked: the kinds of input of which it is made only where it is asked for.
-      checker: 'module.function' in this folder: of the `Intake`; raises UserError where the output cannot be made of it.
-        Empty where nothing can be lacking.
+      checker: 'module.function' in this folder: of the `Intake`, it raises UserError where the output cannot be made of
+        it; empty where nothing can be lacking.
     """
 
     writes: str
