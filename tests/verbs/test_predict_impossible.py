@@ -34,9 +34,7 @@ def _several_frames(place, inputs):
         (lambda place, inputs: shutil.copy(inputs["nifti"], place), "review", "ipyniivue"),
     ],
 )
-def test_an_output_that_cannot_be_made_is_said_before_the_inference(
-    tmp_path, capsys, monkeypatch, make, export, named
-):
+def test_an_output_that_cannot_be_made_is_said_before_the_inference(tmp_path, capsys, monkeypatch, make, export, named):
     monkeypatch.setattr(predict_study, "predict_volume", None)
     monkeypatch.setattr(viewer, "PACKAGE", "ipyniivue_that_is_missing")
     viewer.viewer.cache_clear()
