@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from heartseg_jax.data.sources.listing import STUDIES, is_system, natural_key
-from heartseg_jax.data.sources.naming import Naming, is_code
+from heartseg_jax.data.sources.naming import Naming
 from heartseg_jax.errors import UserError
 from heartseg_jax.findings import counted
 from heartseg_jax.imaging.dicom.elements import Unreadable
@@ -30,8 +30,9 @@ BLOCK, MOST_BLOCKS = 2**16, 32
 GOLDEN = 0.6180339887498949
 """The golden ratio's fraction: its multiples, whole parts left out, are spread and never repeat."""
 
-COMMON = ("dicom", "dicomdir", "nifti", "nrrd", "data", "labels")
-"""Words that name files and occur in messages."""
+
+LONGEST = 200
+"""Bytes of a study's name: file names have 255, and what is still being written has a longer one."""
 
 
 class Place(NamedTuple):
@@ -94,10 +95,20 @@ def places_of(path: Path, naming: Naming) -> Places:
     for one in found:
         own = "_".join([*one.parts[:-1], _stem(one.path)])
         name = naming.called([own])[own]
+        if len(name.encode(errors="surrogateescape")) > LONGEST or not _is_text(name):
+            raise UserError(f"the outputs of {one.path} cannot be called after it: rename it, or give --names=key")
         if (other := called.setdefault(name.casefold(), one)) is not one:
             raise UserError(f"{other.path} and {one.path} have the same name: rename one")
         studies.append(Place(name, one.path))
     return Places(studies, True, passed_over)
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # bytes of another encoding, which the table could not hold
+        return False
+    return True
 
 
 def shard_of(places: Sequence[Place], shard: tuple[int, int]) -> list[Place]:
@@ -141,33 +152,6 @@ def _sampled(file: Path) -> bytes:
     except OSError as error:  # whether it belongs to the study is for its reader to say
         digest.update(f"unreadable: {error.errno}".encode())
     return digest.digest()
-
-
-def without_names(text: str, place: Place) -> str:
-    """Return a message without the paths and names of a study's files, for a file that is kept: they may name anyone.
-
-    Names that are mere codes stay.
-    """
-    text = text.replace(str(place.path), "the study").replace(str(place.path.absolute()), "the study")
-    names = {part for path in _paths_of(place.path) for part in path.parts}
-    names |= {Path(name).stem for name in names}
-    for name in sorted(names, key=len, reverse=True):
-        if len(name) > 1 and not is_code(name) and name.casefold() not in COMMON:
-            text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "(a file)", text)
-    return text
-
-
-def _paths_of(path: Path) -> Iterator[Path]:
-    yield Path(path.name)
-    if path.is_dir():
-        yield from (file.relative_to(path) for file in walk(path))
-    elif path.name.lower().endswith(".zip"):
-        from heartseg_jax.imaging.dicom.files import sources_of
-
-        try:
-            yield from (Path(source.name) for source in sources_of(path).sources)
-        except UserError:
-            return
 
 
 def _studies_in(folder: Path, parts: tuple[str, ...], seen: set[Path], passed: Counter[str]) -> list[_Found]:

@@ -118,9 +118,11 @@ class BatchReport:
         """Return what every finished study's folder holds, by its name. Each is read once."""
         for folder in self._output.iterdir():
             file = folder / MEASUREMENTS
-            if folder.name.startswith(".") or not (folder / REPORT).is_file():
+            if folder.name.startswith("."):
                 continue
             try:
+                if not (folder / REPORT).is_file():
+                    continue
                 changed = file.stat().st_mtime_ns
                 if folder.name not in self._read or self._read[folder.name].changed != changed:
                     found = rows(folder.name, read_json(file))

@@ -1,6 +1,8 @@
 """Which studies an input holds and what they are called; what is passed over; when a study is the same as before."""
 
+import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import pytest
 from heartseg_jax.data.sources.naming import Naming
 from heartseg_jax.errors import UserError
 from heartseg_jax.imaging.nifti import write_nifti
-from heartseg_jax.verbs.predict_places import fingerprint, places_of, shard_of, without_names
+from heartseg_jax.verbs.predict_places import fingerprint, places_of, shard_of
 from tests.studies import write_study
 from tests.verbs.predicting import volume, write_inputs
 
@@ -143,12 +145,13 @@ def test_the_fingerprint_of_a_large_volume_is_not_only_of_its_air(tmp_path):
     assert len(found) == 2
 
 
-def test_messages_that_are_kept_name_no_file(tmp_path):
-    study = tmp_path / "Meier_Anna"
-    (study / "deep").mkdir(parents=True)
-    (study / "deep" / "ANNA_MEIER.19310417.IMA").write_text("x")
-    (place,) = places_of(write_study(tmp_path / "x", 0)[0].parent, Naming()).studies
-    place = place._replace(path=study)
-    text = f"{study}: 1 damaged file, such as deep/ANNA_MEIER.19310417.IMA: it is not DICOM; send Meier_Anna again"
-    kept = without_names(text, place)
-    assert kept == "the study: 1 damaged file, such as (a file)/(a file): it is not DICOM; send (a file) again"
+@pytest.mark.parametrize("name", [b"a" * 201, b"caf\xe9"], ids=["long", "no UTF-8"])
+def test_a_name_that_outputs_cannot_have_is_refused_before_anything_is_done(tmp_path, name):
+    place = os.fsencode(tmp_path) + b"/archive"
+    os.mkdir(place)
+    for file in (name + b".nii", b"case_1.nii"):
+        Path(os.fsdecode(place + b"/" + file)).write_bytes(b"x")
+    archive = Path(os.fsdecode(place))
+    with pytest.raises(UserError, match="--names=key"):
+        places_of(archive, Naming("keep"))
+    assert len(places_of(archive, Naming("key")).studies) == 2
