@@ -89,8 +89,9 @@ def content(path):
         return plain(pydicom.dcmread(path))
     if path.suffix == ".gz":
         return gzip.decompress(path.read_bytes())
-    if path.suffix == ".nrrd":  # a comment of its header has the time
-        return [line for line in path.read_bytes().split(b"\n") if not line.startswith(b"# This NRRD file was")]
+    if path.suffix == ".nrrd":  # comments of its header have the time
+        head, data = path.read_bytes().split(b"\n\n", 1)
+        return [line for line in head.split(b"\n") if not line.startswith(b"#")], data
     return path.read_bytes()
 
 
