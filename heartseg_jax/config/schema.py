@@ -145,6 +145,9 @@ TABLE: tuple[Field, ...] = (
     Field("train.warmup_steps", 50, "linear rise from 0; at most a tenth of the run", "steps", least=0, most=LARGE),
     Field("train.weight_decay", 0.0, "AdamW's, of kernels only", least=0),
     Field("train.clip_norm", 1.0, "largest global norm of the gradient; 0: not clipped", least=0),
+    Field(
+        "train.ema_decay", 0.0, "of the weights' moving average, which is then what is used; 0: none", least=0, below=1
+    ),
     Field("train.dice_weight", 1.0, "weight of the batch Dice in the loss", least=0),
     Field("train.cross_entropy_weight", 1.0, "weight of the cross-entropy in the loss", least=0),
     Field("lab.arms", (), "names of the arms that `lab` compares; empty: all"),

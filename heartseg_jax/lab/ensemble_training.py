@@ -15,7 +15,7 @@ import numpy as np
 from heartseg_jax.data.examples import SliceStore, batch_at, in_order
 from heartseg_jax.evaluation import metrics
 from heartseg_jax.models.unet import UNet
-from heartseg_jax.training import phase_log, steps
+from heartseg_jax.training import averaging, phase_log, steps
 from heartseg_jax.training.clock import Clock
 from heartseg_jax.training.phase_steps import PhaseProgram, phase_program, take_steps
 from heartseg_jax.training.phases import Phase
@@ -40,7 +40,7 @@ class Replica(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What came of a replica.
+    """What came of a replica; its weights are the averaged ones where `train.ema_decay` asks for them.
 
     `curve` has (step, pooled Dice of the training slices, of the unseen ones) at each look; `stopped` says why it was
     given up, or None; `proofs` has for each phase its frozen groups and whether they are bit-identical to its start.
@@ -101,7 +101,9 @@ def _train(program: Program, replicas: Sequence[Replica], looks: int) -> list[Ou
 
     first = phase_program(config, program.model, phases, 0)
     # A copy, since steps overwrite the state and the caller keeps its own.
-    state = jax.tree.map(jnp.copy, stacked([steps.begin(first, r.params, r.batch_stats) for r in replicas]))
+    state = jax.tree.map(
+        jnp.copy, stacked([steps.begin(first, r.params, r.batch_stats, config.train.ema_decay) for r in replicas])
+    )
     keys = stacked([jax.random.key(r.seed) for r in replicas])
     for step, number, latest, found in take_steps(phases, program_of, state, keys, fetch, start_phase):
         state = latest
@@ -125,8 +127,7 @@ def _train(program: Program, replicas: Sequence[Replica], looks: int) -> list[Ou
     clock.stop()
     return [
         Outcome(
-            own.params,
-            own.batch_stats,
+            *averaging.weights_of(own.arrays()),
             note.curve,
             next(iter(note.reasons), None),
             note.proofs,

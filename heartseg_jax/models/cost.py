@@ -99,10 +99,13 @@ def receptive_field(levels: int) -> int:
     return max(last - first + 1 for first, last in positions)
 
 
-def step_memory_bytes(batch_size: int, height: int, columns: int, shape: Shape, dtype: str) -> int:
+def step_memory_bytes(
+    batch_size: int, height: int, columns: int, shape: Shape, dtype: str, *, averaged: bool = False
+) -> int:
     """Estimate what one training step with Adam keeps in memory at once.
 
-    Counted: parameters, gradients and Adam's two moments (float32); BatchNorm statistics; and what the forward pass
+    Counted: parameters, gradients and Adam's two moments (float32); BatchNorm statistics; where the weights are
+    `averaged`, the averages; and what the forward pass
     must keep for the backward pass, in the compute dtype: every convolution's output (after ReLU), with BatchNorm
     its input too, the pooled images and the concatenated ones, and log-probabilities, their gradient and one copy
     in float32. Not counted: the compiler's scratch space (cuDNN's workspaces, layout copies) and the
@@ -112,7 +115,7 @@ def step_memory_bytes(batch_size: int, height: int, columns: int, shape: Shape, 
     costs = layer_costs(height, columns, shape)
     parameters = sum(cost.parameters for cost in costs)
     statistics = sum(cost.statistics for cost in costs)
-    state = FLOAT32_BYTES * (4 * parameters + statistics)
+    state = FLOAT32_BYTES * (4 * parameters + statistics + averaged * (parameters + statistics))
 
     kept = sum(cost.outputs for cost in costs if cost.path != "head")
     for level in range(shape.levels - 1):

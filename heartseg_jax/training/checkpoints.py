@@ -157,7 +157,7 @@ class Checkpoints:
         Raises:
           UserError: an array is missing, superfluous, of another shape or dtype, or not what was saved, naming it.
         """
-        expected = like._asdict()
+        expected = like.arrays()
         target = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None)),
             expected,
@@ -229,7 +229,7 @@ class _Store:
 
     def save(self, state: TrainState, data: Mapping[str, Any], contract: Mapping[str, Any]) -> None:
         # Copied to the host first: on a CPU the arrays may share memory with buffers that the next step overwrites.
-        host = jax.tree.map(lambda leaf: np.array(leaf, copy=True), jax.device_get(state._asdict()))
+        host = jax.tree.map(lambda leaf: np.array(leaf, copy=True), jax.device_get(state.arrays()))
         step = int(host["step"])
         with full_disk_refused(self.path):
             self._manager.wait_until_finished()

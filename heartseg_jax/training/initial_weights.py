@@ -20,6 +20,7 @@ from heartseg_jax.models.tree import named_leaves
 from heartseg_jax.models.unet import UNet
 from heartseg_jax.preprocess.device import network_input
 from heartseg_jax.preprocess.host import Batch
+from heartseg_jax.training import averaging
 from heartseg_jax.training.checkpoints import Checkpoints
 from heartseg_jax.workdir import Workdir, read_config
 
@@ -71,9 +72,15 @@ def _read(asked: Any, task: str, params: Any) -> tuple[dict[str, Any], dict[str,
             step = store.choose()
             arrays = store.restore_arrays(step)
         groups = list(params) if asked.load == "all" else ["encoder"]
-        trees = {kind: arrays.get(kind) or {} for kind in ("params", "batch_stats")}
+        trees = dict(zip(("params", "batch_stats"), averaging.weights_of(arrays), strict=True))
         found = {kind: {group: tree[group] for group in groups if group in tree} for kind, tree in trees.items()}
-        source = {"kind": "run", "step": step, "loaded": groups, "model": dict(config.model.items())}
+        source = {
+            "kind": "run",
+            "step": step,
+            "averaged": averaging.is_averaged(arrays),
+            "loaded": groups,
+            "model": dict(config.model.items()),
+        }
         return found, source
     if asked.load == "all":
         raise UserError(

@@ -19,7 +19,7 @@ from heartseg_jax.figures.drawing import Palette
 from heartseg_jax.inference.predictor import make_predictor
 from heartseg_jax.preprocess.augment import PRESETS
 from heartseg_jax.preprocess.device import augmented
-from heartseg_jax.training import steps
+from heartseg_jax.training import averaging, steps
 from heartseg_jax.training.checkpoints import BEST, DICE, Checkpoints
 from heartseg_jax.training.run import Run
 
@@ -29,7 +29,7 @@ def score(run: Run, state: steps.TrainState) -> dict[str, Any]:
     split = next(s for s in ("test", "validation", "train") if run.dataset.examples(s))
     draw = run.config.log.figures
     summary = score_split(
-        make_predictor(run.model, [(state.params, state.batch_stats)], run.config.data.batch_size),
+        make_predictor(run.model, [averaging.weights_of(state.arrays())], run.config.data.batch_size),
         run.dataset,
         split,
         run.contract.input,

@@ -182,7 +182,7 @@ def _step_memory_bytes(config: Any) -> int:
     model, size = config.model, config.data.size
     shape = registry.shape_of(model, LABEL_SETS[config.data.task], len(parse(config.data.channels, None)))
     share = -(-config.data.batch_size // len(jax.devices()))
-    return cost.step_memory_bytes(share, size, size, shape, model.dtype)
+    return cost.step_memory_bytes(share, size, size, shape, model.dtype, averaged=config.train.ema_decay > 0)
 
 
 def first_state(run: Run, checkpoints: Checkpoints, batches: Any) -> steps.TrainState:
@@ -203,8 +203,10 @@ def first_state(run: Run, checkpoints: Checkpoints, batches: Any) -> steps.Train
         )
         write_json(run.folder.transfer, {"pretrained": source, "phases": []})
         say(f"weights before step 1: {run.config.pretrained.path or 'random'}")
+    if decay := run.config.train.ema_decay:
+        say(f"weights: evaluated, scored and used for predictions as moving averages (train.ema_decay={decay:g})")
     params, batch_stats = devices.replicate(run.mesh, (params, batch_stats))
-    state = devices.replicate(run.mesh, steps.begin(program, params, batch_stats))
+    state = devices.replicate(run.mesh, steps.begin(program, params, batch_stats, run.config.train.ema_decay))
     if saved is None:
         return state
     if saved.step < run.total_steps:
@@ -236,7 +238,13 @@ def _own_checkpoint(run: Run, checkpoints: Checkpoints) -> Saved | None:
 def write_provenance(run: Run, argv: list[str]) -> None:
     """Write `config.json` and `run.json` of this start, once it is known that the run can go on."""
     kinds = [device.device_kind for device in jax.devices()]
-    record = {**runs.provenance(argv), "dataset": run.contract.to_json(), "devices": kinds}
+    decay = run.config.train.ema_decay
+    record = {
+        **runs.provenance(argv),
+        "dataset": run.contract.to_json(),
+        "devices": kinds,
+        "weights": {"used": "averaged" if decay else "last", "ema_decay": decay},
+    }
     runs.write_provenance(run.folder, run.config, record)
 
 

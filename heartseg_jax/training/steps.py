@@ -17,7 +17,7 @@ from heartseg_jax.models.unet import UNet
 from heartseg_jax.preprocess.augment import AugmentSettings
 from heartseg_jax.preprocess.device import augmented, prepared
 from heartseg_jax.preprocess.host import Batch
-from heartseg_jax.training import counts, losses
+from heartseg_jax.training import averaging, counts, losses
 from heartseg_jax.training.phases import Phase, build_optimizer, learning_rates
 
 Metrics = dict[str, jax.Array]
@@ -30,12 +30,20 @@ EvalStep = Any
 
 
 class TrainState(NamedTuple):
-    """All that training changes: a pure pytree, saved as it is."""
+    """All that training changes: a pure pytree, saved as it is.
+
+    `ema` is the moving average {'params', 'batch_stats'} of the weights, None where `train.ema_decay` is 0.
+    """
 
     step: jax.Array
     params: Any
     batch_stats: Any
     opt_state: optax.OptState
+    ema: Any = None
+
+    def arrays(self) -> dict[str, Any]:
+        """Return the state as a dict without what it lacks; without an average it is as in earlier versions."""
+        return {name: part for name, part in self._asdict().items() if part is not None}
 
 
 def learning_rate_schedule(train: Any, total_steps: int) -> optax.Schedule:
@@ -67,9 +75,10 @@ def _initialiser(model: UNet, size: int, channels: int) -> Any:
     return jax.jit(init, compiler_options=plain if jax.default_backend() == "cpu" else None)
 
 
-def begin(tx: Any, params: Any, batch_stats: Any) -> TrainState:
-    """Return the state before step 1; `tx.init(params)` is the optimizer's."""
-    return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, tx.init(params))
+def begin(tx: Any, params: Any, batch_stats: Any, ema_decay: float = 0.0) -> TrainState:
+    """Return the state before step 1; `tx.init(params)` is the optimizer's, and `ema_decay` 0 means no average."""
+    average = averaging.begin_average(params, batch_stats) if ema_decay else None
+    return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, tx.init(params), average)
 
 
 def named_key(key: jax.Array, name: str, step: jax.Array | int = 0) -> jax.Array:
@@ -84,11 +93,12 @@ def make_train_step(
     *,
     augmentation: AugmentSettings,
     frozen: Collection[str] = frozenset(),
+    ema_decay: float = 0.0,
 ) -> TrainStep:
     """Return the pure step `(state, batch, root_key) -> (state, metrics)`.
 
     What is `frozen` (names of groups) gets no gradient computed, keeps its BatchNorm statistics, and is handed on as
-    the very array that came in.
+    the very array that came in. With `ema_decay` the state's average follows the weights (`averaging.follow`).
     """
 
     def stopped(params: Any) -> Any:
@@ -118,7 +128,11 @@ def make_train_step(
         # Not even zero is added to what is frozen: -0.0 would become 0.0.
         params = map_within(frozen, lambda old, new: old, state.params, optax.apply_updates(state.params, updates))
         metrics["gradient_norm"] = optax.tree.norm(gradients)
-        return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
+        average = None
+        if ema_decay:
+            latest = {"params": params, "batch_stats": batch_stats}
+            average = averaging.follow(state.ema, state.step, latest, ema_decay, frozen)
+        return TrainState(state.step + 1, params, batch_stats, opt_state, average), metrics
 
     return step
 
@@ -141,7 +155,14 @@ def compiled_phase(
     """
     schedule = learning_rates(learning_rate_schedule(train, total_steps), phase, rewarm_steps)
     tx = build_optimizer(train, schedule, phase)
-    step = make_train_step(model, tx, losses.loss_of(train), augmentation=augmentation, frozen=phase.frozen)
+    step = make_train_step(
+        model,
+        tx,
+        losses.loss_of(train),
+        augmentation=augmentation,
+        frozen=phase.frozen,
+        ema_decay=train.ema_decay,
+    )
     return tx, jax.jit(jax.vmap(step) if replicas else step, donate_argnums=0)
 
 
@@ -149,13 +170,13 @@ def compiled_phase(
 def compiled_eval(model: UNet, train: Any) -> EvalStep:
     """Return the jitted evaluation of a batch with the loss of a config's `train` group, without augmentation.
 
-    It has `loss` and `confusion [B, C, C]`, by example.
+    It has `loss` and `confusion [B, C, C]`, by example, of the averaged weights where the state has them.
     """
     loss_fn = losses.loss_of(train)
 
     def step(state: TrainState, batch: Batch) -> Metrics:
         seen = prepared(batch)
-        logits = apply_model(model, state.params, state.batch_stats, seen.image)
+        logits = apply_model(model, *averaging.weights_of(state.arrays()), seen.image)
         loss, _ = loss_fn(logits, seen)
         one = lambda *example: counts.confusion_counts(*(part[None] for part in example))  # noqa: E731
         confusion = jax.vmap(one)(logits, seen.label, seen.merge, seen.mask)

@@ -72,7 +72,9 @@ def check_config(name: str, config: Any, *, as_json: bool = False) -> None:
         },
         "receptive_field": {"pixels": field, "mm": _field_mm(config, field)},
         "flops_per_image": cost.forward_flops(size, size, shape),
-        "step_memory_bytes": cost.step_memory_bytes(config.data.batch_size, size, size, shape, model.dtype),
+        "step_memory_bytes": cost.step_memory_bytes(
+            config.data.batch_size, size, size, shape, model.dtype, averaged=config.train.ema_decay > 0
+        ),
         "config": load.to_plain(config),
     }
     found["estimate"] = estimate(config, found["flops_per_image"])

@@ -112,6 +112,7 @@ def _to_keras(flags: Mapping[str, Any]) -> None:
         raise UserError(f"--output={target} exists already; give --overwrite to replace it")
     # Orbax takes a second to import: only once the flags are known to be good.
     from heartseg_jax.interop.to_keras import export
+    from heartseg_jax.training.averaging import is_averaged, weights_of
     from heartseg_jax.training.checkpoints import Checkpoints
     from heartseg_jax.workdir import Workdir, read_config
 
@@ -120,11 +121,12 @@ def _to_keras(flags: Mapping[str, Any]) -> None:
     with closing(Checkpoints(folder.checkpoints)) as checkpoints:
         chosen = checkpoints.choose(flags.get("step"))
         step, state = checkpoints.read(chosen).step, checkpoints.restore_arrays(chosen)
-    params, batch_stats = state["params"], state.get("batch_stats") or {}
+    params, batch_stats = weights_of(state)
     channels = int(params["encoder"]["stage1"]["conv1"]["kernel"].shape[2])
     target.parent.mkdir(parents=True, exist_ok=True)
     export(params, batch_stats, model=config.model, size=config.data.size, channels=channels, target=target)
-    print(f"step {step} of {folder.path} written to {target}")
+    averaged = " (its averaged weights)" if is_averaged(state) else ""
+    print(f"step {step} of {folder.path}{averaged} written to {target}")
 
 
 def table(encoder: Pretrained) -> str:

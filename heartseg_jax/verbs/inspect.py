@@ -31,7 +31,8 @@ def define(values: FlagValues, argv: Sequence[str]) -> None:
 def run(values: FlagValues, argv: list[str]) -> None:
     """Print the arrays of a checkpoint, or how two checkpoints differ.
 
-    With --json the keys are `step`, `parameters` {total, trainable, frozen} and `arrays`, each with `path, shape,
+    Where a run has averaged weights (`train.ema_decay`), these are meant, and `averaged` is true. With --json the keys
+    are `step`, `averaged`, `parameters` {total, trainable, frozen} and `arrays`, each with `path, shape,
     dtype, group, frozen, mean, std, l2, finite`; frozen is what the phase that led to this step did not train. The
     optimizer's arrays are left out. With --against, another run (or the same) at --against_step, the keys are instead
     `changed`, `unchanged`, `only_here` and `only_there`, lists of paths; a changed array differs in a bit, or in shape.
@@ -41,11 +42,17 @@ def run(values: FlagValues, argv: list[str]) -> None:
     """
     if values.against_step is not None and not values.against:
         raise UserError("inspect --against_step is only used with --against=RUN; remove it")
-    number, arrays, groups, frozen = _read(Path(values.workdir), values.step)
+    number, arrays, groups, frozen, averaged = _read(Path(values.workdir), values.step)
     if values.against:
         there = _read(Path(values.against), values.against_step)
         compared = compare(arrays, there.arrays)
-        names = f"step {number} of {values.workdir}", f"step {there.step} of {values.against}"
+        names = tuple(
+            f"step {step} of {place}" + (" (averaged weights)" if own else "")
+            for step, place, own in (
+                (number, values.workdir, averaged),
+                (there.step, values.against, there.averaged),
+            )
+        )
         print(json.dumps(compared) if values.json else differences(compared, *names))
         return
     rows = [describe(name, array, groups[name], groups[name] in frozen) for name, array in arrays.items()]
@@ -54,7 +61,7 @@ def run(values: FlagValues, argv: list[str]) -> None:
         counted[row["frozen"]] += array.size if row["path"].startswith("params/") else 0
     total = sum(array.size for array in arrays.values())
     parameters = {"total": total, "trainable": counted[False], "frozen": counted[True]}
-    found = {"step": number, "parameters": parameters, "arrays": rows}
+    found = {"step": number, "averaged": averaged, "parameters": parameters, "arrays": rows}
     print(json.dumps(found, allow_nan=False) if values.json else table(found))
 
 
@@ -65,12 +72,14 @@ class Contents(NamedTuple):
     arrays: dict[str, np.ndarray]
     groups: dict[str, str]
     frozen: frozenset[str]
+    averaged: bool
 
 
 def _read(path: Path, step: int | str | None) -> Contents:
     # Orbax takes seconds to import: only once the flags are known to be good.
     from heartseg_jax.models.tree import group_of, groups_in, named_leaves
     from heartseg_jax.preprocess.contract import Contract
+    from heartseg_jax.training.averaging import is_averaged, weights_of
     from heartseg_jax.training.checkpoints import Checkpoints
     from heartseg_jax.workdir import Workdir, read_config
 
@@ -79,15 +88,16 @@ def _read(path: Path, step: int | str | None) -> Contents:
     with closing(Checkpoints(folder.checkpoints)) as checkpoints:
         chosen = checkpoints.choose(step)
         saved, state = checkpoints.read(chosen), checkpoints.restore_arrays(chosen)
-    arrays = named_leaves({kind: state.get(kind) or {} for kind in ("params", "batch_stats")})
-    known = groups_in(state["params"])
+    params, batch_stats = weights_of(state)
+    arrays = named_leaves({"params": params, "batch_stats": batch_stats})
+    known = groups_in(params)
     groups = {path: group_of(path.partition("/")[2], known) for path in arrays}
     contract = Contract.from_json(saved.contract, f"the checkpoint of step {saved.step} in {path}")
     # Runs from before there were phases froze nothing.
     entered = [phase for phase in contract.phases if phase["first_step"] <= max(saved.step, 1)]
     multipliers = entered[-1]["multipliers"] if entered else {}
     frozen = frozenset(group for group, multiplier in multipliers.items() if multiplier == 0)
-    return Contents(saved.step, arrays, groups, frozen)
+    return Contents(saved.step, arrays, groups, frozen, is_averaged(state))
 
 
 def compare(here: Mapping[str, np.ndarray], there: Mapping[str, np.ndarray]) -> dict[str, list[str]]:
@@ -135,7 +145,8 @@ def table(found: Mapping[str, Any]) -> str:
     """Lay the arrays out for the terminal."""
     width = max(len(row["path"]) for row in found["arrays"])
     head = f"{'array':<{width}}  {'shape':<18} {'dtype':<9} {'':<6} {'mean':>10} {'std':>10} {'l2':>10}"
-    lines = [f"step {found['step']}", "", head, "-" * len(head)]
+    which = " (averaged weights)" if found["averaged"] else ""
+    lines = [f"step {found['step']}{which}", "", head, "-" * len(head)]
     for row in found["arrays"]:
         shape = "x".join(map(str, row["shape"])) or "scalar"
         numbers = " ".join(

@@ -18,12 +18,16 @@ from heartseg_jax.models.registry import build_model
 from heartseg_jax.models.tree import mismatches
 from heartseg_jax.models.unet import UNet
 from heartseg_jax.preprocess.contract import Contract
+from heartseg_jax.training.averaging import weights_of
 from heartseg_jax.training.checkpoints import BEST, Checkpoints, Step
 from heartseg_jax.workdir import Workdir, read_config
 
 
 class Loaded(NamedTuple):
-    """One trained network: its run's config, weights (params, batch_stats), contract and checkpoint's folder."""
+    """One trained network: its run's config, weights (params, batch_stats), contract and checkpoint's folder.
+
+    The weights are the averaged ones where the run has them.
+    """
 
     config: Any
     model: UNet
@@ -48,7 +52,7 @@ def load_model(path: Path, step: Step | None = None) -> Loaded:
         contract = Contract.from_json(content, f"the checkpoint of step {number} in {path}")
         arrays = store.restore_arrays(chosen)
         identity = ModelIdentity(str(path), number, store.digest(chosen), _digest(folder.config))
-    weights = arrays["params"], arrays.get("batch_stats", {})
+    weights = weights_of(arrays)
     model = build_model(config.model, contract.label_set)
     size, channels = contract.input.size, len(contract.input.channels)
     drawn = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, size, size, channels)), train=False))

@@ -119,3 +119,13 @@ def test_one_program_serves_every_fold_and_seed(dataset):
     program, replicas = replicas_of(config, dataset)
     train_replicas(program, replicas, 1, False)
     assert phase_program(config, program.model, program.phases, 0).step._cache_size() == 1
+
+
+def test_averaged_weights_are_what_comes_out_of_either_way(dataset):
+    outcomes = []
+    for decay, together in (("0.5", False), ("0.5", True), ("0", False)):
+        program, replicas = replicas_of(configured(train__ema_decay=decay), dataset)
+        outcomes.append(train_replicas(program, replicas, 1, together))
+    for alone, together, latest in zip(*outcomes, strict=True):
+        close(alone.params, together.params)
+        assert not np.allclose(alone.params["head"]["kernel"], latest.params["head"]["kernel"], rtol=1e-3)

@@ -1,0 +1,59 @@
+"""The moving average of a network's weights, and which weights of a state are meant for use. Pure: no files here.
+
+BatchNorm's running statistics are averaged with the weights, although those of averaged weights are not the average
+of statistics. On phantoms (12 training, 6 validation patients, BatchNorm everywhere, width 8, 64x64, decay 0.99; mean
+Dice of 3 seeds after 300 and 450 steps) averaging gave 0.274 and 0.318, measuring them again on 48 batches 0.280 and
+0.320, keeping the latest ones 0.270 and 0.313. The first difference is within the seeds' spread and would cost passes
+over the data at each evaluation, so they are averaged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from heartseg_jax.models.tree import map_within
+
+
+def begin_average(params: Any, batch_stats: Any) -> dict[str, Any]:
+    """Return the average before step 1: copies of the weights, since a step overwrites the state it is given."""
+    return jax.tree.map(jnp.copy, {"params": params, "batch_stats": batch_stats})
+
+
+def decay_at(step: jax.Array, decay: float) -> jax.Array:
+    """Return the share of the old average that step number `step` (from 0) keeps: `min(decay, (1 + n) / (10 + n))`.
+
+    The rise lets the average leave the initial weights within a few steps, as TensorFlow's
+    `ExponentialMovingAverage(num_updates=...)` does. `optax.ema` has no such rise and starts from zeros.
+    """
+    return jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+
+
+def follow(
+    average: Mapping[str, Any], step: jax.Array, latest: Mapping[str, Any], kept: float, frozen: Collection[str]
+):
+    """Return the average after a step: `d * average + (1 - d) * latest`, d being `decay_at(step, kept)`.
+
+    `average` and `latest` are trees {'params', 'batch_stats'}. What is `frozen` (names of groups) is the latest bit by
+    bit: `d * x + (1 - d) * x` would round.
+    """
+    moved = optax.incremental_update(latest, average, 1.0 - decay_at(step, kept))
+    return {kind: map_within(frozen, lambda new, _: new, latest[kind], moved[kind]) for kind in moved}
+
+
+def weights_of(state: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Return (params, batch_stats) to evaluate, predict and start from: the averages where the state has them.
+
+    `state` is a training state as a dict (`TrainState._asdict()`, or the arrays of a checkpoint).
+    """
+    meant = state.get("ema") or state
+    return meant["params"], meant.get("batch_stats") or {}
+
+
+def is_averaged(state: Mapping[str, Any]) -> bool:
+    """Whether a state, as a dict, has averaged weights, which `weights_of` then gives."""
+    return bool(state.get("ema"))
