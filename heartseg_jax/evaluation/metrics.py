@@ -13,13 +13,13 @@ from typing import NamedTuple
 import numpy as np
 
 from heartseg_jax.anatomy import IGNORED, LabelSet, merge_labels
-from heartseg_jax.evaluation.surface import surface_distances
+from heartseg_jax.evaluation.surface import borders, mean_shift, surface_distances
 from heartseg_jax.findings import some
 
 NSD_TOLERANCE_MM = 2.0
 BOOTSTRAP_FROM_PATIENTS = 10
 BOOTSTRAP_ROUNDS = 2000
-MEASURES = ("dice", "iou", "hd95_mm", "assd_mm", "nsd_2mm", "volume_bias_ml")
+MEASURES = ("dice", "iou", "hd95_mm", "assd_mm", "nsd_2mm", "volume_bias_ml", "bias_mm", "bias_px")
 
 
 class StructureScore(NamedTuple):
@@ -36,6 +36,8 @@ class StructureScore(NamedTuple):
     assd_mm: float | None
     nsd_2mm: float | None
     volume_bias_ml: float | None
+    bias_mm: float | None
+    bias_px: float | None
     missed: bool
     truth_voxels: int
     predicted_voxels: int
@@ -123,8 +125,10 @@ def score_patient(
     """Score one patient's slices, pooled.
 
     Distances and volumes are computed only where the slices are a volume: `contiguous` (consecutive, in order) and
-    `spacing_mm` (z, y, x) known. Otherwise they are None. `truth` and `prediction` are labels [n, H, W]; voxels that
-    are ignored in the truth (255) are background in both for the distances. Raises ValueError as `confusion` does.
+    `spacing_mm` (z, y, x) known. Otherwise they are None. The signed distance of borders is in mm where the spacing is
+    known (within the slices where they are not a volume) and else in pixels. `truth` and `prediction` are labels
+    [n, H, W]; voxels that are ignored in the truth (255) are background in both for the distances. Raises ValueError as
+    `confusion` does.
     """
     truth, prediction = np.asarray(truth), np.asarray(prediction)
     if truth.ndim != 3:
@@ -132,20 +136,26 @@ def score_patient(
     counts = confusion(truth, prediction, labels, merge)
     dice, iou = dice_from_counts(counts), iou_from_counts(counts)
     spacing = tuple(float(s) for s in spacing_mm) if contiguous and spacing_mm is not None else None
-    masks = [np.where(truth == IGNORED, 0, merge_labels(a, merge)) for a in (truth, prediction)] if spacing else []
+    ignored = truth == IGNORED
+    maps = [np.where(ignored, 0, merge_labels(a, merge)) for a in (truth, prediction)]
 
     found = {}
     for structure in labels.foreground:
         label = structure.label
         true_voxels, predicted_voxels = int(counts[label].sum()), int(counts[:, label].sum())
-        hd95 = assd = nsd = bias = None
+        hd95 = assd = nsd = bias = bias_mm = bias_px = None
+        both = true_voxels > 0 and predicted_voxels > 0
         if spacing and dice[label] is not None:
             bias = (predicted_voxels - true_voxels) * math.prod(spacing) / 1000.0
-            if true_voxels and predicted_voxels:
-                hd95, assd, nsd = surface_distances(masks[0] == label, masks[1] == label, spacing, NSD_TOLERANCE_MM)
+            if both:
+                pair = borders(maps[0] == label, maps[1] == label, spacing, ignored)
+                hd95, assd, nsd = surface_distances(pair, NSD_TOLERANCE_MM)
+                bias_mm = mean_shift([pair])  # None for a single slice, all of whose border lies at the volume's end
             else:
                 hd95 = assd = math.hypot(*(n * s for n, s in zip(truth.shape, spacing, strict=True)))
                 nsd = 0.0
+        if both and bias_mm is None:
+            bias_mm, bias_px = _bias_within_slices(maps[0] == label, maps[1] == label, ignored, spacing_mm)
         found[structure.name] = StructureScore(
             dice=dice[label],
             iou=iou[label],
@@ -153,6 +163,8 @@ def score_patient(
             assd_mm=assd,
             nsd_2mm=nsd,
             volume_bias_ml=bias,
+            bias_mm=bias_mm,
+            bias_px=bias_px,
             missed=(true_voxels == 0) != (predicted_voxels == 0),
             truth_voxels=true_voxels,
             predicted_voxels=predicted_voxels,
@@ -160,6 +172,16 @@ def score_patient(
             merged_with=tuple(s.name for s in labels.foreground if merge[s.label] == label != s.label),
         )
     return PatientScore(found, counts, len(truth))
+
+
+def _bias_within_slices(
+    truth: np.ndarray, prediction: np.ndarray, ignored: np.ndarray, spacing_mm: Sequence[float] | None
+) -> tuple[float | None, float | None]:
+    """Return (bias_mm, bias_px) over the borders of the slices where both masks are; one of them is None."""
+    in_plane = (1.0, 1.0) if spacing_mm is None else tuple(float(s) for s in spacing_mm[1:])
+    shared = np.flatnonzero(truth.any(axis=(1, 2)) & prediction.any(axis=(1, 2)))
+    found = mean_shift(borders(truth[z], prediction[z], in_plane, ignored[z]) for z in shared)
+    return (None, found) if spacing_mm is None else (found, None)
 
 
 def summarise(scores: Mapping[str, PatientScore], labels: LabelSet, *, seed: int = 0) -> dict:

@@ -146,6 +146,8 @@ def _structure_table(summary: Mapping, labels: LabelSet) -> list[str]:
         ("ASSD mm", "assd_mm", 2),
         ("NSD 2mm", "nsd_2mm", 3),
         ("bias mL", "volume_bias_ml", 1),
+        ("bias mm", "bias_mm", 2),
+        ("bias px", "bias_px", 2),
     )
     # A column without any number (no mm, scattered slices) would hold dashes only.
     rows = summary["structures"]
@@ -157,7 +159,7 @@ def _structure_table(summary: Mapping, labels: LabelSet) -> list[str]:
         row = rows[s.name]
         text = f"{s.short + '  ' + s.name:<20}"
         for _, key, digits in shown:
-            cell = number(row[key], digits, sign=key == "volume_bias_ml")
+            cell = number(row[key], digits, sign="bias" in key)
             if key in DIAGONAL_IF_MISSED and row[key] is not None and row["missed"]:
                 whole = row["missed"] == row["patients"]
                 cell, marked = ("missed", marked) if whole else (f"{cell}*", True)
@@ -168,8 +170,8 @@ def _structure_table(summary: Mapping, labels: LabelSet) -> list[str]:
         lines.append(text + ("  " + "; ".join(notes) if notes else ""))
     if marked:
         lines.append("(* a patient in whom the structure was missed counts with the diagonal of the image)")
-    if len(shown) < len(columns):
-        lines.append("(no distances or volumes: the slices are no volume, or their spacing is unknown)")
+    if all(row["volume_bias_ml"] is None for row in rows.values()):
+        lines.append("(no volumes or surface distances: the slices are no volume, or their spacing is unknown)")
     return lines
 
 

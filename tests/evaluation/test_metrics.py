@@ -108,6 +108,8 @@ def test_both_empty_is_not_counted_and_one_empty_is_a_miss():
         "assd_mm": None,
         "nsd_2mm": None,
         "volume_bias_ml": None,
+        "bias_mm": None,
+        "bias_px": None,
         "missed": 0,
         "patients": 0,
         "invented": 0,
@@ -133,6 +135,55 @@ def test_distances_and_volumes_need_a_volume():
     assert 0 < score.assd_mm < 1
     assert score.nsd_2mm == 1.0
     assert score.volume_bias_ml == 0.0
+
+
+def test_the_signed_distance_of_borders_is_in_pixels_or_mm_and_within_slices_or_the_volume():
+    # A band across the image, 4 rows of each slice; the prediction lacks its first row, and the whole last slice.
+    truth, guess = np.zeros((4, 12, 9), dtype=np.uint8), np.zeros((4, 12, 9), dtype=np.uint8)
+    truth[:3, 4:8], guess[:2, 5:8] = 3, 3
+    name, spacing = "left_ventricle", (5.0, 0.5, 0.5)
+
+    def biases(*rest):
+        score = score_patient(truth, guess, HEART.all_known, *rest).structures[name]
+        return score.bias_mm, score.bias_px
+
+    # Upper borders -1 pixel, lower ones 0, in the two slices where both have it.
+    assert biases() == (None, -0.5)
+    assert biases(None, True) == (None, -0.5)
+    assert biases(spacing, False) == (-0.25, None)
+    # In the volume the slice that is missing, 5 mm thick, makes it much smaller.
+    mm, px = biases(spacing, True)
+    assert mm < -0.5
+    assert px is None
+
+
+def test_the_signed_distance_along_the_slices_of_a_volume():
+    # Layers that fill the slices: 2 to 5, and 3 to 5. The lower border of each is 0.8 mm from the other's, the upper 0.
+    truth, guess = np.zeros((8, 6, 6), dtype=np.uint8), np.zeros((8, 6, 6), dtype=np.uint8)
+    truth[2:6], guess[3:6] = 1, 1
+    score = score_patient(truth, guess, HEART.all_known, (0.8, 1.0, 1.0), True).structures["ascending_aorta"]
+    assert (score.bias_mm, score.bias_px) == (pytest.approx(-0.4), None)
+    alone = score_patient(
+        np.rot90(truth, axes=(0, 1))[:1], np.rot90(guess, axes=(0, 1))[:1], HEART.all_known, (3, 2, 2), True
+    )
+    assert alone.structures["ascending_aorta"].bias_mm == -1.0  # a single slice has borders within it only
+
+
+def test_the_signed_distance_respects_ignored_merged_and_missed_structures():
+    truth, guess = np.zeros((1, 10, 30), dtype=np.uint8), np.zeros((1, 10, 30), dtype=np.uint8)
+    truth[0, :, 5:11], truth[0, :, 11:15], truth[0, :, 15:] = 4, 8, 255
+    guess[0, :, 6:10], guess[0, :, 10:20] = 4, 8
+    guess[0, :, 1] = 2
+    apart = score_patient(truth, guess).structures
+    # Atrium: both borders 1 inside; cava: left border 1 outside, right border ignored.
+    assert (apart["right_atrium"].bias_px, apart["vena_cava"].bias_px) == (-1.0, 1.0)
+    assert (apart["left_atrium"].missed, apart["left_atrium"].bias_px) == (True, None)
+    assert apart["left_ventricle"].bias_px is None
+    union = score_patient(truth, guess, CAVA_IN_ATRIUM).structures
+    assert (union["right_atrium"].bias_px, union["vena_cava"].bias_px) == (-1.0, None)
+    two = summarise({"a": score_patient(truth, guess), "b": score_patient(truth, np.where(truth == 255, 0, truth))})
+    assert two["structures"]["right_atrium"]["bias_px"] == pytest.approx(-0.5)
+    assert two["structures"]["right_atrium"]["bias_mm"] is None
 
 
 def test_ignored_voxels_are_no_surface():

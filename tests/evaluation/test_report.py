@@ -30,6 +30,8 @@ FIXED_STRUCTURE_KEYS = {
     "assd_mm",
     "nsd_2mm",
     "volume_bias_ml",
+    "bias_mm",
+    "bias_px",
     "missed",
     "patients",
 }
@@ -116,7 +118,27 @@ def test_table_leaves_out_what_has_no_figures():
     flat[0, :2] = 1
     text = table(summary({"x": score_patient(flat, flat, HEART, HEART.all_known)}))
     assert "HD95" not in text
-    assert "no distances or volumes" in text
+    assert "no volumes or surface distances" in text
+    (line,) = [line for line in text.splitlines() if line.startswith("structure")]
+    assert line.split()[1:] == ["Dice", "IoU", "bias", "px", "missed", "patients"]
+
+
+def test_the_signed_distance_is_a_column_with_its_sign(tmp_path):
+    truth = np.zeros((2, 8, 8), dtype=np.uint8)
+    truth[:, :4] = 3
+    found = {"x": score_patient(truth, np.roll(np.roll(truth, 1, 1) & truth, -1, 1), HEART, HEART.all_known)}
+    made = summary(found)
+    assert (made["structures"]["left_ventricle"]["bias_px"], made["structures"]["left_ventricle"]["bias_mm"]) == (
+        -1,
+        None,
+    )
+    (line,) = [line for line in table(made).splitlines() if line.startswith("LV  left_ventricle")]
+    assert line.split()[4] == "-1.00"
+    report.write_cases(tmp_path / "cases.csv", found)
+    with open(tmp_path / "cases.csv", newline="") as file:
+        rows = {row["structure"]: row for row in csv.DictReader(file)}
+    assert [rows[name]["bias_px"] for name in ("left_ventricle", "left_atrium")] == ["-1.0", ""]
+    assert rows["left_ventricle"]["bias_mm"] == ""
 
 
 def test_warnings_are_in_the_summary_and_in_the_table():

@@ -8,11 +8,16 @@ import pytest
 from scipy import ndimage
 from scipy.spatial.distance import cdist
 
-from heartseg_jax.evaluation.surface import surface_distances, surface_elements
+from heartseg_jax.evaluation import surface
+from heartseg_jax.evaluation.surface import borders, mean_shift, surface_elements
 
 # What surface-distance 0.1 gives for the two ellipsoids of the test that names it: HD95, ASSD, NSD.
 LIBRARY_3D = (2.118962010041709, 0.8621129944857032, 0.9339081889373652)
 LIBRARY_2D = (1.8, 0.9881119425705508, 0.47771862754281147)
+
+
+def surface_distances(truth, prediction, spacing, tolerance):
+    return surface.surface_distances(borders(truth, prediction, spacing), tolerance)
 
 
 def one_pixel(shape, *where):
@@ -151,3 +156,77 @@ def test_what_has_no_surface_is_refused():
         surface_distances(full, full, (1.0, 1.0, 1.0), 2.0)
     with pytest.raises(ValueError, match="positive"):
         surface_distances(full, full, (1.0, 0.0), 2.0)
+
+
+def half(shape, columns, axis=-1):
+    """A mask that fills the image up to a border across one axis."""
+    mask = np.zeros(shape, dtype=bool)
+    mask.swapaxes(0, axis)[:columns] = True
+    return mask
+
+
+def test_a_straight_edge_one_pixel_too_far_inside_is_exactly_minus_one():
+    truth, small, large = (half((12, 20), columns) for columns in (10, 9, 11))
+    assert mean_shift([borders(truth, small, (1.0, 1.0))]) == -1.0
+    assert mean_shift([borders(truth, large, (1.0, 1.0))]) == 1.0
+    assert mean_shift([borders(truth, truth, (1.0, 1.0))]) == 0.0
+    # In mm by the spacing of the axis that it is moved along, in 2-D and in 3-D.
+    assert mean_shift([borders(truth, small, (3.0, 0.5))]) == -0.5
+    deep = [half((8, 6, 7), layers, axis=0) for layers in (5, 3)]
+    assert mean_shift([borders(*deep, (0.5, 1.0, 2.0))]) == -1.0
+
+
+def test_a_disc_that_is_too_small_and_one_that_is_shifted():
+    disc, small, large = (ellipsoid((60, 60), (30, 30), (radius, radius)) for radius in (20, 19, 21))
+    # To the nearest corner of a staircase it is a little less than the difference of the radii.
+    assert mean_shift([borders(disc, small, (1.0, 1.0))]) == pytest.approx(-0.85, abs=0.03)
+    assert mean_shift([borders(disc, large, (1.0, 1.0))]) == pytest.approx(0.85, abs=0.03)
+    shifted = np.roll(disc, 3, axis=1)
+    assert mean_shift([borders(disc, shifted, (1.0, 1.0))]) == pytest.approx(0.0, abs=1e-9)
+    assert surface_distances(disc, shifted, (1.0, 1.0), 2.0)[1] > 1.5
+
+
+def test_borders_at_ignored_pixels_and_at_the_image_s_edge_do_not_count():
+    truth, small = np.zeros((10, 30), dtype=bool), np.zeros((10, 30), dtype=bool)
+    truth[:, 5:15], small[:, 6:15] = True, True
+    ignored = np.zeros_like(truth)
+    ignored[:, 15:] = True
+    # The right borders agree, so that the mean over both sides is half of the left one's.
+    assert mean_shift([borders(truth, small, (1.0, 1.0))]) == -0.5
+    assert mean_shift([borders(truth, small, (1.0, 1.0), ignored)]) == -1.0
+    assert mean_shift([borders(truth[:, :15], small[:, :15], (1.0, 1.0))]) == -1.0
+    everything = np.ones((4, 4), dtype=bool)
+    assert mean_shift([borders(everything, everything, (1.0, 1.0))]) is None
+    assert mean_shift([]) is None
+
+
+def test_several_slices_are_weighted_by_the_length_of_their_borders():
+    # Borders of 9 counted corners each moved by -1, and of 4 each moved by +1.
+    tall, low = (half((10, 20), 10), half((10, 20), 9)), (half((5, 20), 10), half((5, 20), 11))
+    pairs = [borders(*masks, (1.0, 1.0)) for masks in (tall, low)]
+    assert mean_shift(pairs) == pytest.approx((9 * -1 + 4 * 1) / 13)
+
+
+@pytest.mark.parametrize("shape", [(7, 9, 10), (12, 15)])
+def test_the_signed_distance_against_brute_force(shape):
+    rng = np.random.default_rng(5)
+    spacing = np.array((2.5, 0.8, 1.1)[: len(shape)])
+    truth, guess, ignored = (ndimage.gaussian_filter(rng.normal(size=shape), 1.2) > level for level in (0.1, 0.05, 0.3))
+    truth, guess = truth & ~ignored, guess & ~ignored
+    cubes = {
+        corner: tuple(slice(c, c + 2) for c in corner) for corner in itertools.product(*(range(n + 1) for n in shape))
+    }
+    padded = {name: np.pad(mask, 1) for name, mask in (("truth", truth), ("guess", guess))}
+    unknown = np.pad(ignored, 1, constant_values=True)
+    areas = {name: surface_elements(mask, spacing) for name, mask in (("truth", truth), ("guess", guess))}
+    moved = total = 0.0
+    for own, other, sign in (("truth", "guess", 1), ("guess", "truth", -1)):
+        nearest = np.array([c for c in cubes if areas[other][c] > 0]) * spacing
+        for corner, cube in cubes.items():
+            if areas[own][corner] > 0 and not unknown[cube].any():
+                distance = cdist([np.array(corner) * spacing], nearest).min()
+                moved += areas[own][corner] * distance * (sign if padded[other][cube].all() else -sign)
+                total += areas[own][corner]
+    found = mean_shift([borders(truth, guess, tuple(spacing), ignored)])
+    assert found == pytest.approx(moved / total, rel=1e-9)
+    assert abs(found) > 0.01
