@@ -90,7 +90,18 @@ def _choice(name: str, choices: str, meaning: str) -> Field:
 
 TABLE: tuple[Field, ...] = (
     Field("seed", 0, "every random choice of a run follows from this number", least=0, most=2**32 - 1),
-    Field("data.path", "", "dataset folder made by `prepare`; empty: phantom patients, made by the run"),
+    Field(
+        "data.path",
+        "",
+        "dataset folder made by `prepare`, or several with commas between them (docs/data.md); empty: phantom "
+        "patients, made by the run",
+    ),
+    Field(
+        "data.shares",
+        (),
+        "how often the slices of each dataset of data.path are shown, relative to each other, such as '0.5,0.3,0.2'; "
+        "empty: every slice once per epoch",
+    ),
     Field("data.task", "heart", "the label set of the dataset", choices=LABEL_SETS),
     Field("data.test_patients", (), "ids of the test patients, instead of the dataset's own split"),
     Field("data.validation_patients", (), "ids, only together with data.test_patients; all other patients train"),
@@ -201,6 +212,17 @@ FIELDS: dict[str, Field] = {field.name: field for field in TABLE}
 MOST_PHANTOM_VOXELS = 2**30
 
 
+def shares_of(texts: Collection[str]) -> tuple[float, ...]:
+    """Return the numbers of `data.shares`; at least one is above 0, the others are not below."""
+    try:
+        found = tuple(float(text) for text in texts)
+    except ValueError:
+        found = (math.nan,)
+    if found and not (all(0 <= share < math.inf for share in found) and sum(found) > 0):
+        raise UserError(f"data.shares must be numbers from 0, not all 0, such as 0.5,0.3,0.2, not {','.join(texts)}")
+    return found
+
+
 def defaults() -> ConfigDict:
     """Return a config in which every field has its default."""
     config = ConfigDict()
@@ -235,6 +257,8 @@ def check_together(values: Mapping[str, Any]) -> None:
     if values["transfer.schedule"] == "custom" and not values["transfer.phases"]:
         raise UserError("transfer.schedule=custom needs transfer.phases, such as 1:decoder+head,2:all")
     channels.parse(values["data.channels"], None)
+    if shares_of(values["data.shares"]) and not values["data.path"]:
+        raise UserError("data.shares is only used with --config.data.path=A,B")
     for field in ("data.window_hu", "data.percentiles"):
         low, high = values[field]
         if not low < high:

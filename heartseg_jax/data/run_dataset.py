@@ -1,4 +1,4 @@
-"""Which dataset a run trains on: the folder that its config names, or phantom patients made for it."""
+"""Which dataset a run trains on: the folder or folders that its config names, or phantom patients made for it."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from typing import Any
 
 from heartseg_jax.anatomy import HEART, LABEL_SETS
 from heartseg_jax.config import load
-from heartseg_jax.data.dataset.read import read_dataset
+from heartseg_jax.config.schema import shares_of
+from heartseg_jax.data.dataset.join import read_datasets
 from heartseg_jax.data.dataset.records import Dataset, with_test_patients
 from heartseg_jax.errors import UserError
 from heartseg_jax.progress import say
 
 
 def dataset_for(config: Any, workdir: Path) -> Dataset:
-    """Return the dataset of a config, split by `data.test_patients` where that is given.
+    """Return the dataset of a config, split by `data.test_patients` where that is given, with its `data.shares`.
 
     Without `data.path`, phantom patients are made once in `datasets/` beside the run folder, under a name that
     holds the digest of everything they depend on: runs of the same phantoms share them.
 
     Raises:
-      UserError: there is no such dataset, or it is of another task than `data.task`.
+      UserError: there is no such dataset, it is of another task than `data.task`, or there are more or fewer shares.
     """
     asked = LABEL_SETS[config.data.task]
     if not config.data.path and asked != HEART:
@@ -31,8 +32,8 @@ def dataset_for(config: Any, workdir: Path) -> Dataset:
             f"data.task is '{asked.name}' and phantoms are hearts: make a dataset with `python main.py prepare "
             "--source=image_mask_zip --input=FILE.zip --output=DATASET` and give --config.data.path=DATASET"
         )
-    path = Path(config.data.path) if config.data.path else phantom_dataset(config.data.phantom, workdir.parent)
-    dataset = read_dataset(path)
+    path = config.data.path or str(phantom_dataset(config.data.phantom, workdir.parent))
+    dataset = read_datasets(path)
     if dataset.label_set != asked:
         raise UserError(
             f"{path} is of the task '{dataset.label_set.name}', the config of '{asked.name}'; give "
@@ -42,7 +43,14 @@ def dataset_for(config: Any, workdir: Path) -> Dataset:
 
 
 def resplit(dataset: Dataset, config: Any) -> Dataset:
-    """Return the dataset with the config's own test and validation patients, or unchanged."""
+    """Return the dataset with the config's shares and its own test and validation patients, or unchanged."""
+    shares = shares_of(config.data.shares)
+    if shares and len(shares) != len(dataset.parts):
+        raise UserError(
+            f"data.shares has {len(shares)} numbers and data.path {len(dataset.parts)} datasets; give one share each"
+        )
+    if shares and dataset.members:
+        dataset = dataclasses.replace(dataset, shares=shares)
     if not config.data.test_patients:
         return dataset
     return with_test_patients(dataset, config.data.test_patients, config.data.validation_patients)
@@ -71,9 +79,14 @@ def phantom_dataset(group: Any, parent: Path) -> Path:
 
 
 def dataset_identity(dataset: Dataset) -> str:
-    """Return a digest of what a run learns from: every array, merge and split, but not the folder's path."""
-    record = [dataclasses.asdict(patient) for patient in dataset.patients]
+    """Return a digest of what a run learns from: every array, merge and split, but not the folders' paths and names."""
+    if dataset.members:
+        parts = [dataset_identity(part) for part in dataset.parts]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    record = [dataclasses.asdict(patient) | {"id": patient.own_id} for patient in dataset.patients]
     for patient in record:
+        if dataset.name:
+            patient["person"] = patient["person"].removeprefix(f"{dataset.name}/")
         if not patient["person"]:
             del patient["person"]  # runs from before this field must recognise their datasets
     return hashlib.sha256(json.dumps([dataset.intensity, record], sort_keys=True).encode()).hexdigest()

@@ -49,7 +49,7 @@ def thumbnail(image: np.ndarray, size: int = THUMBNAIL) -> np.ndarray:
 
 
 def learn(dataset: Dataset) -> Learned | None:
-    """Read the training split once; None if it is empty.
+    """Read the training split of a single dataset once; None if it is empty.
 
     Memory: the thumbnails, and one count per class and pixel; images and labels are read one slice at a time.
     """
@@ -84,12 +84,19 @@ def baseline_scores(dataset: Dataset, split: str) -> dict[str, dict[str, float |
 def predict_split(dataset: Dataset, split: str) -> Iterator[tuple[Patient, list[int], dict[str, np.ndarray]]]:
     """Yield each patient, the patient's slices in `split`, and every baseline's labels: uint8 [n, H, W].
 
-    Those that learn are left out where no patient trains. `nearest_slice` copies the labels of the training slice whose
+    Those that learn are left out where no patient trains; each of several joined datasets is learned by itself.
+    `nearest_slice` copies the labels of the training slice whose
     thumbnail correlates best (the first of equals), never the slice itself; ignored pixels of it become background.
     `position_prior` is the same in every slice.
     """
-    learned = learn(dataset)
-    for index, slices in dataset.slices_of(split).items():
+    for part in dataset.parts:
+        yield from _predict_part(part, split)
+
+
+def _predict_part(dataset: Dataset, split: str) -> Iterator[tuple[Patient, list[int], dict[str, np.ndarray]]]:
+    asked = dataset.slices_of(split)
+    learned = learn(dataset) if asked else None
+    for index, slices in asked.items():
         shape = (len(slices), dataset.height, dataset.width)
         found = {ALL_BACKGROUND: np.broadcast_to(np.zeros((), dtype=np.uint8), shape)}
         if learned is not None:

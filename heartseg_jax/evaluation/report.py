@@ -40,6 +40,7 @@ def build_summary(
     baselines: Mapping[str, Mapping[str, float | None]] | None = None,
     split_kind: str = "patient",
     warnings: Sequence[str] = (),
+    datasets: Mapping[str, str] | None = None,
 ) -> dict:
     """Return the content of `summary.json`.
 
@@ -53,6 +54,7 @@ def build_summary(
         baselines: name -> {mean_dice, pixel_accuracy} (see `baselines.baseline_scores`); null where not given.
         split_kind: "patient" or "block"; a block split adds the warning that it measures memorisation.
         warnings: the caller's own, put first.
+        datasets: patient id -> name of the dataset, where several are joined: each is scored by itself too.
     """
     metrics = summarise(scores, labels)
     given = baselines or {}
@@ -75,10 +77,21 @@ def build_summary(
         "checkpoint": checkpoint,
         "scored": scored,
         **metrics,
+        **({"by_dataset": _by_dataset(scores, labels, datasets)} if datasets else {}),
         "split_kind": split_kind,
         "baselines": row,
         "warnings": found,
     }
+
+
+def _by_dataset(
+    scores: Mapping[str, PatientScore], labels: LabelSet, datasets: Mapping[str, str]
+) -> dict[str, dict[str, Any]]:
+    found = {}
+    for name in dict.fromkeys(datasets.values()):
+        own = summarise({key: score for key, score in scores.items() if datasets[key] == name}, labels)
+        found[name] = {key: own[key] for key in ("structures", "mean_dice", "mean_dice_ci95", "patients", "slices")}
+    return found
 
 
 def with_controls(summary: Mapping, controls: Mapping[str, Mapping[str, float | None]]) -> dict:
@@ -131,6 +144,8 @@ def table(summary: Mapping, labels: LabelSet) -> str:
     head = f"{summary['split']} split{where}: {patients}, {slices}"
     lines = [head + (f" ({', '.join(ids)})" if 0 < len(ids) <= 12 else "")]
     lines += ["", *_structure_table(summary, labels), "", *_baseline_table(summary)]
+    if summary.get("by_dataset"):
+        lines += ["", *_dataset_table(summary["by_dataset"], labels)]
     if summary.get("by_patient"):
         lines += ["", *_patient_table(summary, labels)]
     for warning in summary["warnings"]:
@@ -185,6 +200,16 @@ def _baseline_table(summary: Mapping) -> list[str]:
         lines.append(f"{title:<26}{number(row['mean_dice'], 3):>10}{number(row['pixel_accuracy'], 4):>16}")
     if interval := summary["mean_dice_ci95"]:
         lines[1] += f"  95 % interval {interval[0]:.3f} to {interval[1]:.3f}"
+    return lines
+
+
+def _dataset_table(datasets: Mapping[str, Mapping], labels: LabelSet) -> list[str]:
+    shown = labels.foreground
+    wide = max(16, *(len(name) + 2 for name in datasets))
+    lines = [f"{'mean Dice on':<{wide}}" + "".join(f"{s.short:>7}" for s in shown) + f"{'mean':>8}{'patients':>10}"]
+    for name, row in datasets.items():
+        cells = "".join(f"{number(row['structures'][s.name]['dice'], 3):>7}" for s in shown)
+        lines.append(f"{name:<{wide}}{cells}{number(row['mean_dice'], 3):>8}{row['patients']:>10}")
     return lines
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from heartseg_jax.anatomy import IGNORED, merge_labels
+from heartseg_jax.data.audit.near_duplicates import brightness
 from heartseg_jax.data.dataset.records import Dataset, check_unchanged
 from heartseg_jax.evaluation import baselines, metrics, report
 from heartseg_jax.figures import slices
@@ -67,6 +68,7 @@ def score_split(
         baselines=baselines.baseline_scores(dataset, split),
         split_kind=dataset.split_kind,
         warnings=(*dataset.source.get("caveats", ()), *warnings),
+        datasets={p.id: dataset.part_of(p).name for p in dataset.patients_in(split) if dataset.members},
     )
     report.write_report(output, summary, scores)
     if panels:
@@ -94,7 +96,11 @@ def _panel(dataset: Dataset, spec: InputSpec, found: PatientLabels, truth: np.nd
     best = max(range(len(truth)), key=lambda z: richness(truth[z]))
     patient = dataset.patients[found.patient]
     image = np.asarray(dataset.images(patient)[found.slices[best]], np.float32)
-    low, high = windows_of(spec, image[None])[0, 0]
+    unit = dataset.part_of(patient).intensity
+    if unit == "tissue":
+        image, (low, high) = brightness(image[None], unit)[0], (0.0, 1.0)
+    else:
+        low, high = windows_of(spec.for_intensity(unit)[0], image[None])[0, 0]
     name = f"{patient.id}, slice {patient.slice_name(found.slices[best])}"
     own, guess = (merge_labels(labels[best], patient.merge) for labels in (truth, found.labels))
     dice = metrics.dice_from_counts(metrics.confusion(own, guess, dataset.label_set, patient.merge))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from heartseg_jax.findings import REFUSE, WARN, Finding, refused
+from heartseg_jax.imaging.tissues import TISSUES
 
 LOWEST_HU = -1100
 """Air is -1000; noise reaches somewhat lower, and most scanners cut at -1024. Below lies padding."""
@@ -25,8 +26,19 @@ def of_grey(images: np.ndarray) -> list[Finding]:
 
 
 def of_pixels(images: np.ndarray, intensity: str) -> list[Finding]:
-    """Find slices `[N, H, W]` that are constant, and values that cannot be HU where `intensity` is 'HU'."""
+    """Find slices `[N, H, W]` that are constant, and values that cannot be HU where `intensity` is 'HU'.
+
+    Of tissue maps ('tissue') find codes that no tissue has; a slice of one tissue is possible.
+    """
     found = []
+    if intensity == "tissue":
+        values = np.flatnonzero(np.bincount(images.ravel(), minlength=256))
+        if wrong := sorted(set(values.tolist()) - {tissue.code for tissue in TISSUES}):
+            text = f"codes {', '.join(map(str, wrong[:5]))} are no tissue's"
+            found.append(
+                Finding(REFUSE, "codes", text, cause="this is an image, or a label map", fix="give tissue maps")
+            )
+        return found
     constant = [plane[0, 0] for plane in images if _is_constant(plane)]
     if constant:
         text = f"{len(constant)} of {len(images)} slices are constant (the first is all {constant[0]})"

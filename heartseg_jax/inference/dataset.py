@@ -23,10 +23,11 @@ class PatientLabels(NamedTuple):
 def predict_split(predictor: Predictor, dataset: Dataset, split: str, spec: InputSpec) -> Iterator[PatientLabels]:
     """Yield each patient's labels; structures that the source does not distinguish are merged.
 
-    One patient is held in memory at a time.
+    One patient is held in memory at a time, seen by `spec` in the intensity unit of its own dataset.
     """
     for position, slices in dataset.slices_of(split).items():
         patient = dataset.patients[position]
         images, merge = dataset.images(patient), patient.merge
-        found = predict_labels(predictor, spec, images, slices, patient.spacing_mm, patient.contiguous, merge)
+        own, _ = spec.for_intensity(dataset.part_of(patient).intensity)
+        found = predict_labels(predictor, own, images, slices, patient.spacing_mm, patient.contiguous, merge)
         yield PatientLabels(position, slices, np.concatenate(list(found)))

@@ -15,7 +15,8 @@ from heartseg_jax.imaging.volume import AIR_HU
 
 VERSION = 2
 """1: no version number, `view` with channels 'repeat' or 'adjacent'; 2: `input` with its channels as data."""
-UNITS = ("HU", "uint8")
+UNITS = ("HU", "uint8", "tissue", "any")
+"""Of stored values. "tissue": codes that an image is synthesised from; "any": a model trained on several of them."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class InputSpec:
     """What the network sees of a slice.
 
     Attributes:
-      intensity: unit of the stored values, 'HU' (int16) or 'uint8'.
+      intensity: unit of the stored values, one of `UNITS`; 'any' is for the model, not for slices: see `for_intensity`.
       size: pixels; the network sees `size x size`.
       mm_per_pixel: mm, or 0 where the slice's longer side is scaled to `size`.
       channels: for each channel the offset of the slice it shows (0 is the slice itself, 1 the next towards Superior)
@@ -52,6 +53,8 @@ class InputSpec:
     @property
     def fill(self) -> int:
         """The stored value of air: what lies outside of a slice."""
+        if self.intensity == "any":
+            raise ValueError("the unit of the slices must be chosen, see for_intensity")
         return AIR_HU if self.intensity == "HU" else 0
 
     @property
@@ -68,10 +71,12 @@ class InputSpec:
     def for_intensity(self, intensity: str) -> tuple[InputSpec, list[Finding]]:
         """Return the input for values of another unit, and the finding that refuses it or warns of it.
 
-        Percentiles adapt to any unit; a fixed window does not.
+        Percentiles adapt to any unit; a fixed window does not. Images synthesised from tissue codes fit any model.
         """
         if intensity == self.intensity:
             return self, []
+        if self.intensity == "any" or intensity == "tissue":
+            return dataclasses.replace(self, intensity=intensity), []
         text = f"the model was trained on {self.intensity}, the images are {intensity}"
         if any(window for _, window in self.channels):
             fix = "train with --config.data.normalise=percentile to use the model on both"
@@ -81,24 +86,41 @@ class InputSpec:
 
 
 def input_spec(data: Any, intensity: str) -> InputSpec:
-    """Return what a config's `data` group asks for, for data of this intensity unit.
+    """Return what a config's `data` group asks for, for data of this intensity unit or of several, such as "HU+uint8".
 
-    8-bit images have no known window, so they are normalised by percentiles whatever `data.normalise` says.
+    8-bit images have no known window, so they are normalised by percentiles whatever `data.normalise` says. A model of
+    several units is for any, and so is one of tissue codes, whose images stand for both, unless a window is fixed.
 
     Raises:
-      UserError: `data.channels` has windows in HU and the data are 8-bit images.
+      UserError: the data are of two units and `data.normalise` is a window, or `data.channels` has windows that the
+        data cannot be seen through.
     """
+    units = intensity.split("+")
+    pictures = [unit for unit in units if unit != "tissue"]
+    if data.normalise == "window" and len(pictures) > 1:
+        raise UserError(
+            "one dataset holds HU and another 8-bit images, which have no window in HU; give "
+            "--config.data.normalise=percentile"
+        )
     window: Window = None
-    if data.normalise == "window" and intensity == "HU":
+    if data.normalise == "window" and pictures == ["HU"]:
         window = (float(data.window_hu[0]), float(data.window_hu[1]))
     channels = parse(data.channels, window)
-    if intensity != "HU" and any(own for _, own in channels):
+    windows = {own for _, own in channels}
+    if pictures != ["HU"] and windows != {None}:
+        what = "8-bit images" if "uint8" in pictures else "tissue maps"
         raise UserError(
-            f"data.channels={data.channels} has windows in HU and the dataset holds 8-bit images; give offsets only, "
+            f"data.channels={data.channels} has windows in HU and the dataset holds {what}; give offsets only, "
             "such as --config.data.channels=repeat"
         )
+    if "tissue" in units and len(windows) > 1:
+        raise UserError(
+            f"data.channels={data.channels} has several windows, and images made from tissue maps have one; give "
+            "--config.data.channels=repeat"
+        )
+    seen = pictures[0] if len(pictures) == 1 and (units == pictures or windows != {None}) else "any"
     low, high = data.percentiles
-    return InputSpec(intensity, data.size, float(data.mm_per_pixel), channels, (float(low), float(high)))
+    return InputSpec(seen, data.size, float(data.mm_per_pixel), channels, (float(low), float(high)))
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,13 @@ class Batch(NamedTuple):
     result cannot see the labels from before augmentation.
 
     Attributes:
-      image: `[B, S, S, P]` int16 HU or uint8; one plane per channel, or one where all channels show the same slice.
-        On the device: `[B, S, S, C]` float32 in 0..1.
+      image: `[B, S, S, P]` int16 HU, uint8 or tissue codes; one plane per channel, or one where all channels show the
+        same slice. On the device: `[B, S, S, C]` float32 in 0..1.
       window: `[B, C, 2]` float32, the stored values that become 0 and 1; None once they have been applied.
       label: `[B, S, S]` uint8, 0 to K-1 or 255; int32 on the device. None where only prediction is asked for.
       merge: `[B, K]` int32, the label that each class counts as; None with `label`.
       mask: `[B]` float32, 1 for a real example, 0 for one that fills the batch.
+      tissue: `[B]` bool, which images are tissue codes that an image is synthesised from; None where none is.
     """
 
     image: Any
@@ -33,15 +34,19 @@ class Batch(NamedTuple):
     label: Any
     merge: Any
     mask: Any
+    tissue: Any = None
 
 
 def windows_of(spec: InputSpec, images: np.ndarray) -> np.ndarray:
     """Return `[N, C, 2]` float32: for each slice of `[N, H, W]` and channel the stored values that become 0 and 1.
 
     Percentiles are taken over the pixels brighter than air: the share of air around a patient depends on the field of
-    view, not on the patient.
+    view, not on the patient. Tissue codes have no window: 0 and 1, which nothing reads.
     """
     windows = np.empty((len(images), len(spec.channels), 2), np.float32)
+    if spec.intensity == "tissue":
+        windows[:] = 0, 1
+        return windows
     for row, image in zip(windows, images, strict=True):
         own = None
         for channel, (_, window) in enumerate(spec.channels):
@@ -62,7 +67,12 @@ def neighbours(spec: InputSpec, z: int, count: int, contiguous: bool) -> list[in
 
 
 def to_network(spec: InputSpec, images: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
-    """Return `images [N, H, W]` as `[N, S, S]` of the same dtype; air where the slice has nothing."""
+    """Return `images [N, H, W]` as `[N, S, S]` of the same dtype; air where the slice has nothing.
+
+    Tissue codes are resampled as labels are: between two tissues there is no third.
+    """
+    if spec.intensity == "tissue":
+        return volume.resample_labels(images, spec.size, _scale(spec, images, spacing_mm))
     return volume.resample_slices(images, spec.size, _scale(spec, images, spacing_mm), spec.fill)
 
 

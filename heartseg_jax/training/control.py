@@ -20,15 +20,17 @@ def folder_of(run: Path) -> Path:
     return run / f"control_{NAME}"
 
 
-def config_of(config: FrozenConfigDict, dataset: Path) -> FrozenConfigDict:
+def config_of(config: FrozenConfigDict, dataset: str) -> FrozenConfigDict:
     """Return a run's config as its control has it: as many steps of the same data, the encoder random and frozen.
+
+    `dataset` is its `data.path`: the folders of the run's data, absolute.
 
     A frozen random encoder needs its BatchNorm measured on the data, or its signal dies from stage to stage. A guard
     that would stop the run only warns here: that a control fails is a result.
     """
     batches = max(config.pretrained.recalibrate_batches, CALIBRATION_BATCHES)
     changes = {
-        "data.path": str(dataset.absolute()),
+        "data.path": dataset,
         "pretrained.path": "",
         "pretrained.load": "encoder",
         "pretrained.recalibrate_batches": batches if config.model.norm != "none" else 0,

@@ -37,7 +37,7 @@ def check_labels(where: str, values: np.ndarray, labels: LabelSet) -> list[Findi
 
 
 def check_images(where: str, images: np.ndarray, intensity: str) -> list[Finding]:
-    """Find slices `[N, H, W]` of which most are constant, and values that are not HU where `intensity` says HU."""
+    """Find slices `[N, H, W]` of which most are constant, and values that are not of the unit `intensity`."""
     return [
         replace(
             finding, check="images", seen=f"{where}: {finding.seen}", fix="prepare the dataset again, from the source"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -70,10 +70,17 @@ class MetricsLog:
             found = self._divergence.findings(step, loss, policy.divergence_factor, policy.divergence_steps)
         self._act(found)
 
-    def evaluate(self, step: int, loss: float, confusions: Mapping[int, np.ndarray]) -> Row:
+    def evaluate(
+        self,
+        step: int,
+        loss: float,
+        confusions: Mapping[int, np.ndarray],
+        parts: Mapping[str, Sequence[int]] | None = None,
+    ) -> Row:
         """Return the metrics of an evaluation; the collapse guard sees them.
 
         `confusions` has a matrix `[classes, classes]` (truth x prediction) per patient; Dice as in `metrics.mean_dice`.
+        `parts` are the patients of each joined dataset, by its name: each has a mean Dice of its own.
         """
         counts = sum(confusions.values(), np.zeros((self._labels.num_classes,) * 2, np.int64))
         total = max(int(counts.sum()), 1)
@@ -83,6 +90,9 @@ class MetricsLog:
         dice = metrics.dice_by_structure(list(confusions.values()), self._labels)
         row |= {f"{self._tag}/dice/{name}": value for name, value in dice.items()}
         row[f"{self._tag}/dice/mean"] = metrics.mean_dice(list(confusions.values()), self._labels)
+        for name, patients in (parts or {}).items():
+            if own := [confusions[patient] for patient in patients if patient in confusions]:
+                row[f"{self._tag}/{name}/dice/mean"] = metrics.mean_dice(own, self._labels)
         predicted, true = float(counts[:, 1:].sum()) / total, float(counts[1:].sum()) / total
         row[f"{self._tag}/foreground_fraction"] = predicted
         self._collapse = self._collapse.feed(predicted, true, self._policy.collapse_share)

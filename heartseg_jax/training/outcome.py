@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from heartseg_jax import workdir as runs
-from heartseg_jax.data.examples import indices
+from heartseg_jax.data.examples import examples_at
 from heartseg_jax.evaluation import report
 from heartseg_jax.evaluation.score_split import score_split
 from heartseg_jax.figures import slices
@@ -84,7 +84,7 @@ def best_checkpoint(run: Run) -> dict[str, Any] | None:
 
 def draw_inputs(run: Run) -> None:
     """Draw the first batch as the network receives it: after windowing and augmentation."""
-    numbers, mask = indices(run.config.seed, 0, 0, len(run.examples), run.config.data.batch_size)
+    numbers, mask = examples_at(run.examples, run.config.seed, 0, run.config.data.batch_size)
     batch = run.examples.gather(numbers, mask)
     key = steps.named_key(run.key, "augment", 0)
     settings = PRESETS[run.config.data.augment]

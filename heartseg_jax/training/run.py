@@ -14,6 +14,7 @@ from heartseg_jax import workdir as runs
 from heartseg_jax.anatomy import IGNORED, LABEL_SETS
 from heartseg_jax.config.channels import parse
 from heartseg_jax.data import examples as slices
+from heartseg_jax.data.dataset.join import copies
 from heartseg_jax.data.dataset.records import Dataset
 from heartseg_jax.data.dataset.verify import check_arrays
 from heartseg_jax.data.examples import SliceStore
@@ -107,7 +108,7 @@ def open_run(config: Any, folder: runs.Workdir) -> Run:
     spec = input_spec(config.data, dataset.intensity)
     check_arrays(dataset, bar("patients compared with their digests"))
     warnings = inspect_data(dataset, config.guards, bar("patients inspected by the guards"))
-    for warning in (*warnings, *slices.misfits(spec, dataset.patients)):
+    for warning in (*warnings, *copies(dataset), *slices.misfits(spec, dataset.patients)):
         say(f"WARNING {warning}")
     examples = SliceStore(dataset, "train", spec, config.data.cache_gb)
     validates = bool(dataset.examples("validation"))
@@ -129,7 +130,7 @@ def open_run(config: Any, folder: runs.Workdir) -> Run:
         Contract(
             spec,
             dataset.label_set.name,
-            str(dataset.path.absolute()),
+            dataset.location,
             dataset_identity(dataset),
             per_epoch,
             # Where the last phase ends may change: a run can go on. Where the others begin may not.
@@ -165,7 +166,8 @@ def inspect_data(dataset: Dataset, policy: Any, progress: Progress) -> list[str]
                 break
         images = dataset.images(patient)
         chosen = np.unique(np.linspace(0, len(images) - 1, MAX_IMAGES_LOOKED_AT).round().astype(int))
-        found = guards.check_images(f"patient {patient.id}", np.stack([images[z] for z in chosen]), dataset.intensity)
+        unit = dataset.part_of(patient).intensity
+        found = guards.check_images(f"patient {patient.id}", np.stack([images[z] for z in chosen]), unit)
         warnings += apply_policy(found, policy)
         progress(number, len(dataset.patients))
     training = dataset.patients_in("train")

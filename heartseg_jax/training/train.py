@@ -11,6 +11,7 @@ import numpy as np
 
 from heartseg_jax import workdir as runs
 from heartseg_jax.data import pipeline
+from heartseg_jax.data.dataset.records import Dataset
 from heartseg_jax.data.examples import in_order
 from heartseg_jax.evaluation import report
 from heartseg_jax.files import write_text
@@ -63,7 +64,7 @@ def train(config: Any, path: Path, argv: list[str], *, as_control: bool = False)
         summary = outcome.score(run, state)
         if config.transfer.control:
             say("the control: as many steps of the same data above a frozen encoder of random weights")
-            train(control.config_of(config, run.dataset.path), control.folder_of(path), argv, as_control=True)
+            train(control.config_of(config, run.dataset.location), control.folder_of(path), argv, as_control=True)
             summary = report.with_controls(summary, control.scores(path, summary["split"], int(state.step)))
             report.write_summary(folder.evaluation / "summary.json", summary)
         shares = summary["foreground_fraction"]
@@ -123,7 +124,7 @@ def _take_steps(run: Run, state: steps.TrainState, batches: Any, checkpoints: Ch
             row = {}
             if cadence.evaluates(step):
                 with clock.paused():
-                    row = log.evaluate(step, *evaluate(run, state))
+                    row = log.evaluate(step, *evaluate(run, state), patients_by_part(run.dataset))
             if ends_phase and run.transfers:
                 phase_log.end_phase(run, taken.phase, state)
             if row or cadence.logs(step):
@@ -140,6 +141,14 @@ def _take_steps(run: Run, state: steps.TrainState, batches: Any, checkpoints: Ch
             left = clock.seconds_left(run.total_steps - step)
             shown.update(step, brief(row, run.tag), left, notable=cadence.evaluates(step))
     return state
+
+
+def patients_by_part(dataset: Dataset) -> dict[str, list[int]]:
+    """Return the numbers of the patients of each joined dataset by its name; nothing for a single one."""
+    found: dict[str, list[int]] = {part.name: [] for part in dataset.members}
+    for number in range(len(dataset.patients) if dataset.members else 0):
+        found[dataset.part_of(number).name].append(number)
+    return found
 
 
 def evaluate(run: Run, state: steps.TrainState) -> tuple[float, dict[int, np.ndarray]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,7 +11,7 @@ import numpy as np
 from heartseg_jax.anatomy import LABEL_SETS
 from heartseg_jax.config import load
 from heartseg_jax.config.channels import parse
-from heartseg_jax.data.dataset.write import read_dataset
+from heartseg_jax.data.dataset.join import paths_of, read_datasets
 from heartseg_jax.data.examples import steps_per_epoch
 from heartseg_jax.data.run_dataset import resplit
 from heartseg_jax.models import cost, registry
@@ -99,11 +98,11 @@ def total_steps(config: Any) -> int | None:
     """
     if config.train.steps:
         return int(config.train.steps)
-    path, slices = Path(config.data.path), config.data.phantom.train * config.data.phantom.shape[0]
-    if config.data.path and not path.exists():
-        return None
+    slices = config.data.phantom.train * config.data.phantom.shape[0]
     if config.data.path:
-        slices = len(resplit(read_dataset(path), config).examples("train"))
+        if not all(path.exists() for path in paths_of(config.data.path)):
+            return None
+        slices = len(resplit(read_datasets(config.data.path), config).examples("train"))
     return int(steps_per_epoch(slices, config.data.batch_size) * config.train.epochs)
 
 

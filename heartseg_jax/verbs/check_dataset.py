@@ -79,7 +79,7 @@ def _rows(dataset: Dataset, patients: Sequence[PatientAudit]) -> list[str]:
     """Return the table of patients: pixels by structure in thousands, and what their values look like."""
     own = dataset.label_set.foreground
     width = max(7, *(len(row.id) for row in patients[:MOST_ROWS]))
-    unit = "HU" if dataset.intensity == "HU" else "of 255"
+    unit = {"HU": "HU", "uint8": "of 255", "tissue": "tissue codes"}[dataset.intensity]
     head = f"{'patient':<{width}} {'split':<10} slices empty " + "".join(f"{s.short:>7}" for s in own)
     lines = [f"{head}     255   low blood  high  ({unit}; thousands of pixels)"]
     for row in patients[:MOST_ROWS]:

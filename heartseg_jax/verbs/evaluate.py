@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 from absl.flags import DEFINE_enum, FlagValues
 
 from heartseg_jax.config.flags import define_step, texts
+from heartseg_jax.data.dataset.join import paths_of, read_datasets
 from heartseg_jax.data.dataset.records import SPLITS, Dataset, Patient
 from heartseg_jax.data.dataset.verify import check_arrays
-from heartseg_jax.data.dataset.write import read_dataset
 from heartseg_jax.data.examples import misfits
 from heartseg_jax.data.run_dataset import dataset_for, dataset_identity, resplit
 from heartseg_jax.errors import UserError
@@ -28,7 +28,7 @@ def define(values: FlagValues, argv: Sequence[str]) -> None:
         values,
         required="workdir",
         workdir="the run's folder",
-        data="another dataset than the run's own; all of its patients are scored",
+        data="another dataset than the run's own (or several: A,B); all of its patients are scored",
         output="where to write (default: evaluation... in the run's folder)",
     )
     define_step("step", "which checkpoint: a step, or best (default: the last)", values)
@@ -55,17 +55,21 @@ def run(values: FlagValues, argv: list[str]) -> None:
     loaded = load_model(path, values.step)
     contract, number = loaded.contract, loaded.identity.step
     patients = _patients(path, config, contract, values.data, values.split)
-    spec, found = contract.input.for_intensity(patients.dataset.intensity)
-    raise_refused(str(patients.dataset.path), found)
+    found = []
+    for part in patients.dataset.parts:
+        _, findings = contract.input.for_intensity(part.intensity)
+        raise_refused(str(part.path), findings)
+        found += [finding for finding in findings if finding not in found]
     is_best = values.step == BEST
     which = "best" if is_best else "" if loaded.is_last else f"step{number}"
-    words = (values.data and Path(values.data).name, values.split, which)
+    data = values.data and "+".join(place.name for place in paths_of(values.data))
+    words = (data, values.split, which)
     output = Path(values.output or path / "-".join(["evaluation", *filter(None, words)]))
     summary = score_split(
         make_predictor(loaded.model, [loaded.weights], config.data.batch_size, (loaded.identity,)),
         patients.dataset,
         patients.split,
-        spec,
+        contract.input,
         output=output,
         step=number,
         checkpoint=str(loaded.checkpoint),
@@ -91,7 +95,7 @@ class _Patients(NamedTuple):
 
 def _patients(path: Path, config: Any, contract: Contract, data: str | None, split: str | None) -> _Patients:
     """Return the patients to score; raise a UserError where there are none, or they are labelled for another task."""
-    dataset = read_dataset(Path(data)) if data else _own_dataset(contract, config, path)
+    dataset = read_datasets(data) if data else _own_dataset(contract, config, path)
     check_arrays(dataset, bar("patients compared with their digests"))
     if dataset.label_set != contract.label_set:
         raise UserError(
@@ -114,8 +118,7 @@ def _patients(path: Path, config: Any, contract: Contract, data: str | None, spl
 
 def _own_dataset(contract: Contract, config: Any, path: Path) -> Dataset:
     """Return the dataset that the run was trained on; refuse one that has changed: its split may differ."""
-    place = Path(contract.dataset)
-    dataset = resplit(read_dataset(place), config) if place.is_dir() else dataset_for(config, path)
+    dataset = _trained_on(contract, config) or dataset_for(config, path)
     if dataset_identity(dataset) != contract.dataset_identity:
         raise UserError(
             f"{dataset.path} has changed since {path} was trained on it, so it is unknown which patients were trained "
@@ -124,15 +127,22 @@ def _own_dataset(contract: Contract, config: Any, path: Path) -> Dataset:
     return dataset
 
 
+def _trained_on(contract: Contract, config: Any) -> Dataset | None:
+    """Return what lies where the run's data were, split as the config says, or None where they are gone."""
+    if not all(place.is_dir() for place in paths_of(contract.dataset)):
+        return None
+    return resplit(read_datasets(contract.dataset), config)
+
+
 def _memorised(
     scored: list[Patient], dataset: Dataset, contract: Contract, config: Any, *, foreign: bool
 ) -> tuple[str, ...]:
     """Warn of patients that were trained on; in a foreign dataset, of those with the same images as a training one."""
     if foreign:
-        place = Path(contract.dataset)
-        if not place.is_dir():
-            return (f"whether these patients were trained on is unknown: {place} is gone",)
-        dataset = resplit(read_dataset(place), config)
+        own = _trained_on(contract, config)
+        if own is None:
+            return (f"whether these patients were trained on is unknown: {contract.dataset} is gone",)
+        dataset = own
     trained = {p.sha256["images"] for p in dataset.patients_in("train")}
     known = [p.id for p in scored if p.sha256["images"] in trained]
     if not known:

@@ -8,6 +8,18 @@ from typing import NamedTuple
 import numpy as np
 from scipy import fft
 
+from heartseg_jax.imaging.tissues import (
+    BONE,
+    FAT,
+    FIRST_POOL,
+    LIVER,
+    LUNG,
+    MARROW,
+    MUSCLE,
+    MYOCARDIUM,
+    ORGAN,
+    TISSUES,
+)
 from heartseg_jax.imaging.volume import resample_slices, scale_for
 
 SIDE = 32
@@ -24,11 +36,27 @@ WINDOW_HU = (-200.0, 600.0)
 """Window in which slices in HU are compared: from fat to contrast."""
 
 
+def _greys() -> np.ndarray:
+    """Return `[256]` float32: the grey, from 0 to 1, in which a tissue code is shown."""
+    table = np.zeros(256, np.float32)
+    solid = {FAT: 0.15, MUSCLE: 0.32, BONE: 0.95, MARROW: 0.5, LIVER: 0.42, MYOCARDIUM: 0.38, ORGAN: 0.35, LUNG: 0.04}
+    for tissue in TISSUES:
+        # Pools differ a little, so that their borders are seen.
+        table[tissue.code] = 0.62 + 0.012 * (tissue.code - FIRST_POOL) if tissue.blood else solid.get(tissue.code, 0.0)
+    return table
+
+
+GREY_OF = _greys()
+
+
 def brightness(images: np.ndarray, intensity: str) -> np.ndarray:
     """Return `images [N, H, W]` in HU or 8 bits as float32 from 0 to 1, to be compared or shown.
 
-    The window of 8-bit slices is unknown: each is scaled by the range of what is brighter than air.
+    The window of 8-bit slices is unknown: each is scaled by the range of what is brighter than air. Tissue maps are
+    shown with the greys of a contrast CT.
     """
+    if intensity == "tissue":
+        return GREY_OF[np.asarray(images)]
     some = np.asarray(images, np.float32)
     if intensity == "HU":
         return np.clip((some - WINDOW_HU[0]) / (WINDOW_HU[1] - WINDOW_HU[0]), 0, 1)

@@ -15,7 +15,8 @@ from heartseg_jax.anatomy import IGNORED, LabelSet
 from heartseg_jax.data.dataset.splits import GAP, SPLITS
 from heartseg_jax.errors import UserError
 
-DTYPES: dict[str, np.dtype[Any]] = {"HU": np.dtype("<i2"), "uint8": np.dtype("u1")}
+DTYPES: dict[str, np.dtype[Any]] = {"HU": np.dtype("<i2"), "uint8": np.dtype("u1"), "tissue": np.dtype("u1")}
+"""By intensity: "tissue" is for maps of tissue codes (`imaging/tissues.py`), from which images are synthesised."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Patient:
     """One patient of a dataset: everything except the two arrays.
 
     Attributes:
-      id: unique in the dataset, and the stem of the file names.
+      id: unique in the dataset, and the stem of the file names; `NAME/ID` where several datasets are joined.
       spacing_mm: `(z, y, x)`; None where it is unknown (PNG).
       contiguous: the slices are a whole volume in order, so that distances in 3D and neighbours as
         channels make sense.
@@ -51,6 +52,11 @@ class Patient:
         return self.person or self.id
 
     @property
+    def own_id(self) -> str:
+        """The id in the patient's own dataset, also where several are joined."""
+        return self.id.rpartition("/")[2]
+
+    @property
     def num_slices(self) -> int:
         """Number of slices."""
         return len(self.names)
@@ -62,14 +68,24 @@ class Patient:
 
     def slice_name(self, z: int) -> str:
         """Return the name of a slice without the patient's id and the file's suffix, which say nothing new."""
-        return PurePath(self.names[z]).stem.removeprefix(self.id).lstrip("_/")
+        return PurePath(self.names[z]).stem.removeprefix(self.own_id).lstrip("_/")
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset folder that has been read and found consistent. The arrays stay on the disk.
+    """A dataset folder that has been read and found consistent, or several joined. The arrays stay on the disk.
 
-    `label_set` says what the labels mean; `dataset.json` has its name, under `task`.
+    Attributes:
+      path: the folder; of joined datasets their folders with commas between them, to be shown only.
+      intensity: a key of `DTYPES`; of joined datasets those that occur, such as "HU+uint8".
+      height, width: of every slice; 0 where datasets are joined, see `part_of`.
+      split_kind: "patient" or "block".
+      source: what the folder keeps about where it comes from.
+      label_set: what the labels mean; `dataset.json` has its name, under `task`.
+      name: of a member of joined datasets, with which its patients' ids begin; else ''.
+      members: the datasets that were joined, see `join.joined`; empty for a single one.
+      shares: how often the training examples of each member are shown, relative to each other; empty: each example
+        once per epoch.
     """
 
     path: Path
@@ -80,6 +96,32 @@ class Dataset:
     source: dict[str, Any]
     patients: tuple[Patient, ...]
     label_set: LabelSet
+    name: str = ""
+    members: tuple[Dataset, ...] = ()
+    shares: tuple[float, ...] = ()
+
+    @property
+    def parts(self) -> tuple[Dataset, ...]:
+        """The members with their patients as they are split here; a single dataset is its own only part."""
+        if not self.members:
+            return (self,)
+        own: dict[str, list[Patient]] = {member.name: [] for member in self.members}
+        for patient in self.patients:
+            own[patient.id.partition("/")[0]].append(patient)
+        return tuple(dataclasses.replace(member, patients=tuple(own[member.name])) for member in self.members)
+
+    def part_of(self, patient: Patient | int) -> Dataset:
+        """Return the single dataset of a patient (or of its index): its intensity, height, width and folder are so."""
+        if not self.members:
+            return self
+        who = self.patients[patient] if isinstance(patient, int) else patient
+        name = who.id.partition("/")[0]
+        return next(member for member in self.members if member.name == name)
+
+    @property
+    def location(self) -> str:
+        """The absolute folder or folders, as `data.path` names them."""
+        return ",".join(str(part.path.absolute()) for part in self.members or (self,))
 
     def examples(self, split: str) -> list[tuple[int, int]]:
         """Return `(index of the patient, index of the slice)` of every slice in `split`, in order."""
@@ -104,7 +146,7 @@ class Dataset:
         return [self.patients[p] for p in self.slices_of(split)]
 
     def images(self, patient: Patient | int) -> np.ndarray:
-        """Return the images `[N, H, W]` of a patient (or of its index), int16 HU or uint8, memory-mapped."""
+        """Return the images `[N, H, W]` of a patient (or of its index), in the `DTYPES` of its part, memory-mapped."""
         return self.open(patient, "images")
 
     def labels(self, patient: Patient | int) -> np.ndarray:
@@ -125,12 +167,13 @@ class Dataset:
         # The .npy format: magic, version, then the header's length in 2 bytes (version 1) or 4 (later).
         size = 2 if head[6] == 1 else 4
         offset = 8 + size + int.from_bytes(head[8 : 8 + size], "little")
-        dtype = DTYPES["uint8" if kind == "labels" else self.intensity]
-        return np.memmap(path, dtype, "r", offset, (who.num_slices, self.height, self.width))
+        part = self.part_of(who)
+        dtype = DTYPES["uint8" if kind == "labels" else part.intensity]
+        return np.memmap(path, dtype, "r", offset, (who.num_slices, part.height, part.width))
 
     def array_path(self, patient: Patient, kind: str) -> Path:
         """Return the file of the array `kind` of a patient."""
-        return self.path / f"{patient.id}.{kind}.npy"
+        return self.part_of(patient).path / f"{patient.own_id}.{kind}.npy"
 
 
 def count_classes(labels: np.ndarray, num_classes: int, where: str) -> tuple[tuple[int, ...], ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 from heartseg_jax.data.dataset.records import Dataset, count_classes, digest
@@ -15,7 +16,7 @@ CHECKED = ".checked.json"
 
 
 def verify(dataset: Dataset) -> None:
-    """Read every array whole and compare digests and class counts with the index.
+    """Read every array of a single dataset whole and compare digests and class counts with the index.
 
     Raises:
       UserError: naming the first array that differs.
@@ -37,12 +38,22 @@ def check_arrays(dataset: Dataset, progress: Progress | None = None, *, again: b
     Raises:
       UserError: naming the patient whose images or labels were changed after the dataset was made.
     """
+    done = 0
+    for part in dataset.parts:
+        for _ in _check_part(part, again):
+            done += 1
+            if progress:
+                progress(done, len(dataset.patients))
+
+
+def _check_part(dataset: Dataset, again: bool) -> Iterator[None]:
+    """Compare the patients of a single dataset, yielding after each; what was found is kept at the end."""
     file = dataset.path / CHECKED
     remembered: dict[str, Any] = {}
     with contextlib.suppress(UserError):
         remembered = read_json(file)
     found: dict[str, list[Any]] = {}
-    for done, patient in enumerate(dataset.patients, 1):
+    for patient in dataset.patients:
         for kind in ("images", "labels"):
             path = dataset.array_path(patient, kind)
             stat = path.stat()
@@ -54,8 +65,7 @@ def check_arrays(dataset: Dataset, progress: Progress | None = None, *, again: b
                     "prepare it again, or restore the file"
                 )
             found[path.name] = stamp
-        if progress:
-            progress(done, len(dataset.patients))
+        yield
     if found != remembered:
         with contextlib.suppress(OSError, UserError):
             write_json(file, found)
