@@ -95,11 +95,11 @@ def _panel(dataset: Dataset, spec: InputSpec, found: PatientLabels, truth: np.nd
 
     best = max(range(len(truth)), key=lambda z: richness(truth[z]))
     patient = dataset.patients[found.patient]
-    image = np.asarray(dataset.images(patient)[found.slices[best]], np.float32)
-    unit = dataset.part_of(patient).intensity
+    unit, stored = dataset.part_of(patient).intensity, dataset.images(patient)[found.slices[best]]
     if unit == "tissue":
-        image, (low, high) = brightness(image[None], unit)[0], (0.0, 1.0)
+        image, (low, high) = brightness(stored[None], unit)[0], (0.0, 1.0)
     else:
+        image = np.asarray(stored, np.float32)
         low, high = windows_of(spec.for_intensity(unit)[0], image[None])[0, 0]
     name = f"{patient.id}, slice {patient.slice_name(found.slices[best])}"
     own, guess = (merge_labels(labels[best], patient.merge) for labels in (truth, found.labels))
