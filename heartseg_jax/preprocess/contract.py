@@ -12,6 +12,7 @@ from heartseg_jax.config.channels import Channels, Window, parse
 from heartseg_jax.errors import UserError
 from heartseg_jax.findings import REFUSE, WARN, Finding
 from heartseg_jax.imaging.volume import AIR_HU
+from heartseg_jax.preprocess.learned import Learned, taught
 
 VERSION = 2
 """1: no version number, `view` with channels 'repeat' or 'adjacent'; 2: `input` with its channels as data."""
@@ -135,6 +136,8 @@ class Contract:
       per_epoch: steps per epoch.
       phases: for each phase its first step (from 1) and each group's learning-rate multiplier; empty in checkpoints
         from before there were phases, which had one.
+      learned_from: the datasets that it has learned from, those of its initial weights included; empty in checkpoints
+        from before this was recorded. Noted, not compared: `dataset_identity` covers it.
     """
 
     input: InputSpec
@@ -143,6 +146,12 @@ class Contract:
     dataset_identity: str
     per_epoch: int
     phases: tuple[Mapping[str, Any], ...] = ()
+    learned_from: tuple[Learned, ...] = ()
+
+    @property
+    def taught(self) -> dict[str, tuple[str, ...]] | None:
+        """Of which kinds of images each structure was taught; None where that is not recorded."""
+        return taught(self.learned_from, [structure.name for structure in self.label_set.foreground])
 
     @property
     def label_set(self) -> LabelSet:
@@ -152,7 +161,7 @@ class Contract:
     def differences(self, other: Contract) -> list[str]:
         """Return the names of the attributes in which a run that goes on must not differ, and does."""
         one_phase = not (self.phases and other.phases) and len(self.phases or other.phases) < 2
-        skipped = {"dataset", "phases"} if one_phase else {"dataset"}
+        skipped = {"dataset", "learned_from", *(["phases"] if one_phase else [])}
         names = (field.name for field in dataclasses.fields(self) if field.name not in skipped)
         return [name for name in names if getattr(self, name) != getattr(other, name)]
 
@@ -181,6 +190,7 @@ class Contract:
                 dataset_identity=_typed(content["dataset_identity"], str),
                 per_epoch=_typed(content["per_epoch"], int),
                 phases=tuple(_phase(phase, first=version - 1) for phase in content.get("phases", ())),
+                learned_from=tuple(Learned.from_json(one) for one in content.get("learned_from", ())),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)

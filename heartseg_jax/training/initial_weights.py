@@ -5,7 +5,6 @@ BatchNorm's running statistics are recalibrated here where that is asked for.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -20,9 +19,7 @@ from heartseg_jax.models.tree import named_leaves
 from heartseg_jax.models.unet import UNet
 from heartseg_jax.preprocess.device import network_input
 from heartseg_jax.preprocess.host import Batch
-from heartseg_jax.training import averaging
-from heartseg_jax.training.checkpoints import Checkpoints
-from heartseg_jax.workdir import Workdir, read_config
+from heartseg_jax.training.networks import is_network, read_network
 
 Batches = Callable[[int], Iterator[Batch]]
 
@@ -59,32 +56,28 @@ def start(
 def _read(asked: Any, task: str, params: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the arrays to put in, as {'params': tree, 'batch_stats': tree}, and what is known of their source."""
     path = Path(asked.path)
-    folder = Workdir(path)
-    if folder.config.is_file():
-        config = read_config(folder)
-        if asked.load == "all" and config.data.task != task:
+    if is_network(path):
+        network = read_network(path)
+        own = network.contract.task
+        if asked.load == "all" and own != task:
             # The head would fit, and call a tumour an aorta.
             raise UserError(
-                f"{asked.path} is a run of the task '{config.data.task}', this one's is '{task}': its head marks other "
+                f"{asked.path} is a model of the task '{own}', this run's is '{task}': its head marks other "
                 "structures; give --config.pretrained.load=encoder"
             )
-        with contextlib.closing(Checkpoints(folder.checkpoints)) as store:
-            step = store.choose()
-            arrays = store.restore_arrays(step)
         groups = list(params) if asked.load == "all" else ["encoder"]
-        trees = dict(zip(("params", "batch_stats"), averaging.weights_of(arrays), strict=True))
+        trees = dict(zip(("params", "batch_stats"), network.members[0], strict=True))
         found = {kind: {group: tree[group] for group in groups if group in tree} for kind, tree in trees.items()}
-        source = {
-            "kind": "run",
-            "step": step,
-            "averaged": averaging.is_averaged(arrays),
-            "loaded": groups,
-            "model": dict(config.model.items()),
-        }
+        first = network.identities[0]
+        source: dict[str, Any] = {"kind": "package" if first.package else "run", "step": first.step, **first.digests}
+        source |= {"averaged": network.averaged, "loaded": groups, "model": dict(network.config.model.items())}
+        if len(network.members) > 1:
+            source["member"] = f"the first of {len(network.members)}"
         return found, source
     if asked.load == "all":
         raise UserError(
-            f"pretrained.load=all needs the folder of a run, which {asked.path} is not; give pretrained.load=encoder"
+            f"pretrained.load=all needs the folder of a run or a package, which {asked.path} is not; give "
+            "pretrained.load=encoder"
         )
     from heartseg_jax.interop.encoder import load_encoder  # HDF5 is loaded only where a Keras file is read
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from heartseg_jax import workdir as runs
 from heartseg_jax.data.examples import examples_at
+from heartseg_jax.data.learned import memorised
 from heartseg_jax.evaluation import report
 from heartseg_jax.evaluation.score_split import score_split
 from heartseg_jax.figures import slices
@@ -39,6 +40,7 @@ def score(run: Run, state: steps.TrainState) -> dict[str, Any]:
         scored="last",
         colours=run.config.log.colours,
         draw=draw,
+        warnings=memorised(run.dataset.patients_in(split), [one for one in run.contract.learned_from if one.inherited]),
     )
     summary["best_checkpoint"] = best_checkpoint(run)
     report.write_summary(run.folder.evaluation / "summary.json", summary)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from heartseg_jax.data.dataset.join import copies
 from heartseg_jax.data.dataset.records import Dataset
 from heartseg_jax.data.dataset.verify import check_arrays
 from heartseg_jax.data.examples import SliceStore
+from heartseg_jax.data.learned import learned_from
 from heartseg_jax.data.run_dataset import dataset_for, dataset_identity
 from heartseg_jax.errors import UserError
 from heartseg_jax.files import write_json
@@ -26,6 +28,7 @@ from heartseg_jax.models import cost, registry
 from heartseg_jax.models.unet import UNet
 from heartseg_jax.preprocess.contract import Contract, input_spec
 from heartseg_jax.preprocess.host import Batch
+from heartseg_jax.preprocess.learned import UNRECORDED, Learned, inherited
 from heartseg_jax.progress import Progress, bar, say
 from heartseg_jax.training import devices, guards, phases, steps
 from heartseg_jax.training.cadence import Cadence, cadence
@@ -94,8 +97,7 @@ def open_run(config: Any, folder: runs.Workdir) -> Run:
       GuardStop: a guard refuses the data.
     """
     devices.check_memory(_step_memory_bytes(config))  # before anything is read or compiled; the step is checked again
-    if not runs.has_checkpoint(folder):  # before minutes are spent on data; a run that resumes needs no other weights
-        _check_source(config.pretrained.path)
+    before = _inherited(config.pretrained, folder)  # what is wrong there is said before minutes are spent on data
     mesh = devices.data_mesh(config.data.batch_size)
     dataset = dataset_for(config, folder.path)
     if not dataset.examples("train"):
@@ -135,16 +137,36 @@ def open_run(config: Any, folder: runs.Workdir) -> Run:
             per_epoch,
             # Where the last phase ends may change: a run can go on. Where the others begin may not.
             tuple({"first_step": phase.first + 1, "multipliers": dict(phase.multipliers)} for phase in planned),
+            (*learned_from(dataset), *before),
         ),
     )
 
 
-def _check_source(source: str) -> None:
-    """Refuse weights that are nowhere; whether they fit is seen when they are read."""
-    from heartseg_jax.interop.encoder import SHIPPED
+def _inherited(pretrained: Any, folder: runs.Workdir) -> tuple[Learned, ...]:
+    """Return what the initial weights had learned from; refuse those that are nowhere.
 
-    if source and source not in SHIPPED and not Path(source).exists():
-        raise UserError(f"pretrained.path={source} does not exist; give a Keras file, a run's folder, or brain16")
+    Whether they fit is seen when they are read. A run that resumes needs them no more: its checkpoint states it.
+    """
+    if not pretrained.path:
+        return ()
+    from heartseg_jax.interop.encoder import SHIPPED
+    from heartseg_jax.training.networks import is_network, read_contract
+
+    if pretrained.path in SHIPPED:
+        return ()
+    if runs.has_checkpoint(folder):
+        with contextlib.suppress(UserError):  # none is whole, or `first_state` will say that it is damaged
+            known = read_contract(folder.path).learned_from
+            return tuple(one for one in known if one.inherited) if known else (UNRECORDED,)
+    if is_network(pretrained.path):
+        source = read_contract(pretrained.path).learned_from or (UNRECORDED,)
+        return inherited(source, head=pretrained.load == "all")
+    if not Path(pretrained.path).exists():
+        raise UserError(
+            f"pretrained.path={pretrained.path} does not exist; give a Keras file, the folder of a run or a package, "
+            "or brain16"
+        )
+    return ()  # a Keras file gives an encoder, and states nothing of what it was trained on
 
 
 def inspect_data(dataset: Dataset, policy: Any, progress: Progress) -> list[str]:

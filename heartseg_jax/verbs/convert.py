@@ -1,10 +1,9 @@
-"""The verb `convert`: a Keras file's encoder into this project's form, or a run's network into a Keras file."""
+"""The verb `convert`: a Keras file's encoder into this project's form; a run into a Keras file, or into a package."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,16 +23,21 @@ def define(values: FlagValues, argv: Sequence[str]) -> None:
     """Declare the verb's flags."""
     texts(
         values,
-        input="a Keras file: .h5, .keras or .weights.h5",
+        input="a Keras file: .h5, .keras or .weights.h5; with --to=package a run's folder, or RUN,RUN,... as members",
         output="the folder to write; with --to=keras a .keras or .weights.h5 file",
-        workdir="the run's folder (--to=keras)",
+        workdir="the folder of a run or a package (--to=keras)",
+        version="of the package, as outputs state it (--to=package; default: 1)",
+        licences="a JSON file: training dataset -> a line of licence and attribution (--to=package)",
     )
     DEFINE_integer(
         "channels", 3, "input channels of the network", lower_bound=1, upper_bound=MOST_CHANNELS, flag_values=values
     )
-    define_step("step", "which checkpoint (--to=keras): a step, or best (default: the last)", values)
+    define_step("step", "which checkpoint (with --to): a step, or best (default: the last)", values)
     switches(values, verify="compare each block with Keras (pip install keras)", overwrite="replace an existing output")
-    DEFINE_enum("to", None, ["keras"], "the other direction: from --workdir to a Keras file", flag_values=values)
+    DEFINE_enum("to", None, ["keras", "package"], "from a run: to a Keras file, or to a package", flag_values=values)
+    DEFINE_enum(
+        "dtype", "float32", ["float16", "float32"], "of the package's kernels (--to=package)", flag_values=values
+    )
 
 
 def run(values: FlagValues, argv: list[str]) -> None:
@@ -48,19 +52,18 @@ def convert(flags: Mapping[str, Any]) -> None:
       UserError: flags are missing or do not go together; the source cannot be converted or verified; the output
         exists already.
     """
-    if "to" in flags:
-        name, needed, others = "convert --to=keras", {"workdir": "RUN", "output": "FILE.keras"}, {"to", "step"}
-    else:
-        name, needed, others = "convert of a Keras file", {"input": "FILE", "output": "DIR"}, {"channels", "verify"}
+    to = flags.get("to")
+    name, needed, others, act = DIRECTIONS[to]
     for flag in flags:
         if flag not in needed.keys() | others | {"overwrite"}:
-            hint = ", which belongs to --to=keras" if flag in ("workdir", "step") else ""
+            owners = [other for other, (_, own, more, _) in DIRECTIONS.items() if flag in own.keys() | more and other]
+            hint = f", which belongs to --to={' and --to='.join(owners)}" if owners else ""
             raise UserError(f"{name} takes no --{flag}{hint}")
     for flag, what in needed.items():
         if flag not in flags:
-            instead = " (or --to=keras --workdir=RUN)" if flag == "input" else ""
+            instead = " (or --to=keras --workdir=RUN)" if flag == "input" and to is None else ""
             raise UserError(f"{name} needs --{flag}={what}{instead}")
-    (_to_keras if "to" in flags else _from_keras)(flags)
+    act(flags)
 
 
 def _from_keras(flags: Mapping[str, Any]) -> None:
@@ -112,21 +115,45 @@ def _to_keras(flags: Mapping[str, Any]) -> None:
         raise UserError(f"--output={target} exists already; give --overwrite to replace it")
     # Orbax takes a second to import: only once the flags are known to be good.
     from heartseg_jax.interop.to_keras import export
-    from heartseg_jax.training.averaging import is_averaged, weights_of
-    from heartseg_jax.training.checkpoints import Checkpoints
-    from heartseg_jax.workdir import Workdir, read_config
+    from heartseg_jax.training.networks import read_network
 
-    folder = Workdir(Path(flags["workdir"]))
-    config = read_config(folder)
-    with closing(Checkpoints(folder.checkpoints)) as checkpoints:
-        chosen = checkpoints.choose(flags.get("step"))
-        step, state = checkpoints.read(chosen).step, checkpoints.restore_arrays(chosen)
-    params, batch_stats = weights_of(state)
+    network = read_network(Path(flags["workdir"]), flags.get("step"))
+    if len(network.members) > 1:
+        raise UserError(f"{network.path} holds {len(network.members)} networks, a Keras file one; convert one run")
+    config, (params, batch_stats) = network.config, network.members[0]
     channels = int(params["encoder"]["stage1"]["conv1"]["kernel"].shape[2])
     target.parent.mkdir(parents=True, exist_ok=True)
     export(params, batch_stats, model=config.model, size=config.data.size, channels=channels, target=target)
-    averaged = " (its averaged weights)" if is_averaged(state) else ""
-    print(f"step {step} of {folder.path}{averaged} written to {target}")
+    averaged = " (its averaged weights)" if network.averaged else ""
+    print(f"step {network.identities[0].step} of {network.path}{averaged} written to {target}")
+
+
+def _to_package(flags: Mapping[str, Any]) -> None:
+    from heartseg_jax.verbs.convert_package import make_package
+
+    said = make_package(
+        [Path(word) for word in flags["input"].split(",") if word],
+        Path(flags["output"]),
+        step=flags.get("step"),
+        dtype=flags.get("dtype", "float32"),
+        version=flags.get("version", "1"),
+        licences=Path(flags["licences"]) if "licences" in flags else None,
+        overwrite="overwrite" in flags,
+    )
+    print(f"{said}\npredict with it: python main.py predict --workdir={flags['output']} --input=STUDY --output=DIR")
+
+
+DIRECTIONS: dict[str | None, tuple[str, dict[str, str], set[str], Callable[[Mapping[str, Any]], None]]] = {
+    None: ("convert of a Keras file", {"input": "FILE", "output": "DIR"}, {"channels", "verify"}, _from_keras),
+    "keras": ("convert --to=keras", {"workdir": "RUN", "output": "FILE.keras"}, {"to", "step"}, _to_keras),
+    "package": (
+        "convert --to=package",
+        {"input": "RUN", "output": "FOLDER"},
+        {"to", "step", "dtype", "version", "licences"},
+        _to_package,
+    ),
+}
+"""By --to: what the direction is called, the flags that it needs, those that it takes, and what it does."""
 
 
 def table(encoder: Pretrained) -> str:

@@ -14,12 +14,12 @@ from heartseg_jax.data.dataset.join import paths_of, read_datasets
 from heartseg_jax.data.dataset.records import SPLITS, Dataset, Patient
 from heartseg_jax.data.dataset.verify import check_arrays
 from heartseg_jax.data.examples import misfits
+from heartseg_jax.data.learned import learned_from, memorised
 from heartseg_jax.data.run_dataset import dataset_for, dataset_identity, resplit
 from heartseg_jax.errors import UserError
-from heartseg_jax.findings import raise_refused, some
+from heartseg_jax.findings import raise_refused
 from heartseg_jax.preprocess.contract import Contract
 from heartseg_jax.progress import bar
-from heartseg_jax.workdir import Workdir, read_config
 
 
 def define(values: FlagValues, argv: Sequence[str]) -> None:
@@ -27,7 +27,7 @@ def define(values: FlagValues, argv: Sequence[str]) -> None:
     texts(
         values,
         required="workdir",
-        workdir="the run's folder",
+        workdir="the run's folder, or a package's (with --data and --output)",
         data="another dataset than the run's own (or several: A,B); all of its patients are scored",
         output="where to write (default: evaluation... in the run's folder)",
     )
@@ -43,7 +43,6 @@ def run(values: FlagValues, argv: list[str]) -> None:
         has changed since.
     """
     path = Path(values.workdir)
-    config = read_config(Workdir(path))
     # JAX and Orbax take seconds to import: only once the flags are known to be good.
     from heartseg_jax.evaluation import report
     from heartseg_jax.evaluation.score_split import score_split
@@ -53,7 +52,11 @@ def run(values: FlagValues, argv: list[str]) -> None:
     from heartseg_jax.verbs.models import load_model
 
     loaded = load_model(path, values.step)
-    contract, number = loaded.contract, loaded.identity.step
+    config, contract, number = loaded.config, loaded.contract, loaded.identity.step
+    network = loaded.network
+    is_package = bool(loaded.identity.package)
+    if is_package and not (values.data and values.output):
+        raise UserError(f"{path} is a package, which has no patients and is not written to: give --data and --output")
     patients = _patients(path, config, contract, values.data, values.split)
     found = []
     for part in patients.dataset.parts:
@@ -61,19 +64,19 @@ def run(values: FlagValues, argv: list[str]) -> None:
         raise_refused(str(part.path), findings)
         found += [finding for finding in findings if finding not in found]
     is_best = values.step == BEST
-    which = "best" if is_best else "" if loaded.is_last else f"step{number}"
+    which = "best" if is_best else "" if network.is_last else f"step{number}"
     data = values.data and "+".join(place.name for place in paths_of(values.data))
     words = (data, values.split, which)
     output = Path(values.output or path / "-".join(["evaluation", *filter(None, words)]))
     summary = score_split(
-        make_predictor(loaded.model, [loaded.weights], config.data.batch_size, (loaded.identity,)),
+        make_predictor(loaded.model, network.members, config.data.batch_size, network.identities),
         patients.dataset,
         patients.split,
         contract.input,
         output=output,
         step=number,
-        checkpoint=str(loaded.checkpoint),
-        scored="best" if is_best else "last" if loaded.is_last else "asked",
+        checkpoint=str(network.checkpoint),
+        scored="best" if is_best else "last" if network.is_last else "asked",
         colours=config.log.colours,
         as_split=patients.called,
         warnings=(*(finding.seen for finding in found), *patients.warnings),
@@ -105,8 +108,8 @@ def _patients(path: Path, config: Any, contract: Contract, data: str | None, spl
     called = split or ("all" if data else "test")
     scored = [p for p in dataset.patients if called == "all" or called in p.splits]
     warnings = misfits(contract.input, scored)
+    warnings += _memorised(scored, dataset, contract, config, called=called, foreign=bool(data))
     if called == "all":
-        warnings += _memorised(scored, dataset, contract, config, foreign=bool(data))
         # All patients are tested; none is left for a baseline to learn from.
         everybody = tuple(dataclasses.replace(p, splits=("test",) * p.num_slices) for p in dataset.patients)
         dataset = dataclasses.replace(dataset, patients=everybody)
@@ -135,17 +138,20 @@ def _trained_on(contract: Contract, config: Any) -> Dataset | None:
 
 
 def _memorised(
-    scored: list[Patient], dataset: Dataset, contract: Contract, config: Any, *, foreign: bool
+    scored: list[Patient], dataset: Dataset, contract: Contract, config: Any, *, called: str, foreign: bool
 ) -> tuple[str, ...]:
-    """Warn of patients that were trained on; in a foreign dataset, of those with the same images as a training one."""
-    if foreign:
+    """Warn of patients that were trained on, also by the model whose weights this one began from.
+
+    Of a run's own test patients only the latter can be; that its training patients are, the report says.
+    """
+    records = contract.learned_from
+    if called != "all" and not foreign:
+        return memorised(scored, [one for one in records if one.inherited]) if called != "train" else ()
+    if records:
+        return memorised(scored, records)
+    if foreign:  # the model does not say what it learned from, as those of earlier versions
         own = _trained_on(contract, config)
         if own is None:
             return (f"whether these patients were trained on is unknown: {contract.dataset} is gone",)
         dataset = own
-    trained = {p.sha256["images"] for p in dataset.patients_in("train")}
-    known = [p.id for p in scored if p.sha256["images"] in trained]
-    if not known:
-        return ()
-    names = some(known, 6)
-    return (f"memorisation, not generalisation: {len(known)} of {len(scored)} patients were trained on ({names})",)
+    return memorised(scored, learned_from(dataset))

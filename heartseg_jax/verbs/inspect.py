@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +19,7 @@ def define(values: FlagValues, argv: Sequence[str]) -> None:
     texts(
         values,
         required="workdir",
-        workdir="the run's folder",
+        workdir="the run's folder, or a package's",
         against="another run, or the same one: list which arrays differ, bit for bit",
     )
     define_step("step", "which checkpoint: a step, or best (default: the last)", values)
@@ -78,26 +77,22 @@ class Contents(NamedTuple):
 def _read(path: Path, step: int | str | None) -> Contents:
     # Orbax takes seconds to import: only once the flags are known to be good.
     from heartseg_jax.models.tree import group_of, groups_in, named_leaves
-    from heartseg_jax.preprocess.contract import Contract
-    from heartseg_jax.training.averaging import is_averaged, weights_of
-    from heartseg_jax.training.checkpoints import Checkpoints
-    from heartseg_jax.workdir import Workdir, read_config
+    from heartseg_jax.training.networks import read_network
 
-    folder = Workdir(path)
-    read_config(folder)
-    with closing(Checkpoints(folder.checkpoints)) as checkpoints:
-        chosen = checkpoints.choose(step)
-        saved, state = checkpoints.read(chosen), checkpoints.restore_arrays(chosen)
-    params, batch_stats = weights_of(state)
-    arrays = named_leaves({"params": params, "batch_stats": batch_stats})
-    known = groups_in(params)
-    groups = {path: group_of(path.partition("/")[2], known) for path in arrays}
-    contract = Contract.from_json(saved.contract, f"the checkpoint of step {saved.step} in {path}")
+    network = read_network(path, step)
+    arrays, groups = {}, {}
+    for number, (params, batch_stats) in enumerate(network.members, 1):
+        known = groups_in(params)
+        for name, leaf in named_leaves({"params": params, "batch_stats": batch_stats}).items():
+            # Of a package of several, each has its own paths; what a run's are called stays the same.
+            where = f"{name}@{number}" if len(network.members) > 1 else name
+            arrays[where], groups[where] = leaf, group_of(name.partition("/")[2], known)
+    at = network.identities[0].step
     # Runs from before there were phases froze nothing.
-    entered = [phase for phase in contract.phases if phase["first_step"] <= max(saved.step, 1)]
+    entered = [phase for phase in network.contract.phases if phase["first_step"] <= max(at, 1)]
     multipliers = entered[-1]["multipliers"] if entered else {}
     frozen = frozenset(group for group, multiplier in multipliers.items() if multiplier == 0)
-    return Contents(saved.step, arrays, groups, frozen, is_averaged(state))
+    return Contents(at, arrays, groups, frozen, network.averaged)
 
 
 def compare(here: Mapping[str, np.ndarray], there: Mapping[str, np.ndarray]) -> dict[str, list[str]]:

@@ -1,11 +1,9 @@
-"""The trained networks that a verb is given: one run's, one checkpoint's, or an ensemble's, as one predictor."""
+"""The trained networks that a verb is given (of runs, checkpoints or packages), and several as one predictor."""
 
 from __future__ import annotations
 
-import hashlib
-import json
+import dataclasses
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,77 +16,67 @@ from heartseg_jax.models.registry import build_model
 from heartseg_jax.models.tree import mismatches
 from heartseg_jax.models.unet import UNet
 from heartseg_jax.preprocess.contract import Contract
-from heartseg_jax.training.averaging import weights_of
-from heartseg_jax.training.checkpoints import BEST, Checkpoints, Step
-from heartseg_jax.workdir import Workdir, read_config
+from heartseg_jax.preprocess.learned import Learned
+from heartseg_jax.training.checkpoints import BEST, Step
+from heartseg_jax.training.networks import Network, read_network
 
 
 class Loaded(NamedTuple):
-    """One trained network: its run's config, weights (params, batch_stats), contract and checkpoint's folder.
+    """What a run or a package holds (`networks.Network`), and the network that its weights are of."""
 
-    The weights are the averaged ones where the run has them.
-    """
-
-    config: Any
+    network: Network
     model: UNet
-    weights: tuple[Any, Any]
-    contract: Contract
-    identity: ModelIdentity
-    checkpoint: Path
-    is_last: bool
+
+    @property
+    def config(self) -> Any:
+        """The config that it was trained with."""
+        return self.network.config
+
+    @property
+    def contract(self) -> Contract:
+        """What it sees."""
+        return self.network.contract
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """Its identity; the first of several members'."""
+        return self.network.identities[0]
 
 
 def load_model(path: Path, step: Step | None = None) -> Loaded:
-    """Return the network of the run in `path`: that of `step` or 'best', by default of the last step.
+    """Return the network of the run in `path` (that of `step` or 'best', by default of the last step), or a package's.
 
     Raises:
-      UserError: no run there, no such checkpoint, or a damaged one.
+      UserError: neither is there, no such checkpoint, or a damaged one.
     """
-    folder = Workdir(path)
-    config = read_config(folder)
-    with closing(Checkpoints(folder.checkpoints)) as store:
-        last, chosen = store.choose(), store.choose(step)
-        number, _, content = store.read(chosen)
-        contract = Contract.from_json(content, f"the checkpoint of step {number} in {path}")
-        arrays = store.restore_arrays(chosen)
-        identity = ModelIdentity(str(path), number, store.digest(chosen), _digest(folder.config))
-    weights = weights_of(arrays)
-    model = build_model(config.model, contract.label_set)
-    size, channels = contract.input.size, len(contract.input.channels)
+    found = read_network(path, step)
+    model = build_model(found.config.model, found.contract.label_set)
+    size, channels = found.contract.input.size, len(found.contract.input.channels)
     drawn = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, size, size, channels)), train=False))
-    wrong = mismatches(weights, (drawn["params"], drawn.get("batch_stats", {})))
-    if wrong:
-        more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
-        raise UserError(
-            f"{folder.config} describes another network than its checkpoint holds: {'; '.join(wrong[:3])}{more}; "
-            "restore the config.json of this run"
-        )
-    return Loaded(config, model, weights, contract, identity, store.folder(chosen), number == last)
+    for weights in found.members:
+        wrong = mismatches(weights, (drawn["params"], drawn.get("batch_stats", {})))
+        if wrong:
+            more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
+            raise UserError(
+                f"the config in {found.path} describes another network than its weights are of: "
+                f"{'; '.join(wrong[:3])}{more}; restore the config.json of this run"
+            )
+    return Loaded(found, model)
 
 
-def load_models(
-    runs: Sequence[Path], checkpoint: Path | None = None, step: Step | None = None, *, views: bool = False
-) -> tuple[Predictor, Contract, Any]:
-    """Return the predictor of one run or several, their contract, and the config of the first.
-
-    Args:
-      runs: the runs' folders; the probabilities of several are averaged.
-      checkpoint: instead of runs, the folder of one checkpoint.
-      step: of every run: a step, or 'best'; by default its last.
-      views: test-time augmentation, see `inference.views`.
+def load_all(runs: Sequence[Path], step: Step | None = None) -> list[Loaded]:
+    """Return several runs or packages whose mean can be taken.
 
     Raises:
-      UserError: as `load_model`; a run is named twice; or the runs differ in their network or in what it sees.
+      UserError: as `load_model`; one is named twice, or they differ in their network or in what it sees.
     """
-    if checkpoint is not None:
-        run, step = run_of(checkpoint)
-        runs = [run]
     resolved = [path.resolve() for path in runs]
     if again := [path for path, own in zip(runs, resolved, strict=True) if resolved.count(own) > 1]:
         raise UserError(f"--workdir names {again[0]} twice: in the mean it would count twice; name each run once")
     loaded = [load_model(path, step) for path in runs]
-    digests = [one.identity.checkpoint_sha256 for one in loaded]
-    if copies := [path for path, own in zip(runs, digests, strict=True) if digests.count(own) > 1]:
+    digests = [identity.checkpoint_sha256 for one in loaded for identity in one.network.identities]
+    owners = [path for path, one in zip(runs, loaded, strict=True) for _ in one.network.identities]
+    if copies := [path for path, own in zip(owners, digests, strict=True) if digests.count(own) > 1]:
         raise UserError(
             f"{' and '.join(map(str, copies))} hold the same checkpoint: in the mean it would count twice, and agree "
             "with itself; name each once"
@@ -100,10 +88,49 @@ def load_models(
                 f"{runs[0]} and {path} differ in {', '.join(differing)}: only models of one network, which see the "
                 "same, can be averaged; leave one out"
             )
-    members = [one.weights for one in loaded]
-    identities = tuple(one.identity for one in loaded)
-    predictor = make_predictor(first.model, members, first.config.data.batch_size, identities, views=views)
-    return predictor, first.contract, first.config
+    return loaded
+
+
+def load_models(
+    runs: Sequence[Path], checkpoint: Path | None = None, step: Step | None = None, *, views: bool = False
+) -> tuple[Predictor, Contract, Any]:
+    """Return the predictor of one run or package or several, their contract, and the config of the first.
+
+    Args:
+      runs: the folders; the probabilities of several are averaged.
+      checkpoint: instead of runs, the folder of one checkpoint.
+      step: of every run: a step, or 'best'; by default its last.
+      views: test-time augmentation, see `inference.views`.
+
+    Raises:
+      UserError: as `load_all`.
+    """
+    if checkpoint is not None:
+        run, step = run_of(checkpoint)
+        runs = [run]
+    loaded = load_all(runs, step)
+    first = loaded[0]
+    predictor = make_predictor(
+        first.model,
+        [weights for one in loaded for weights in one.network.members],
+        first.config.data.batch_size,
+        tuple(identity for one in loaded for identity in one.network.identities),
+        views=views,
+    )
+    return predictor, joined(loaded), first.config
+
+
+def joined(loaded: Sequence[Loaded]) -> Contract:
+    """Return the contract of several models' mean: the first's, with all that any of them has learned from.
+
+    Where it is not recorded of one, it is not known of the mean.
+    """
+    records = [one.contract.learned_from for one in loaded]
+    every: list[Learned] = []
+    for record in [record for own in records for record in own] if all(records) else []:
+        if record not in every:
+            every.append(record)
+    return dataclasses.replace(loaded[0].contract, learned_from=tuple(every))
 
 
 def run_of(checkpoint: Path) -> tuple[Path, Step]:
@@ -135,9 +162,3 @@ def _differing(one: Loaded, other: Loaded) -> list[str]:
         "their task": one.contract.task == other.contract.task,
     }
     return [name for name, same in alike.items() if not same]
-
-
-def _digest(config: Path) -> str:
-    """Return the SHA-256 of a config's content, whatever its layout."""
-    content = json.loads(config.read_text(encoding="utf-8-sig"))
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

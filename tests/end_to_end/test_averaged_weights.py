@@ -75,8 +75,8 @@ def test_the_run_says_which_weights_it_uses(run):
 
 def test_every_command_uses_the_averages(run, tmp_path, capsys):
     average = arrays(run)["ema"]
-    params, batch_stats = load_model(run.path).weights
-    same((params, batch_stats), (average["params"], average["batch_stats"]))
+    (weights,) = load_model(run.path).network.members
+    same(weights, (average["params"], average["batch_stats"]))
     assert main.main(["evaluate", f"--workdir={run.path}", f"--output={tmp_path / 'again'}"]) == 0
     again, own = (json.loads((p / "summary.json").read_text()) for p in (tmp_path / "again", run.evaluation))
     assert again["structures"] == own["structures"]  # the run's own score, too, is of the averages

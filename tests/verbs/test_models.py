@@ -94,7 +94,7 @@ def test_a_config_of_another_network_is_one_line(runs, tmp_path):
 
 
 def test_a_checkpoint_is_found_by_its_folder(runs, tmp_path):
-    last = load_model(runs / "seed").checkpoint
+    last = load_model(runs / "seed").network.checkpoint
     assert run_of(last) == ((runs / "seed").resolve(), int(last.name))
     best = next((runs / "seed" / "checkpoints" / "best").iterdir())
     assert run_of(best) == run_of(best.parent) == ((runs / "seed").resolve(), "best")
