@@ -135,8 +135,10 @@ TABLE: tuple[Field, ...] = (
     Field("model.batch_norm_momentum", 0.9, "share of the old running statistics kept per step", above=0, below=1),
     Field("model.dropout", 0.0, "rate between the two convolutions of a decoder level", least=0, below=1),
     _choice("model.dtype", "float32 bfloat16", "of the computation; parameters and loss stay float32"),
-    Field("pretrained.path", "", "initial weights: 'brain16' (included), a Keras file or a run; empty: random"),
-    _choice("pretrained.load", "encoder all", "'all' needs a run of the same network"),
+    Field(
+        "pretrained.path", "", "initial weights: 'brain16' (included), a Keras file, a run or a package; empty: random"
+    ),
+    _choice("pretrained.load", "encoder all", "'all' needs a run or a package of the same network"),
     Field(
         "pretrained.recalibrate_batches", 0, "to measure BatchNorm on again; 0: not", "batches", least=0, most=10_000
     ),
@@ -168,6 +170,9 @@ TABLE: tuple[Field, ...] = (
     Field("lab.learning_rates", (), "tried on an inner patient, by every arm; empty: train.learning_rate, no trial"),
     Field("lab.looks", 6, "evaluations during a run, for its learning curve", least=1, most=10_000),
     Field("lab.synthetic_run", "", "run on phantoms from which the arm synthetic_full starts"),
+    Field(
+        "lab.heart_run", "", "run or package from which the arm heart_v1 starts, trained without the dataset's patients"
+    ),
     _choice(
         "lab.replicas",
         "auto vmap one",

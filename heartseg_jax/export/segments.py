@@ -86,8 +86,8 @@ class Maker(NamedTuple):
 
 
 def maker_of(prediction: Prediction) -> Maker:
-    """Return the program as the equipment; its serial number is the digest of the checkpoint, or of all of them."""
-    digests = [model.checkpoint_sha256 for model in prediction.models]
+    """Return the program as the equipment; its serial number is the digest of the model, or of all of them."""
+    digests = [model.package_sha256 or model.checkpoint_sha256 for model in prediction.models]
     one = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
     serial = one[:16] if digests and all(digests) else "not recorded"
     return Maker(PROGRAM, f"{PROGRAM} {prediction.contract.label_set.name} U-Net", __version__, serial)

@@ -9,11 +9,21 @@ from heartseg_jax.measure.results import Measurements
 
 
 def model_texts(prediction: Prediction) -> list[str]:
-    """Return a line per model: the digests of its checkpoint and config. No path: it may name anyone."""
+    """Return a line per model: its package, the digests of its checkpoint and config. No path: it may name anyone."""
     return [
-        f"checkpoint sha256:{model.checkpoint_sha256[:16]} step {model.step}, config sha256:{model.config_sha256[:16]}"
+        (f"{model.package} version {model.version} sha256:{model.package_sha256[:16]}, " if model.package else "")
+        + f"checkpoint sha256:{model.checkpoint_sha256[:16]} step {model.step}, "
+        + f"config sha256:{model.config_sha256[:16]}"
         for model in prediction.models
     ]
+
+
+def taught_texts(prediction: Prediction) -> list[str]:
+    """Return the line that says what a package was trained on; none for a run, whose folders may name anyone."""
+    records = prediction.contract.learned_from
+    if not prediction.models or not records or not all(model.package for model in prediction.models):
+        return []
+    return [f"trained on {'; '.join(map(str, records))}"]
 
 
 def statement(prediction: Prediction, measurements: Measurements) -> list[str]:
@@ -22,5 +32,6 @@ def statement(prediction: Prediction, measurements: Measurements) -> list[str]:
         f"{RESEARCH_USE}.",
         f"{PROGRAM} {__version__}",
         *model_texts(prediction),
+        *taught_texts(prediction),
         *(f"Warning: {text}" for text in measurements.warnings),
     ]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from heartseg_jax.data.dataset.records import digest
 from heartseg_jax.findings import WARN, Finding, raise_refused
 from heartseg_jax.imaging.intake import Intake
 from heartseg_jax.imaging.orientation import oblique, patient_axial
@@ -20,6 +21,7 @@ from heartseg_jax.inference.predictor import (
     predict_slices,
 )
 from heartseg_jax.preprocess.contract import Contract
+from heartseg_jax.preprocess.learned import trained_on
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,9 @@ def predict_volume(
     if spec.mm_per_pixel > 0 and not intake.spacing_known:
         text = f"the model sees {spec.mm_per_pixel:g} mm per pixel and the spacing is unknown: slices fill its image"
         found.append(Finding(WARN, "spacing", text, fix="give images with their spacing, such as the DICOM series"))
+    if contract.learned_from and digest(images) in trained_on(contract.learned_from):
+        text = "the model was trained on this very volume: it remembers it"
+        found.append(Finding(WARN, "memorised", text, fix="do not judge the model by it"))
     raise_refused("the input does not fit the model", found)
 
     classes = contract.label_set.num_classes

@@ -153,6 +153,14 @@ def contract_of(head: Mapping[str, Any], folder: Path) -> Contract:
     return Contract.from_json(head.get("contract"), f"the package {folder}")
 
 
+def config_of(head: Mapping[str, Any], folder: Path) -> FrozenConfigDict:
+    """Return the config that `model.json` states."""
+    try:
+        return load.complete(head["config"])
+    except (ValueError, KeyError, TypeError, AttributeError, UserError) as error:
+        raise UserError(f"the config of the package {folder} cannot be read ({error}); use another package") from error
+
+
 def read_package(folder: Path) -> Package:
     """Return a package once both digests are right.
 
@@ -183,10 +191,7 @@ def read_package(folder: Path) -> Package:
             for source in sources
         ]
         _ = head["name"][:0], head["version"][:0]
-        config = load.complete(head["config"])
-    except UserError as error:
-        raise UserError(f"{folder}: {error}") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{folder} is not a package that this program can read ({error!r}); {fix}") from error
     stated = _OWN.findall((folder / MODEL).read_bytes())
-    return Package(head, contract_of(head, folder), config, members, stated[0].decode())
+    return Package(head, contract_of(head, folder), config_of(head, folder), members, stated[0].decode())

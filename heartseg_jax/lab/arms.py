@@ -14,9 +14,14 @@ from heartseg_jax.config import load, schema
 from heartseg_jax.data.dataset.write import Dataset, with_test_patients
 from heartseg_jax.errors import UserError, suggestion
 from heartseg_jax.training.control import CALIBRATION_BATCHES
+from heartseg_jax.training.networks import read_model_config
 
 TRANSFER = {"model.norm": "encoder"}
 BRAIN = {**TRANSFER, "pretrained.path": "brain16"}
+HEART = "heart_v1"
+"""The arm that starts from a trained heart model; it has that model's network, whatever the config's is."""
+NEEDED = {"synthetic_full": "lab.synthetic_run", HEART: "lab.heart_run"}
+"""Arms that start from a model which the config names; they come in where it does."""
 
 ARMS: dict[str, tuple[str, dict[str, Any]]] = {
     "scratch": ("the original's network from random weights", {"model.norm": "none", "model.levels": 3}),
@@ -39,6 +44,10 @@ ARMS: dict[str, tuple[str, dict[str, Any]]] = {
     "synthetic_full": (
         "whole network from a run on phantoms only, everything learns",
         {**TRANSFER, "transfer.schedule": "full", "pretrained.load": "all"},
+    ),
+    HEART: (
+        "whole network of a heart model that was trained without the left-out patients, everything learns",
+        {"transfer.schedule": "full", "pretrained.load": "all"},
     ),
 }
 """Name -> (what it is, the fields in which it differs from the laboratory's config)."""
@@ -68,23 +77,36 @@ def arms_of(config: Any) -> list[str]:
     """Return the arms that a config asks for, in the table's order.
 
     Raises:
-      UserError: an unknown one, or synthetic_full without a run to start from.
+      UserError: an unknown one, or one without the model that it starts from.
     """
-    asked = list(config.lab.arms) or [name for name in ARMS if name != "synthetic_full" or config.lab.synthetic_run]
+    asked = list(config.lab.arms) or [name for name in ARMS if name not in NEEDED or source_of(config, name)]
     unknown = [name for name in asked if name not in ARMS]
     if unknown:
         raise UserError(f"lab.arms has '{unknown[0]}'{suggestion(unknown[0], list(ARMS))}")
     if "synthetic_full" in asked and not config.lab.synthetic_run:
         raise UserError("the arm synthetic_full needs --config.lab.synthetic_run=RUN, a run of configs/synthetic.py")
+    if HEART in asked and not config.lab.heart_run:
+        raise UserError(
+            f"the arm {HEART} needs --config.lab.heart_run=RUN, a run or a package of a heart model that was trained "
+            "without the patients of this dataset"
+        )
     return [name for name in ARMS if name in asked]
+
+
+def source_of(config: Any, arm: str) -> str:
+    """Return what an arm's weights come from: a name or a path; '' where they are random."""
+    if arm in NEEDED:
+        return str(config.lab[NEEDED[arm].removeprefix("lab.")])
+    own = str(ARMS[arm][1].get("pretrained.path", ""))
+    return config.pretrained.path or own if own else ""  # the user's own encoder instead of the one included
 
 
 def arm_config(config: FrozenConfigDict, arm: str) -> FrozenConfigDict:
     """Return the laboratory's config as an arm has it."""
     own = ARMS[arm][1]
-    changes = {"pretrained.path": config.lab.synthetic_run if arm == "synthetic_full" else "", **own}
-    if "pretrained.path" in own and config.pretrained.path:
-        changes["pretrained.path"] = config.pretrained.path  # the user's own encoder instead of the one included
+    changes = {**own, "pretrained.path": source_of(config, arm)}
+    if arm == HEART:
+        changes |= {f"model.{name}": value for name, value in read_model_config(changes["pretrained.path"]).items()}
     # What only says which jobs there are must not make another program of an arm.
     changes |= {field: value for field, value in load.fields(schema.defaults()) if field.startswith("lab.")}
     return load.changed(config, changes)

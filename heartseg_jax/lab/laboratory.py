@@ -21,10 +21,12 @@ from heartseg_jax.data.dataset.write import Dataset
 from heartseg_jax.data.run_dataset import dataset_for, dataset_identity
 from heartseg_jax.errors import UserError
 from heartseg_jax.files import read_json, write_json
+from heartseg_jax.interop import package
 from heartseg_jax.interop.encoder import SHIPPED
 from heartseg_jax.lab import report
 from heartseg_jax.lab.arms import ARMS, Job, arm_config, arms_of, jobs_of
 from heartseg_jax.lab.run import missing_folds, read_results
+from heartseg_jax.lab.unseen import check_unseen
 from heartseg_jax.lab.workers import work_all
 from heartseg_jax.models import cost, registry
 from heartseg_jax.models.speed import network_flops_per_second
@@ -56,6 +58,8 @@ def lab(config: FrozenConfigDict, path: Path, argv: list[str]) -> dict[str, Any]
     path.mkdir(parents=True, exist_ok=True)
     dataset = dataset_for(config, path)
     check_arrays(dataset, bar("patients compared with their digests"))
+    for warning in check_unseen(config, dataset):
+        say(f"WARNING {warning}")
     _open(config, dataset, path, argv)
     results = path / "results"
     results.mkdir(exist_ok=True)
@@ -82,7 +86,9 @@ def _open(config: FrozenConfigDict, dataset: Dataset, path: Path, argv: list[str
     """Write `lab.json`, or compare with the one that is there: results of two settings must not meet in one table."""
     fields = {name: value for name, value in load.fields(load.to_plain(config)) if not name.startswith(FREE)}
     depends = {**fields, "dataset_identity": dataset_identity(dataset), "looks": config.lab.looks}
-    for name, source in (("brain", config.pretrained.path or "brain16"), ("synthetic", config.lab.synthetic_run)):
+    used = {"brain": config.pretrained.path or "brain16", "synthetic": config.lab.synthetic_run}
+    used["heart"] = config.lab.heart_run
+    for name, source in used.items():
         depends[f"{name}_sha256"] = _digest(Path(source)) if source else ""
     depends["learning_rates"] = list(config.lab.learning_rates)
     file = path / "lab.json"
@@ -92,7 +98,8 @@ def _open(config: FrozenConfigDict, dataset: Dataset, path: Path, argv: list[str
             raise UserError(f"{file} is damaged: 'depends' is no object; give another --workdir")
         now = json.loads(json.dumps(depends))
         # A model that no arm used before may be added; one that was used may not change.
-        changed = [k for k in now if before.get(k) != now[k] and not (k == "synthetic_sha256" and not before.get(k))]
+        added = {k for k in ("synthetic_sha256", "heart_sha256") if not before.get(k)}
+        changed = [k for k in now if before.get(k) != now[k] and k not in added]
         if changed:
             listed = "; ".join(f"{k}: {before.get(k)} -> {now[k]}" for k in changed[:3])
             raise UserError(f"{path} holds a laboratory of other settings ({listed}); give another --workdir")
@@ -101,7 +108,9 @@ def _open(config: FrozenConfigDict, dataset: Dataset, path: Path, argv: list[str
 
 def _digest(source: Path) -> str:
     """Return what distinguishes one set of pretrained weights from another."""
-    source = SHIPPED.get(str(source), source)
+    source = package.located(SHIPPED.get(str(source), source))
+    if package.is_package(source):
+        return hashlib.sha256((source / package.MODEL).read_bytes()).hexdigest()
     if source.is_dir():
         # A run: its newest checkpoint's arrays decide, and each checkpoint is written once.
         names = sorted(str(p.relative_to(source)) for p in (source / "checkpoints").rglob("*") if p.is_file())

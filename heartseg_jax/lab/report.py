@@ -16,12 +16,14 @@ from heartseg_jax.evaluation import baselines, metrics
 from heartseg_jax.evaluation.report import number
 from heartseg_jax.figures import lab as figure
 from heartseg_jax.files import write_json, write_text
-from heartseg_jax.lab.arms import Job, folds_of
+from heartseg_jax.lab.arms import HEART, Job, folds_of
 
 AGREEING = 5
 """Patients who must agree before a direction is named: two-sided, five that do have p = 2 / 2^5 = 0.06."""
 CONTROLS = ("scratch_deep", "random_frozen")
 """What an arm must beat before anything is said in favour of the brain's weights."""
+BESIDE_HEART = ("brain_full", "synthetic_full")
+"""What the heart model is compared with as well: other weights, above which everything learns too."""
 
 
 def build(results: Sequence[Mapping[str, Any]], jobs: Sequence[Job], dataset: Dataset) -> dict[str, Any]:
@@ -50,6 +52,11 @@ def build(results: Sequence[Mapping[str, Any]], jobs: Sequence[Job], dataset: Da
                     control: {arm: compare(row, arms[control], ids) for arm, row in arms.items() if arm != control}
                     for control in CONTROLS
                     if control in arms
+                }
+                | {
+                    control: {HEART: compare(arms[HEART], arms[control], ids)}
+                    for control in BESIDE_HEART
+                    if control in arms and HEART in arms
                 },
             }
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from scipy import ndimage
@@ -12,6 +12,7 @@ from heartseg_jax.imaging.volume import Volume
 from heartseg_jax.measure.border import Surfaces
 from heartseg_jax.measure.results import StructureMeasurement
 from heartseg_jax.measure.status import LOW_AGREEMENT, percent
+from heartseg_jax.preprocess.learned import REAL
 
 Box = tuple[slice, slice, slice]
 
@@ -32,6 +33,21 @@ MUCH_CHANGED = 0.1
 """Share of a structure that postprocessing removed or added."""
 MOST_VOXELS = 500_000
 """Of a box whose parts are counted; larger ones are thinned evenly."""
+
+
+def of_model(taught: Mapping[str, Sequence[str]] | None) -> list[Finding]:
+    """Return what the model never saw in training, of what `Contract.taught` says; nothing where that is not known."""
+    found = []
+    never = [name for name, kinds in (taught or {}).items() if not kinds]
+    if never:
+        text = f"the model was never taught {_each(never)}: no patient that it was trained on has them labelled"
+        found.append(Finding(WARN, "untaught", text, fix="do not use what it says of them"))
+    drawn = [name for name, kinds in (taught or {}).items() if kinds and REAL not in kinds]
+    if drawn:
+        every = "every structure" if len(drawn) == len(taught or {}) else _each(drawn)
+        text = f"the model was taught {every} by synthesised images only, never by a real scan"
+        found.append(Finding(WARN, "synthesised_only", text, fix="look at the labels before you use them"))
+    return found
 
 
 def of_any(rows: Sequence[StructureMeasurement]) -> list[Finding]:

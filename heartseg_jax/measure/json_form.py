@@ -100,7 +100,7 @@ def _structure(row: StructureMeasurement) -> dict[str, Any]:
 
 
 def _model(prediction: Prediction) -> dict[str, Any]:
-    spec = prediction.contract.input
+    spec, taught = prediction.contract.input, prediction.contract.taught
     return {
         "program": PROGRAM,
         "program_version": __version__,
@@ -109,7 +109,17 @@ def _model(prediction: Prediction) -> dict[str, Any]:
         "intensity": spec.intensity,
         "size_pixels": spec.size,
         "pixel_mm": spec.mm_per_pixel or None,
+        "taught": None if taught is None else {name: list(kinds) for name, kinds in taught.items()},
+        "learned_from": _learned_from(prediction),
     }
+
+
+def _learned_from(prediction: Prediction) -> list[dict[str, Any]] | None:
+    """Return the datasets that a package states; a run's folders may be called after anyone, so they are left out."""
+    if not prediction.models or not all(model.package_sha256 for model in prediction.models):
+        return None
+    keys = ("name", "images", "patients", "slices", "licence")
+    return [{key: getattr(one, key) for key in keys} for one in prediction.contract.learned_from]
 
 
 def _input(prediction: Prediction) -> dict[str, Any]:

@@ -64,6 +64,7 @@ def answer(
     findings: Sequence[Finding],
     spacing_known: bool,
     is_heart: bool,
+    untaught: bool = False,
 ) -> Answer:
     """Return what a structure is answered; of several reasons to refuse it, the gravest: its labels before its volume.
 
@@ -76,9 +77,12 @@ def answer(
       findings: on the block.
       spacing_known: whether a voxel has a volume.
       is_heart: whether it is a structure of the heart, so that it is full of blood.
+      untaught: whether the model is known to have seen no label of it.
     """
     cut = bool(cut_face_share)
     refusals = []
+    if untaught:  # what it calls so, and that it finds none, are both without reason
+        refusals.append(Answer(REFUSED, "the model was never taught it", True))
     for finding in findings:
         rule = RULES.get(finding.check) if is_heart or finding.check not in OF_HEART else None
         if rule and (rule.refuses == EVERY or cut):

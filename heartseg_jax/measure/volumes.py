@@ -26,6 +26,7 @@ def measure(prediction: Prediction) -> Measurements:
     is_heart = prediction.contract.label_set is HEART
     surfaces = border.surfaces_of(prediction)
     boxes = _boxes(labels, len(structures))
+    taught = prediction.contract.taught
     rows = []
     for structure, box in zip(structures, boxes, strict=True):
         found = _described(prediction, structure.label, box)
@@ -33,7 +34,14 @@ def measure(prediction: Prediction) -> Measurements:
         share = surfaces.cut(structure.label) / total if total else None
         confidence = _agreement(prediction, structure.label)
         said = status.answer(
-            found.voxels, found.mean_hu, share, confidence, prediction.findings, intake.spacing_known, is_heart
+            found.voxels,
+            found.mean_hu,
+            share,
+            confidence,
+            prediction.findings,
+            intake.spacing_known,
+            is_heart,
+            untaught=taught is not None and not taught[structure.name],
         )
         volume_ml = found.voxels * volume.voxel_ml if said.status in (MEASURED, PARTIAL) else None
         limits = normal_range(structure.name)
@@ -58,7 +66,7 @@ def measure(prediction: Prediction) -> Measurements:
                 withheld=said.withheld,
             )
         )
-    doubts = checks.of_any(rows)
+    doubts = checks.of_model(taught) + checks.of_any(rows)
     if is_heart:
         doubts += checks.of_heart(labels, volume, boxes, surfaces, rows)
     return Measurements(tuple(rows), tuple(warnings_of([*prediction.findings, *doubts])))

@@ -33,6 +33,9 @@ class Learned:
     inherited: bool = False
     licence: str = ""
 
+    def __str__(self) -> str:
+        return f"{self.name} ({self.patients} patients, {self.images} images)"
+
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON; `from_json` reads it."""
         return {**asdict(self), "structures": dict(self.structures), "images_sha256": list(self.images_sha256)}

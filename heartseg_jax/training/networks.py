@@ -90,6 +90,18 @@ def read_contract(path: str | Path) -> Contract:
     return Contract.from_json(saved.contract, f"the checkpoint of step {saved.step} in {place}")
 
 
+def read_model_config(path: str | Path) -> Any:
+    """Return the config's `model` group of a run or a package.
+
+    Raises:
+      UserError: neither is there, or it is damaged.
+    """
+    place = package.located(path)
+    if not package.is_package(place):
+        return read_config(Workdir(place)).model
+    return package.config_of(package.read_head(place), place).model
+
+
 def records_of(contract: Contract, config: Any) -> tuple[Learned, ...]:
     """Return what a model learned from; for a checkpoint of an earlier version, from its dataset, if that is unchanged.
 

@@ -13,6 +13,7 @@ from heartseg_jax.errors import UserError
 
 if TYPE_CHECKING:
     from heartseg_jax.data.sources.naming import Naming
+    from heartseg_jax.inference.predictor import ModelIdentity
     from heartseg_jax.verbs.predict_places import Places
     from heartseg_jax.verbs.predict_study import Job
 
@@ -31,7 +32,7 @@ def define(values: FlagValues, argv: Sequence[str]) -> None:
         names="auto, keep or key: what the folders of a folder of studies are called (docs/predict.md)",
     )
     own: dict[str, Any] = {"flag_values": values}
-    DEFINE_list("workdir", None, "the run's folder; the mean of several: RUN,RUN,...", **own)
+    DEFINE_list("workdir", None, "the folder of a run or a package; the mean of several: RUN,RUN,...", **own)
     DEFINE_list("export", None, "which outputs (default: all that the input allows; docs/predict.md)", **own)
     DEFINE_enum("language", "en", ("en", "es"), "of the outputs that are pages", **own)
     define_step("step", "which checkpoint of each run: a step, or best (default: the last)", values)
@@ -88,8 +89,10 @@ def interrupted(values: FlagValues) -> str:
 
 
 def shipped_model() -> Path | None:
-    """Return the run of the heart model that comes with the project; None while there is none."""
-    return None
+    """Return the folder of the heart model that comes with the project; None where it is not in this version."""
+    from heartseg_jax.interop.package import SHIPPED, is_package
+
+    return SHIPPED["heart_v1"] if is_package(SHIPPED["heart_v1"]) else None
 
 
 def _models(flags: dict[str, Any]) -> tuple[list[Path], Path | None]:
@@ -136,12 +139,15 @@ def _job(flags: dict[str, Any], runs: list[Path], checkpoint: Path | None) -> Jo
     """Return what is done with every study. JAX and Orbax take seconds to import: only once all else is known."""
     from heartseg_jax.export.registry import Options
     from heartseg_jax.inference.postprocess import settings_of
+    from heartseg_jax.progress import say
     from heartseg_jax.verbs.models import load_models
     from heartseg_jax.verbs.predict_study import Job, check_exporters
 
     exporters = check_exporters(flags.get("export", ()))
     views = "tta" in flags
     predictor, contract, config = load_models(runs, checkpoint, flags.get("step"), views=views)
+    for line in dict.fromkeys(_of_package(model) for model in predictor.models if model.package):
+        say(f"model: {line}; trained on {'; '.join(map(str, contract.learned_from))}")
     return Job(
         predictor,
         contract,
@@ -152,6 +158,10 @@ def _job(flags: dict[str, Any], runs: list[Path], checkpoint: Path | None) -> Jo
         keep_refused="keep_refused" in flags,
         options=Options("labelmap" in flags, flags.get("language", "en")),
     )
+
+
+def _of_package(model: ModelIdentity) -> str:
+    return f"{model.package}, version {model.version}, sha256 {model.package_sha256[:16]}"
 
 
 def _own_shard() -> tuple[int, int]:

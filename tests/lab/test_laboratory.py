@@ -12,7 +12,7 @@ from heartseg_jax.anatomy import HEART
 from heartseg_jax.config import load
 from heartseg_jax.errors import UserError
 from heartseg_jax.lab import report
-from heartseg_jax.lab.arms import ARMS, Job, arm_config, arms_of, folds_of, inner_fold, jobs_of
+from heartseg_jax.lab.arms import ARMS, NEEDED, Job, arm_config, arms_of, folds_of, inner_fold, jobs_of
 from heartseg_jax.lab.laboratory import lab
 from tests.tiny import OVERRIDES, SLICES, flags, write_tiny
 
@@ -35,7 +35,7 @@ def dataset(tmp_path_factory):
 def test_the_arms_differ_in_what_they_claim_and_in_nothing_else():
     config = configured()
     differences = {arm: load.differences(config, arm_config(config, arm)) for arm in arms_of(config)}
-    assert list(differences) == [arm for arm in ARMS if arm != "synthetic_full"]
+    assert list(differences) == [arm for arm in ARMS if arm not in NEEDED]
     assert differences["scratch_deep"] == []
     for arm, found in differences.items():
         allowed = ("model.norm", "model.levels", "pretrained.", "transfer.schedule")

@@ -5,7 +5,9 @@ import dataclasses
 import numpy as np
 
 from heartseg_jax.imaging.nifti import read_nifti
-from heartseg_jax.measure.volumes import measure
+from heartseg_jax.measure.json_form import to_json
+from heartseg_jax.measure.volumes import measure, released
+from heartseg_jax.preprocess.learned import Learned
 from tests.measure.predictions import CONTRACT, of_phantom, unchecked
 
 AA, LA, LV, RA, RV, DA, PA, VC = range(1, 9)
@@ -109,3 +111,30 @@ def test_another_label_set_has_no_anatomy_to_doubt():
     prediction = unchecked(labels, contract=dataclasses.replace(CONTRACT, task="tumour"))
     assert doubts(prediction) == {}
     assert [row.name for row in measure(prediction).structures] == ["tumour"]
+
+
+def test_what_the_model_never_saw(phantom):
+    """The arteries were labelled in phantoms only, the chambers in patients, the veins in none."""
+    chambers = {"left_atrium": 3, "left_ventricle": 3, "right_atrium": 3, "right_ventricle": 3, "vena_cava": 0}
+    arteries = {"ascending_aorta": 9, "descending_aorta": 9, "pulmonary_artery": 9}
+    records = (
+        Learned("a", "real", 3, 30, chambers, ("1" * 64,)),
+        Learned("b", "synthesised", 9, 90, arteries | {"left_atrium": 9}, ("2" * 64,)),
+    )
+    contract = dataclasses.replace(CONTRACT, learned_from=records)
+    prediction = of_phantom(phantom, contract=contract)
+    found = doubts(prediction)
+    assert set(found) == {"untaught", "synthesised_only"}
+    assert "vena_cava" in found["untaught"]
+    assert all((name in found["synthesised_only"]) == (name in arteries) for name in [*arteries, *chambers])
+    measured = measure(prediction)
+    rows = {row.name: row for row in measured.structures}
+    assert [name for name, row in rows.items() if row.status == "refused"] == ["vena_cava"]
+    assert rows["vena_cava"].withheld
+    assert (released(prediction, measured).labels != VC).all()
+    none = of_phantom(phantom, contract=contract, labels=np.where(labels_of(phantom) == VC, 0, labels_of(phantom)))
+    assert {row.name: row for row in measure(none).structures}["vena_cava"].status == "refused"  # not 'absent'
+    taught = to_json(prediction, measured)["model"]
+    assert taught["taught"]["left_atrium"] == ["real", "synthesised"]
+    assert taught["taught"]["vena_cava"] == []
+    assert taught["learned_from"] is None  # a run's folders may be called after anyone

@@ -1,6 +1,7 @@
 """The JSON form against its schema, the table over studies, and what never enters either."""
 
 import csv
+import dataclasses
 import io
 import json
 from pathlib import Path
@@ -16,7 +17,8 @@ from heartseg_jax.imaging.volume import Volume
 from heartseg_jax.measure import json_form
 from heartseg_jax.measure.json_form import COLUMNS, rows, to_json
 from heartseg_jax.measure.volumes import measure
-from tests.measure.predictions import of_phantom, predicted, unchecked
+from heartseg_jax.preprocess.learned import Learned
+from tests.measure.predictions import CONTRACT, MODEL, of_phantom, predicted, unchecked
 
 SCHEMA = json.loads((Path(__file__).resolve().parents[2] / "docs" / "measurements.schema.json").read_text())
 
@@ -94,6 +96,21 @@ def test_values_are_those_measured_and_null_is_not_zero(phantom):
     assert content["input"]["spacing_mm"] == [4, 4, 4]
     empty = content_of(of_phantom(phantom, labels=np.zeros_like(phantom.labels)))["structures"]["left_atrium"]
     assert (empty["status"], empty["volume_ml"], empty["mean_hu"]) == ("absent", None, None)
+
+
+def test_a_package_is_named_with_what_it_learned_from(phantom):
+    model = MODEL._replace(package="heart_v1", version="1", package_sha256="f" * 64)
+    record = Learned("hearts", "real", 7, 31, {"left_atrium": 7}, ("1" * 64,), licence="CC BY 4.0, A. Author")
+    contract = dataclasses.replace(CONTRACT, learned_from=(record,))
+    found = content_of(of_phantom(phantom, models=(model, model), contract=contract))["model"]
+    assert [(one["package"], one["version"], one["package_sha256"]) for one in found["members"]] == 2 * [
+        ("heart_v1", "1", "f" * 64)
+    ]
+    assert found["learned_from"] == [
+        {"name": "hearts", "images": "real", "patients": 7, "slices": 31, "licence": "CC BY 4.0, A. Author"}
+    ]
+    mixed = content_of(of_phantom(phantom, models=(model, MODEL), contract=contract))["model"]
+    assert mixed["learned_from"] is None
 
 
 def test_no_path_and_no_file_name_enters(phantom):

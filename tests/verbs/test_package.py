@@ -5,16 +5,22 @@ import shutil
 import zipfile
 
 import jax
+import nibabel
 import numpy as np
 import pytest
 
 import main
 from heartseg_jax.data.dataset.read import read_dataset
 from heartseg_jax.errors import UserError
+from heartseg_jax.imaging.nifti import write_nifti
+from heartseg_jax.imaging.volume import Volume
+from heartseg_jax.interop import package
 from heartseg_jax.training.networks import read_contract, read_network, records_of
 from heartseg_jax.verbs.models import load_models
 from heartseg_jax.workdir import Workdir, read_config
+from tests.dicom_writer import axes
 from tests.tiny import flags
+from tests.verbs.predicting import ORIGIN, volume
 from tests.verbs.test_models import ROOT, SMALLER, batch
 
 CONFIG = f"--config={ROOT / 'configs' / 'quickstart.py'}"
@@ -93,8 +99,6 @@ def test_it_predicts_what_the_runs_do(place):
 
 
 def test_a_package_that_would_predict_something_else_is_not_written(place, monkeypatch, capsys):
-    from heartseg_jax.interop import package
-
     whole = package.read_package
 
     def shifted(folder):
@@ -165,6 +169,40 @@ def test_it_becomes_a_keras_file(place, capsys):
     assert main.main(["convert", "--to=keras", "--workdir=single", "--output=single.keras"]) == 0
     assert (place / "single.keras").is_file()
     refused(capsys, ["convert", "--to=keras", "--workdir=both", "--output=both.keras"], "2 networks")
+
+
+def predicted(place, output, *words):
+    assert main.main(["predict", f"--output={output}", "--export=nifti", "--keep_refused", *words]) == 0
+    return json.loads((place / output / "measurements.json").read_text())
+
+
+def test_predict_needs_no_run_where_a_model_is_shipped(place, monkeypatch, capsys):
+    """The one that comes with the project is used, by default and by its name; outputs say which it was."""
+    monkeypatch.setitem(package.SHIPPED, "heart_v1", place / "both")
+    write_nifti(volume(), place / "ct.nii.gz")
+    found = predicted(place, "out", "--input=ct.nii.gz")
+    head = json.loads((place / "both" / "model.json").read_text())
+    said = capsys.readouterr().err
+    assert f"both, version 1, sha256 {head['content_sha256'][:16]}" in said
+    assert "ds (3 patients, real images)" in said
+    assert [one["package_sha256"] for one in found["model"]["members"]] == 2 * [head["content_sha256"]]
+    assert found["model"]["learned_from"][0]["licence"] == "CC0, tiles"
+    assert set(map(tuple, found["model"]["taught"].values())) == {("real",)}
+    assert any(row["confidence"] is not None for row in found["structures"].values())  # of its two members
+    comment = nibabel.load(place / "out" / "labels.nii.gz").header.extensions[0].get_content().decode()
+    assert "trained on ds (3 patients, real images)" in comment
+    assert f"both version 1 sha256:{head['content_sha256'][:16]}" in comment
+    capsys.readouterr()
+    assert main.main(["predict", "--input=ct.nii.gz", "--output=out", "--export=nifti", "--keep_refused"]) == 0
+    assert predicted(place, "named", "--input=ct.nii.gz", "--workdir=heart_v1")["model"] == found["model"]
+
+
+def test_a_volume_that_it_was_trained_on_is_named(place):
+    dataset = read_dataset(place / "ds")
+    for patient, known in ((dataset.patients_in("train")[0], True), (dataset.patients_in("test")[0], False)):
+        write_nifti(Volume(np.array(dataset.images(patient)), (3.0, 2.0, 2.0), ORIGIN, axes()), place / "t.nii.gz")
+        found = predicted(place, f"of_{patient.id}", "--input=t.nii.gz", "--workdir=single")
+        assert any(text.startswith("memorised:") for text in found["warnings"]) == known
 
 
 def test_a_run_of_an_earlier_version_is_packed_while_its_dataset_is_there(place, capsys):

@@ -12,6 +12,7 @@ from heartseg_jax.export.registry import default_exporters
 from heartseg_jax.imaging.nifti import read_labels, write_nifti
 from heartseg_jax.imaging.orientation import patient_axial
 from heartseg_jax.imaging.volume import Volume
+from heartseg_jax.interop import package
 from heartseg_jax.measure.status import RULES
 from heartseg_jax.verbs import predict, predict_study
 from heartseg_jax.verbs.predict_study import added_or_changed, missing
@@ -260,12 +261,13 @@ def test_mistakes_are_one_line(run, inputs, tmp_path, capsys, words, named):
     assert not (tmp_path / "out").exists()
 
 
-def test_what_is_missing_is_named(run, inputs, tmp_path, capsys):
+def test_what_is_missing_is_named(run, inputs, tmp_path, capsys, monkeypatch):
     output, study = f"--output={tmp_path / 'out'}", f"--input={inputs['nifti']}"
     assert main.main(["predict", output, f"--workdir={run}"]) == 2
     assert "--input" in error(capsys)[0]
     assert main.main(["predict", study, f"--workdir={run}"]) == 2
     assert "--output" in error(capsys)[0]
+    monkeypatch.setitem(package.SHIPPED, "heart_v1", tmp_path / "heart_v1")
     assert predict.shipped_model() is None
     assert main.main(["predict", study, output]) == 2
     assert "configs/quickstart.py" in error(capsys)[0]
