@@ -199,6 +199,8 @@ def _compared(one: Loaded, members: Sequence[Any], packed: Sequence[Any]) -> tup
     spec = one.contract.input
     phantom = PhantomSpec()
     images = generate(0, 0, phantom).volume.voxels
+    if spec.intensity == "any":
+        spec, _ = spec.for_intensity("HU")
     if spec.intensity != "HU":
         images = np.clip((images.astype(np.float32) - AIR_HU) / 8, 0, 255).astype(np.uint8)
     wanted = range(0, len(images), 4)
