@@ -1,5 +1,6 @@
 """What a checkpoint states: written, read again, and read from earlier versions."""
 
+import dataclasses
 import json
 
 import pytest
@@ -8,6 +9,7 @@ from heartseg_jax.config import load
 from heartseg_jax.errors import UserError
 from heartseg_jax.findings import REFUSE, WARN
 from heartseg_jax.preprocess.contract import Contract, InputSpec, input_spec
+from heartseg_jax.preprocess.learned import Learned, inherited, trained_on
 from tests.preprocess.specs import spec
 
 PHASES = tuple({"first_step": n, "multipliers": {"encoder/stage1": 0.0, "head": 1.0}} for n in (1, 8))
@@ -81,7 +83,7 @@ def test_what_is_no_contract_is_refused(content):
 
 @pytest.mark.parametrize("content", [VERSION_1, CONTRACT.to_json()])
 def test_every_key_is_needed(content):
-    optional = {"version", "phases"} | ({"task"} if "view" in content else set())
+    optional = {"version", "phases", "learned_from"} | ({"task"} if "view" in content else set())
     part = "view" if "view" in content else "input"
     for key in content.keys() - optional:
         with pytest.raises(UserError, match=key):
@@ -134,3 +136,25 @@ def test_percentiles_fit_any_unit_and_a_window_only_its_own():
     assert (adapted, warning.level, warning.check) == (spec(window=None, intensity="uint8"), WARN, "intensity")
     _, [refusal] = spec().for_intensity("uint8")
     assert (refusal.level, refusal.check) == (REFUSE, "intensity")
+
+
+def test_what_it_learned_from_is_noted_and_not_compared():
+    record = Learned("hearts", "real", 2, 9, {"left_atrium": 2, "vena_cava": 0}, ("a" * 64,), licence="CC0")
+    known = dataclasses.replace(CONTRACT, learned_from=(record,))
+    again = Contract.from_json(json.loads(json.dumps(known.to_json())), "it")
+    assert again == known
+    assert CONTRACT.differences(known) == []
+    assert (known.taught["left_atrium"], known.taught["vena_cava"]) == (("real",), ())
+    assert CONTRACT.taught is None
+    encoder, whole = inherited((record,), head=False), inherited((record,), head=True)
+    assert (encoder[0].structures, whole[0].structures) == ({}, record.structures)
+    assert trained_on(encoder) == {"a" * 64}
+
+
+@pytest.mark.parametrize(
+    "change", [{"images": "drawn"}, {"patients": -1}, {"patients": "2"}, {"name": 3}, {"licence": 0}]
+)
+def test_a_record_that_cannot_be_is_one_line(change):
+    record = Learned("hearts", "real", 2, 9, {}, ()).to_json() | change
+    with pytest.raises(UserError, match="contract"):
+        Contract.from_json(CONTRACT.to_json() | {"learned_from": [record]}, "it")
