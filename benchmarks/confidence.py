@@ -68,7 +68,7 @@ def cases_of(runs: list[Path], data: str | None, split: str | None, per: str) ->
     dataset, used = asked[0].dataset, asked[0].split
     for position, slices in dataset.slices_of(used).items():
         patient = dataset.patients[position]
-        spec, _ = contract.input.for_intensity(dataset.intensity)
+        spec, _ = contract.input.for_intensity(dataset.part_of(patient).intensity)
         images, truth = dataset.images(patient), np.asarray(dataset.labels(patient)[slices])
         given = spec, images, slices, patient.spacing_mm, patient.contiguous
         found = [_slice(*row, patient.merge) for row in zip(truth, *_outputs(predictors, given), strict=True)]
