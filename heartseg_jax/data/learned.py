@@ -29,14 +29,17 @@ def _of_part(dataset: Dataset) -> Learned:
         counts = np.sum(rows, axis=0)
         slices += len(rows)
         for label, name in names.items():
-            structures[name] += bool(counts[label]) and patient.merge[label] == label
+            if counts[label] and patient.merge[label] == label:
+                joined = [names[other] for other in names if other != label and patient.merge[other] == label]
+                key = "+".join([name, *joined])
+                structures[key] = structures.get(key, 0) + 1
     synthetic = dataset.intensity == "tissue" or dataset.source.get("kind") in SYNTHETIC_SOURCES
     return Learned(
         name=dataset.name or dataset.path.resolve().name,
         images=SYNTHESISED if synthetic else REAL,
         patients=len(patients),
         slices=slices,
-        structures={name: int(count) for name, count in structures.items()},
+        structures=structures,
         images_sha256=tuple(sorted(patient.sha256["images"] for patient in patients)),
     )
 

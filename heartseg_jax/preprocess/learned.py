@@ -18,7 +18,8 @@ class Learned:
       name: of the dataset's folder.
       images: 'real', or 'synthesised' (phantoms, and images made from label maps during training).
       patients, slices: how many were trained on.
-      structures: for each structure, how many of the patients have it labelled as itself, in the label set's order.
+      structures: for each structure, how many of the patients have it labelled, in the label set's order. Where others
+        are joined with it, so that it teaches their union, all are named: 'right_atrium+vena_cava'.
       images_sha256: of each patient the digest that `dataset.json` has of its images, sorted.
       inherited: whether it was learned by the model whose weights this one began from.
       licence: and attribution; empty where it is not stated.
@@ -77,15 +78,13 @@ def inherited(records: Iterable[Learned], *, head: bool) -> tuple[Learned, ...]:
 def taught(records: Iterable[Learned], structures: Iterable[str]) -> dict[str, tuple[str, ...]] | None:
     """Return for each structure of which kinds of images it was taught: none, 'real', 'synthesised' or both.
 
-    None where nothing is recorded.
+    A union counts for the structure that it is named after. None where nothing is recorded.
     """
     known = list(records)
     if not known:
         return None
-    return {
-        name: tuple(kind for kind in KINDS if any(one.images == kind and one.structures.get(name) for one in known))
-        for name in structures
-    }
+    seen = {(key.partition("+")[0], one.images) for one in known for key, count in one.structures.items() if count}
+    return {name: tuple(kind for kind in KINDS if (name, kind) in seen) for name in structures}
 
 
 def trained_on(records: Iterable[Learned]) -> frozenset[str]:

@@ -172,3 +172,19 @@ def test_a_shipped_model_goes_by_its_name(two, tmp_path, monkeypatch):
     monkeypatch.setattr(package, "SHIPPED", {"heart_v1": tmp_path / "none"})
     with pytest.raises(UserError, match="heart_v1 does not come"):
         located("heart_v1")
+
+
+@pytest.mark.parametrize("name", package.SHIPPED)
+def test_what_ships_is_whole_small_and_says_where_it_came_from(name):
+    folder = package.SHIPPED[name]
+    if not package.is_package(folder):
+        pytest.skip(f"{name} does not come with this version")
+    found = read_package(folder)
+    assert found.head["name"] == name
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= 12_000_000
+    assert sorted(file.name for file in folder.iterdir()) == ["model.json", "weights.npz"]
+    assert all(record.licence for record in found.contract.learned_from)
+    assert all(found.contract.taught.values())  # every structure was taught
+    assert all(source["commit"] and source["command"] for source in found.head["sources"])
+    notice = (folder.parents[2] / "NOTICE").read_text()
+    assert f"heartseg_jax/weights/{name}" in notice
