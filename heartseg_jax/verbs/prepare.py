@@ -19,7 +19,7 @@ from heartseg_jax.errors import UserError
 ONLY_SOME = frozenset(flag for known in FORMATS.values() for flag in known.flags)
 """The flags that only some sources read: given to another, they are refused, not passed over in silence."""
 PATHS = ("input", "masks", "colours", "labels", "patients")
-PLAIN = ("series", "repair", "max_off_palette", "orientation", "block", "seed")
+PLAIN = ("series", "repair", "max_off_palette", "orientation", "block", "seed", "count", "slices", "size")
 EXPORT = ("source", "input", "export_png", "series", "patients", "keep_table", "config")
 """The flags that an export of pictures reads."""
 
@@ -53,7 +53,10 @@ def define(values: FlagValues, argv: Sequence[str]) -> None:
     most = "share of a mask's pixels that may be off the palette"
     DEFINE_float("max_off_palette", 0.0, most, lower_bound=0, upper_bound=0.999, **own)
     DEFINE_integer("block", 64, "slices per block (image_mask_zip)", lower_bound=1, **own)
-    DEFINE_integer("seed", 0, "seed of the split", lower_bound=0, **own)
+    DEFINE_integer("seed", 0, "seed of the split, and of patients that are made (anatomy)", lower_bound=0, **own)
+    DEFINE_integer("count", 160, "patients to make (anatomy)", lower_bound=1, **own)
+    DEFINE_integer("slices", 12, "slices of each patient (anatomy)", lower_bound=1, **own)
+    DEFINE_integer("size", 256, "rows and columns of a slice (anatomy)", lower_bound=32, upper_bound=1024, **own)
     define_config(values, argv, "whose data.phantom to make (phantom), or data.window_hu (--export_png)")
 
 

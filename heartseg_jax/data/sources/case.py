@@ -35,6 +35,9 @@ class Options:
       splits: shares of persons (train, validation, test), or numbers of them.
       seed: of the split.
       phantom: a config's `data.phantom`.
+      count: patients to make (anatomy).
+      slices: of each of them.
+      size: rows and columns of a slice.
       naming: what patients are called in the dataset; records who is who.
     """
 
@@ -53,6 +56,9 @@ class Options:
     splits: Sequence[float] = (0.7, 0.15, 0.15)
     seed: int = 0
     phantom: Any = None
+    count: int = 160
+    slices: int = 12
+    size: int = 256
     naming: Naming = field(default_factory=Naming)
 
 
@@ -104,7 +110,7 @@ class Source(NamedTuple):
     Attributes:
       cases: in the order of the dataset.
       about: what the dataset keeps about where it comes from; `kind`, and `warnings` if there are any.
-      intensity: "HU" or "uint8".
+      intensity: "HU", "uint8" or "tissue".
       labels: what the labels mean.
       splits: {person: split} where the source decides; by default drawn by seed and shares.
       unit: what a case is, for the progress bar.

@@ -64,4 +64,7 @@ FORMATS: dict[str, Format] = {
         "FILE.zip, or a folder with images/ and masks/", ("input", "block", "splits"), "image_mask_zip.image_mask_zip"
     ),
     "phantom": Format("", (), "phantom.phantom"),
+    "anatomy": Format(
+        "DIR, the folder of trunk/, toronto/ and kcl/", ("count", "slices", "size", *READ), "anatomy.anatomy"
+    ),
 }
