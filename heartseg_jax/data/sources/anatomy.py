@@ -36,7 +36,7 @@ SCALE, TURN = (0.85, 1.25), 6.0
 ATTRIBUTION = (
     "thorax, and one heart: TotalSegmentator dataset, subject s0327, Wasserthal et al., CC BY 4.0",
     "hearts with vessels: Toronto Heart Atlas, Toronto General Hospital APIL, CC BY 4.0",
-    "hearts with walls: Rodero et al. 2021, doi 10.5281/zenodo.4590294, by way of CardiacMeshConstruction, CC BY 4.0",
+    "hearts with walls: Rodero et al. 2021, doi 10.5281/zenodo.4590294, by way of CardiacMeshConstruction",
 )
 
 
