@@ -91,7 +91,7 @@ def predict_volume(
     shared: list[np.ndarray] = []
     spacing, start = axial.spacing_mm if intake.spacing_known else None, 0
     given = predictor, spec, images, range(len(images)), spacing, True
-    merge = contract.label_set.all_known  # channels without a structure are background
+    merge = contract.merge  # channels without a structure are background
     parts = predict_slices(*given, shared) if keep_probabilities else predict_labels(*given, merge, shared)
     for part in parts:
         end = start + len(part)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from scipy import ndimage
@@ -12,6 +12,7 @@ from heartseg_jax.imaging.volume import Volume
 from heartseg_jax.measure.border import Surfaces
 from heartseg_jax.measure.results import StructureMeasurement
 from heartseg_jax.measure.status import LOW_AGREEMENT, percent
+from heartseg_jax.preprocess.contract import Contract
 from heartseg_jax.preprocess.learned import REAL
 
 Box = tuple[slice, slice, slice]
@@ -35,10 +36,16 @@ MOST_VOXELS = 500_000
 """Of a box whose parts are counted; larger ones are thinned evenly."""
 
 
-def of_model(taught: Mapping[str, Sequence[str]] | None) -> list[Finding]:
-    """Return what the model never saw in training, of what `Contract.taught` says; nothing where that is not known."""
-    found = []
+def of_model(contract: Contract) -> list[Finding]:
+    """Return what the model never saw in training; nothing where the contract does not say."""
+    found, taught = [], contract.taught
+    names = contract.label_set.names
+    joined = {names[label]: names[into] for label, into in enumerate(contract.merge[: len(names)]) if into != label}
     never = [name for name, kinds in (taught or {}).items() if not kinds]
+    if joined:
+        text = f"the model was never taught to tell {_each(f'{one} from {into}' for one, into in joined.items())}"
+        found.append(Finding(WARN, "joined", text, fix="what it finds of the one counts as the other"))
+    never = [name for name in never if name not in joined]
     if never:
         text = f"the model was never taught {_each(never)}: no patient that it was trained on has them labelled"
         found.append(Finding(WARN, "untaught", text, fix="do not use what it says of them"))

@@ -66,7 +66,7 @@ def measure(prediction: Prediction) -> Measurements:
                 withheld=said.withheld,
             )
         )
-    doubts = checks.of_model(taught) + checks.of_any(rows)
+    doubts = checks.of_model(prediction.contract) + checks.of_any(rows)
     if is_heart:
         doubts += checks.of_heart(labels, volume, boxes, surfaces, rows)
     return Measurements(tuple(rows), tuple(warnings_of([*prediction.findings, *doubts])))

@@ -12,7 +12,7 @@ from heartseg_jax.config.channels import Channels, Window, parse
 from heartseg_jax.errors import UserError
 from heartseg_jax.findings import REFUSE, WARN, Finding
 from heartseg_jax.imaging.volume import AIR_HU
-from heartseg_jax.preprocess.learned import Learned, taught
+from heartseg_jax.preprocess.learned import Learned, part_of, taught
 
 VERSION = 2
 """1: no version number, `view` with channels 'repeat' or 'adjacent'; 2: `input` with its channels as data."""
@@ -152,6 +152,15 @@ class Contract:
     def taught(self) -> dict[str, tuple[str, ...]] | None:
         """Of which kinds of images each structure was taught; None where that is not recorded."""
         return taught(self.learned_from, [structure.name for structure in self.label_set.foreground])
+
+    @property
+    def merge(self) -> tuple[int, ...]:
+        """The label that each channel counts as in a prediction: what was only taught in a union, as that union."""
+        labels = {structure.name: structure.label for structure in self.label_set.foreground}
+        found = list(self.label_set.all_known)
+        for name, head in part_of(self.learned_from, labels).items():
+            found[labels[name]] = labels[head]
+        return tuple(found)
 
     @property
     def label_set(self) -> LabelSet:

@@ -87,6 +87,21 @@ def taught(records: Iterable[Learned], structures: Iterable[str]) -> dict[str, t
     return {name: tuple(kind for kind in KINDS if (name, kind) in seen) for name in structures}
 
 
+def part_of(records: Iterable[Learned], structures: Iterable[str]) -> dict[str, str]:
+    """Return for each structure that was never taught as itself, but in a union, the structure that names the union.
+
+    The network knows only the sum of their probabilities.
+    """
+    known = list(records)
+    never = {name for name, kinds in (taught(known, structures) or {}).items() if not kinds}
+    unions = [key.split("+") for one in known for key, count in one.structures.items() if count]
+    found: dict[str, str] = {}
+    for head, *others in unions:
+        for name in never.intersection(others):
+            found.setdefault(name, head)
+    return found
+
+
 def trained_on(records: Iterable[Learned]) -> frozenset[str]:
     """Return the digests of the images of all patients in the records."""
     return frozenset(digest for one in records for digest in one.images_sha256)

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from heartseg_jax.anatomy import HEART
 from heartseg_jax.imaging.nifti import read_nifti
 from heartseg_jax.measure.json_form import to_json
 from heartseg_jax.measure.volumes import measure, released
@@ -138,3 +139,16 @@ def test_what_the_model_never_saw(phantom):
     assert taught["taught"]["left_atrium"] == ["real", "synthesised"]
     assert taught["taught"]["vena_cava"] == []
     assert taught["learned_from"] is None  # a run's folders may be called after anyone
+
+
+def test_what_was_taught_jointly_is_said(phantom):
+    counts = {
+        structure.name: 3 for structure in HEART.foreground if structure.name not in ("right_atrium", "vena_cava")
+    }
+    record = Learned("a", "real", 3, 30, counts | {"right_atrium+vena_cava": 3}, ("1" * 64,))
+    contract = dataclasses.replace(CONTRACT, learned_from=(record,))
+    assert contract.merge == (0, 1, 2, 3, 4, 5, 6, 7, RA)
+    found = doubts(of_phantom(phantom, contract=contract, labels=np.array(contract.merge)[labels_of(phantom)]))
+    assert "vena_cava from right_atrium" in found["joined"]
+    assert "untaught" not in found
+    assert CONTRACT.merge == HEART.all_known
