@@ -283,35 +283,23 @@ def test_export_gets_the_checkpoints_arrays(tmp_path, monkeypatch, capsys):
     """The other way, with the writer, the run and its checkpoints stood in for: what is handed on."""
     import types
 
-    from heartseg_jax import workdir
-    from heartseg_jax.training import checkpoints
+    from heartseg_jax.inference.predictor import ModelIdentity
+    from heartseg_jax.training import networks
 
     kernel = np.zeros((3, 3, 3, 4), np.float32)
     params = {"encoder": {"stage1": {"conv1": {"kernel": kernel}}}}
 
-    class Store:
-        def __init__(self, path):
-            assert path == tmp_path / "run" / "checkpoints"
-
-        def choose(self, step):
-            return step
-
-        def read(self, step):
-            return checkpoints.Saved(step, {}, {})
-
-        def restore_arrays(self, step):
-            return {"params": params, "batch_stats": {}} if step == 7 else None
-
-        def close(self):
-            pass
+    def read(path, step):
+        assert (path, step) == (tmp_path / "run", 7)
+        identity = ModelIdentity(str(path), step)
+        return networks.Network(path, config, None, ((params, {}),), (identity,), path, True, False)
 
     config = types.SimpleNamespace(model="the model", data=types.SimpleNamespace(size=32))
     seen = {}
     writer = types.ModuleType("heartseg_jax.interop.to_keras")
     writer.export = lambda *trees, **rest: seen.update(rest, trees=trees)
     monkeypatch.setitem(__import__("sys").modules, writer.__name__, writer)
-    monkeypatch.setattr(checkpoints, "Checkpoints", Store)
-    monkeypatch.setattr(workdir, "read_config", lambda folder: config)
+    monkeypatch.setattr(networks, "read_network", read)
     target = tmp_path / "new" / "net.keras"
     flags = {"to": "keras", "workdir": str(tmp_path / "run"), "step": 7, "output": str(target)}
     convert.convert(flags)
