@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from heartseg_jax.anatomy import HEART
+from heartseg_jax.data.dataset.join import joined
 from heartseg_jax.data.dataset.records import Dataset, Patient, count_classes, with_test_patients
 from heartseg_jax.evaluation.baselines import NAMES, baseline_scores, learn, predict_split, thumbnail
 
@@ -142,3 +143,16 @@ def test_golden_baselines_on_heart_ct_when_1005_is_left_out(heart_ct):
     assert found["nearest_slice"]["pixel_accuracy"] == pytest.approx(0.91046197, abs=1e-7)
     assert found["position_prior"]["mean_dice"] == pytest.approx(0.14727994, abs=1e-7)
     assert found["position_prior"]["pixel_accuracy"] == pytest.approx(0.93049022, abs=1e-7)
+
+
+def test_each_of_several_datasets_is_learned_by_itself(tmp_path):
+    """The second has no training patients, and slices of another size: only the all-background prediction is left."""
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    arrays = {"a": (RAMP[None], labels_of(2, 3)[None]), "t": ((RAMP // 2)[None], labels_of(2, 3)[None])}
+    one = dataset_of(tmp_path / "one", arrays, {"a": "train", "t": "test"})
+    two = dataset_of(tmp_path / "two", {"t": (RAMP[None, :, :4], labels_of(3, 4)[None, :, :4])}, {"t": "test"})
+    found = {patient.id: predictions for patient, _, predictions in predict_split(joined([one, two]), "test")}
+    assert set(found["one/t"]) == set(NAMES)
+    np.testing.assert_array_equal(found["one/t"]["nearest_slice"][0], labels_of(2, 3))
+    assert {name: labels.shape for name, labels in found["two/t"].items()} == {"all_background": (1, 6, 4)}

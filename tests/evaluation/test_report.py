@@ -217,3 +217,20 @@ def test_an_empty_split_is_reported_and_not_scored(tmp_path):
     report.write_report(tmp_path, made, {})
     assert made["mean_dice"] is None
     assert "no patient was scored" in table(made)
+
+
+def test_each_of_several_datasets_is_scored_by_itself_too():
+    half = scores(patients=("a/1", "a/2")) | scores(patients=("b/1",), collapsed=True)
+    made = summary(half, datasets={"a/1": "a", "a/2": "a", "b/1": "b"})
+    own = made["by_dataset"]
+    assert {name: row["patients"] for name, row in own.items()} == {"a": 2, "b": 1}
+    assert (
+        own["a"]["mean_dice"]
+        == report.build_summary(
+            scores(patients=("a/1", "a/2")), HEART, split="test", step=1, checkpoint=None, scored="last"
+        )["mean_dice"]
+    )
+    assert own["b"]["mean_dice"] == 0
+    [row] = [line for line in table(made).splitlines() if line.startswith("b ")]
+    assert row.split()[-2:] == ["0.000", "1"]
+    assert "by_dataset" not in summary(half)

@@ -158,3 +158,34 @@ def test_a_record_that_cannot_be_is_one_line(change):
     record = Learned("hearts", "real", 2, 9, {}, ()).to_json() | change
     with pytest.raises(UserError, match="contract"):
         Contract.from_json(CONTRACT.to_json() | {"learned_from": [record]}, "it")
+
+
+def test_a_model_of_two_units_is_for_any_and_each_slice_is_seen_in_its_own():
+    percentile = config(data__normalise="percentile")
+    units = {
+        "HU+uint8": "any",
+        "HU+tissue": "any",
+        "uint8+tissue": "any",
+        "tissue": "any",
+        "HU": "HU",
+        "uint8": "uint8",
+    }
+    assert {unit: input_spec(percentile, unit).intensity for unit in units} == units
+    both = input_spec(percentile, "HU+uint8")
+    for unit, air in (("HU", -1000), ("uint8", 0), ("tissue", 0)):
+        own, found = both.for_intensity(unit)
+        assert (own.intensity, own.fill, found) == (unit, air, [])
+    with pytest.raises(ValueError, match="must be chosen"):
+        _ = both.fill
+
+
+def test_a_window_is_for_hu_and_for_images_made_from_tissue_maps():
+    windowed = input_spec(config(), "HU+tissue")
+    assert windowed.intensity == "HU"
+    assert [window for _, window in windowed.channels] == [(-200.0, 600.0)] * 3
+    assert windowed.for_intensity("tissue")[1] == []
+    assert windowed.for_intensity("uint8")[1][0].level == REFUSE
+    with pytest.raises(UserError, match="normalise=percentile"):
+        input_spec(config(), "HU+uint8")
+    with pytest.raises(UserError, match="several windows"):
+        input_spec(config(data__channels="0:-200..600,0:0..100"), "HU+tissue")

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 
+from heartseg_jax.preprocess import device
 from heartseg_jax.preprocess.augment import PRESETS
 from heartseg_jax.preprocess.device import augmented, network_input, prepared
 from heartseg_jax.preprocess.host import Batch
@@ -42,3 +43,25 @@ def test_the_label_moves_with_the_image():
     flipped = bool(np.asarray(seen.label)[0, 0, 0] == 4)
     assert flipped == (np.asarray(seen.image)[0, 0, 0, 0] > 0.5)
     assert seen.label.shape == stored.label.shape
+
+
+def test_only_images_of_tissue_codes_are_synthesised(monkeypatch):
+    """A stand-in for the synthesis: a tenth of the code."""
+    monkeypatch.setattr(device, "synthesise", lambda key, tissue: tissue / 10)
+    one = batch(1, [(-200, 600)] * 3)
+    codes = one._replace(image=np.array([0, 1, 2, 3, 10], np.int16).reshape(1, 1, 5, 1))
+    both = Batch(*(np.concatenate(pair) for pair in zip(one[:5], codes[:5], strict=True)), np.array([False, True]))
+    image = np.asarray(network_input(both))
+    np.testing.assert_array_equal(image[:1], network_input(one))
+    np.testing.assert_allclose(image[1, 0, :, 0], [0, 0.1, 0.2, 0.3, 1])
+    assert image.shape == (2, 1, 5, 3)
+    np.testing.assert_array_equal(image[..., 0], image[..., 2])
+    assert prepared(both).label.shape == (2, 1, 5)
+
+
+def test_a_step_draws_its_images_by_its_key_and_a_score_always_the_same(monkeypatch):
+    monkeypatch.setattr(device, "synthesise", lambda key, tissue: jax.random.uniform(key, tissue.shape))
+    codes = batch(1, [(-200, 600)])._replace(tissue=np.array([True]))
+    first, second = (augmented(codes, jax.random.key(n), PRESETS["none"]).image for n in (0, 1))
+    assert not np.array_equal(first, second)
+    np.testing.assert_array_equal(prepared(codes).image, network_input(codes))

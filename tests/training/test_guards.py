@@ -103,3 +103,11 @@ def test_policy_stops_warns_or_is_silent():
         apply_policy(finding, STOP)
     assert len(apply_policy(finding, {"non_finite": "warn"})) == 1
     assert apply_policy(finding, {"non_finite": "off"}) == []
+
+
+def test_tissue_maps_may_be_constant_and_have_only_codes_of_tissues():
+    maps = np.zeros((3, 4, 4), np.uint8)
+    assert guards.check_images("p", maps, "tissue") == []
+    maps[1, 0, 0] = 19  # between the eight pools and the vessels: no tissue
+    [found] = guards.check_images("p", maps, "tissue")
+    assert "19" in found.seen

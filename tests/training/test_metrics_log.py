@@ -98,3 +98,12 @@ def test_a_run_that_goes_on_measures_divergence_by_its_first_row():
     log.record(6, step(90.0))
     with pytest.raises(GuardStop, match="times its start \\(2\\)"):
         log.flush()
+
+
+def test_each_joined_dataset_has_a_mean_dice_of_its_own():
+    one, two = np.zeros((2, 9, 9), np.int64)
+    one[0, 0], one[1, 1] = 80, 10  # Dice of AA: 1
+    two[0, 0], two[2, 0] = 80, 10  # Dice of LA: 0
+    row = log_of().evaluate(10, 0.7, {0: one, 3: two}, {"a": [0, 1], "b": [2, 3], "c": [4]})
+    assert (row["val/a/dice/mean"], row["val/b/dice/mean"]) == (1, 0)
+    assert "val/c/dice/mean" not in row  # nobody of it validates
