@@ -57,7 +57,7 @@ class DatasetWriter:
     Args:
       path: the folder to be. An existing dataset is replaced only with `overwrite`; any other
         existing file or folder that is not empty is never touched.
-      intensity: "HU" (int16) or "uint8".
+      intensity: "HU" (int16), "uint8", or "tissue" (uint8 codes of `imaging/tissues.py`).
       height, width: rows and columns of every slice.
       label_set: what the labels mean.
       source: kind of the source and the options it was read with; kept in `dataset.json`.

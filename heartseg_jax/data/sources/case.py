@@ -66,7 +66,7 @@ class Labelled(NamedTuple):
     """A case that was read.
 
     Attributes:
-      images: `[Z, H, W]`, HU in int16 (patient-axial) or uint8, as the source's `intensity` says.
+      images: `[Z, H, W]`, HU in int16 (patient-axial), uint8 or tissue codes, as the source's `intensity` says.
       labels: uint8 of the same shape: 0 to 8, 255, or parts such as `label_maps.AORTA`, resolved when written.
       merge: see `LabelSet.check_merge`.
       spacing_mm: (z, y, x), or None where the slices are no volume.
