@@ -83,9 +83,9 @@ def test_a_curve_goes_through_its_points():
 
 def test_a_tree_reaches_its_targets_and_thins_out(rng):
     targets = rng.permutation(np.argwhere(np.ones((60, 60, 60), bool))[:: 60 * 91])[:40].astype(float)
-    nodes, radii, along = tree(rng, np.zeros(3), targets, 5.0, 0.7)
+    nodes, radii, along = tree(rng, np.full(3, -5.0), targets, 5.0, 0.7)
     assert all(np.linalg.norm(nodes - target, axis=1).min() < 1e-6 for target in targets)
-    assert radii[0] == pytest.approx(0.7 * 40**0.4)
+    assert radii[0] == pytest.approx(0.7 * len(targets) ** 0.4)
     assert radii.min() == pytest.approx(0.7)
     assert along[0] == 0
     assert (along[1:] > 0).all()
