@@ -4,10 +4,13 @@ It reads the dataset (--maps), a folder of real 8-bit slices (--real), and write
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from heartseg_jax.data.dataset.write import read_dataset
 

@@ -9,9 +9,10 @@ import numpy as np
 
 from heartseg_jax.imaging import tissues as t
 from heartseg_jax.imaging.body.inside import add_coronaries, add_trabeculae
-from heartseg_jax.imaging.body.kit import ASCENDING, CHAMBERS, LEFT_ATRIUM, PULMONARY, Kit
+from heartseg_jax.imaging.body.kit import ASCENDING, CHAMBERS, DESCENDING, LEFT_ATRIUM, PULMONARY, Kit
 from heartseg_jax.imaging.body.thorax import SPACING, WALL, Thorax
-from heartseg_jax.imaging.body.vessels import add_vessels, pulmonary_branches, vessels_of_lungs
+from heartseg_jax.imaging.body.tubes import sweep
+from heartseg_jax.imaging.body.vessels import LOOSE, WHOLE, add_vessels, pulmonary_branches, vessels_of_lungs
 
 LOOKED_AT = 900
 """Positions of a heart that placement looks at."""
@@ -20,6 +21,8 @@ ROOT_ML = 16.0
 PRICE = {WALL: 1.0, t.BONE: 1.0, t.MARROW: 1.0, t.MUSCLE: 1.0, t.LIVER: 0.3, t.AIRWAY: 0.3, t.ORGAN: 0.1}
 """What it costs to lay a part of the heart over a tissue."""
 STEPS_MM = np.array([(x, y, z) for x in range(-24, 25, 8) for y in range(-16, 17, 4) for z in range(-16, 17, 8)])
+AORTA_MM = 13.0
+"""Around the course of the descending aorta, where a heart that lacks one must not lie."""
 FITS = 0.05
 """The cost below which a heart need not be made smaller."""
 
@@ -88,7 +91,7 @@ def compose(rng: np.random.Generator, thorax: Thorax, kit: Kit, scale: float, an
     if not own:
         size = (thorax.own.ml(thorax.own.points(CHAMBERS)) / kit.ml(chambers)) ** (1 / 3)
         patient = _placed(rng, thorax, patient, rotation(angles) * scale * size)
-        add_vessels(rng, patient.codes, thorax, patient.moved)
+        add_vessels(rng, patient.codes, thorax, patient.moved, patient.centre - home)
     pulmonary = patient.moved(PULMONARY)
     if 0 < kit.ml(pulmonary) < ROOT_ML and not own:
         pulmonary = pulmonary_branches(rng, patient.codes, thorax, pulmonary)
@@ -113,14 +116,19 @@ def _placed(rng: np.random.Generator, thorax: Thorax, patient: Patient, turn: np
     price = np.zeros(256)
     price[list(PRICE)] = list(PRICE.values())
     kit = patient.kit
+    tissue = thorax.codes
+    if len(kit.points(DESCENDING)) < WHOLE:
+        # The descending aorta comes later: the heart leaves its course free.
+        tissue = tissue.copy()
+        sweep(tissue, SPACING, thorax.tracks["descending"][::4], AORTA_MM, WALL, LOOSE)
     heart = kit.points([code for code in range(t.NUM_CODES) if code != t.FAT])
     some = heart[rng.choice(len(heart), LOOKED_AT)] - patient.kit_centre
     detour = 2e-3 * np.linalg.norm(STEPS_MM, axis=1) / 8
     best: tuple[float, np.ndarray, np.ndarray] = (np.inf, patient.centre, turn)
     for smaller in (1.0, 0.93, 0.86, 0.8):
         at = some @ (turn * smaller).T + patient.centre
-        where = np.round((at + STEPS_MM[:, None]) / SPACING).astype(int).clip(0, np.array(thorax.codes.shape) - 1)
-        cost = price[thorax.codes[tuple(np.moveaxis(where, -1, 0))]].mean(axis=1) + detour
+        where = np.round((at + STEPS_MM[:, None]) / SPACING).astype(int).clip(0, np.array(tissue.shape) - 1)
+        cost = price[tissue[tuple(np.moveaxis(where, -1, 0))]].mean(axis=1) + detour
         step = int(cost.argmin())
         if cost[step] < best[0] - 0.01:
             best = (float(cost[step]), patient.centre + STEPS_MM[step], turn * smaller)

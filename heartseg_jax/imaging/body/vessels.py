@@ -19,14 +19,17 @@ Moved = Callable[[int], np.ndarray]
 """From a tissue's code to the positions of a heart's voxels, in mm of the thorax."""
 
 
-def add_vessels(rng: np.random.Generator, codes: np.ndarray, thorax: Thorax, moved: Moved) -> None:
-    """Paint what the heart's vessels lack into a thorax's codes, in place: up to the neck, down into the abdomen."""
+def add_vessels(rng: np.random.Generator, codes: np.ndarray, thorax: Thorax, moved: Moved, shift: np.ndarray) -> None:
+    """Paint what the heart's vessels lack into a thorax's codes, in place: up to the neck, down into the abdomen.
+
+    `shift` `[3]` in mm is how far the heart lies from the place of the thorax's own.
+    """
     up, down = moved(ASCENDING), moved(DESCENDING)
     if len(down) > WHOLE:
         _rest_of_aorta(codes, thorax, down)
     elif len(up):
         _arch(rng, codes, thorax, up)
-    _cavae(rng, codes, thorax, moved(RIGHT_ATRIUM), moved(CAVA))
+    _cavae(rng, codes, thorax, moved(RIGHT_ATRIUM), moved(CAVA), shift)
     if rng.random() < 0.04:
         _second_cava(rng, codes, thorax, moved(LEFT_ATRIUM))
 
@@ -79,12 +82,22 @@ def _arch(rng: np.random.Generator, codes: np.ndarray, thorax: Thorax, up: np.nd
     _paint(codes, curve(track[6::12]), radii[-1], DESCENDING)
 
 
-def _cavae(rng: np.random.Generator, codes: np.ndarray, thorax: Thorax, atrium: np.ndarray, cava: np.ndarray) -> None:
+def _cavae(
+    rng: np.random.Generator,
+    codes: np.ndarray,
+    thorax: Thorax,
+    atrium: np.ndarray,
+    cava: np.ndarray,
+    shift: np.ndarray,
+) -> None:
     """Continue the superior vena cava to the veins of the neck, and the inferior one through the liver."""
     pool = atrium if len(atrium) else cava
     if not len(pool):
         return
-    upper, lower = thorax.tracks["superior"], thorax.tracks["inferior"]
+    upper, lower = thorax.tracks["superior"].copy(), thorax.tracks["inferior"]
+    # The heart takes its great vessels along, or the cava would run into the aorta; in the neck veins stay in place.
+    fade = (upper[:1, 2] - upper[:, 2]) / max(float(np.ptp(upper[:, 2])), 1.0)
+    upper[:, :2] += np.sqrt(fade)[:, None] * np.maximum(shift, [0, -np.inf, 0])[:2]
     high = cava[cava[:, 2] > pool[:, 2].mean()] if len(cava) else cava
     drawn = len(high) > WHOLE // 5
     head = end(high, 2, 1, 3) if drawn else end(pool, 2, 1, 5)
