@@ -12,6 +12,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from heartseg_jax.models import convolution
+
 BATCH_NORM_EPSILON = 1e-3
 """Keras's default, which the brain model was trained with."""
 
@@ -52,6 +54,24 @@ def max_pool_2x2(x: jax.Array) -> jax.Array:
     return jnp.maximum(top, bottom)
 
 
+def fold_pixels(x: jax.Array, fold: int) -> jax.Array:
+    """[B, H, W, C] -> [B, H/fold, W/fold, fold * fold * C]: each square of pixels becomes one of more channels."""
+    if fold == 1:
+        return x
+    b, h, w, c = x.shape
+    squares = x.reshape(b, h // fold, fold, w // fold, fold, c).transpose(0, 1, 3, 2, 4, 5)
+    return squares.reshape(b, h // fold, w // fold, fold * fold * c)
+
+
+def unfold_pixels(x: jax.Array, fold: int) -> jax.Array:
+    """The inverse of `fold_pixels`: [B, H, W, fold * fold * C] -> [B, H * fold, W * fold, C]."""
+    if fold == 1:
+        return x
+    b, h, w, c = x.shape
+    squares = x.reshape(b, h, w, fold, fold, c // fold**2).transpose(0, 1, 3, 2, 4, 5)
+    return squares.reshape(b, h * fold, w * fold, c // fold**2)
+
+
 class UpConv(nn.Module):
     """Transposed 2x2 convolution with stride 2, as the matrix product that it is.
 
@@ -85,7 +105,14 @@ class ConvBlock(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """[B, H, W, C] -> [B, H, W, features]."""
         for index in (1, 2):
-            x = nn.Conv(self.features, (3, 3), kernel_init=he_normal, dtype=self.dtype, name=f"conv{index}")(x)
+            x = nn.Conv(
+                self.features,
+                (3, 3),
+                kernel_init=he_normal,
+                dtype=self.dtype,
+                conv_general_dilated=convolution.conv_general_dilated,
+                name=f"conv{index}",
+            )(x)
             if self.norm:
                 x = nn.BatchNorm(
                     use_running_average=not train,
@@ -179,6 +206,8 @@ class UNet(nn.Module):
         norm: 'none', 'batch' (encoder and decoder) or 'encoder' (only there, as in the brain model).
         dropout: rate between the two convolutions of each decoder stage; needs the rng 'dropout' to train.
         batch_norm_momentum: share of the old statistics kept at each training step.
+        fold: squares of `fold` x `fold` pixels become channels before the first stage, and the head's channels become
+            pixels again: a network of `size / fold` that reads and draws `size`. 1: none.
         dtype: dtype of the computation.
     """
 
@@ -188,6 +217,7 @@ class UNet(nn.Module):
     norm: str = "none"
     dropout: float = 0.0
     batch_norm_momentum: float = 0.9
+    fold: int = 1
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -198,11 +228,11 @@ class UNet(nn.Module):
         in `frozen` (of 'encoder/stage1' ... 'decoder'), which stay in inference mode.
 
         Raises:
-            ValueError: H or W is not divisible by 2^(levels - 1), or `norm` is unknown.
+            ValueError: H or W is not divisible by fold * 2^(levels - 1), or `norm` is unknown.
         """
         if self.norm not in NORMS:
             raise ValueError(f"norm {self.norm!r} is unknown; choose one of {', '.join(NORMS)}")
-        divisor = 2 ** (self.levels - 1)
+        divisor = self.fold * 2 ** (self.levels - 1)
         height, width = image.shape[1:3]
         if height % divisor or width % divisor:
             raise ValueError(
@@ -211,6 +241,7 @@ class UNet(nn.Module):
         block = functools.partial(ConvBlock, batch_norm_momentum=self.batch_norm_momentum, dtype=self.dtype)
         down = functools.partial(block, norm=self.norm != "none")
         up = functools.partial(block, norm=self.norm == "batch", dropout=self.dropout)
-        stages = Encoder(self.width, self.levels, down, name="encoder")(image.astype(self.dtype), train, frozen)
+        image = fold_pixels(image.astype(self.dtype), self.fold)
+        stages = Encoder(self.width, self.levels, down, name="encoder")(image, train, frozen)
         x = Decoder(self.width, up, name="decoder")(stages, train and "decoder" not in frozen)
-        return Head(self.num_classes, name="head")(x)
+        return unfold_pixels(Head(self.num_classes * self.fold**2, name="head")(x), self.fold)
