@@ -130,6 +130,7 @@ TABLE: tuple[Field, ...] = (
     _choice("model.architecture", "unet", "the network: a name of models/registry.py"),
     Field("model.width", 64, "filters of the first level; doubled at each level", "filters", least=1, most=4096),
     Field("model.levels", 3, "resolutions, the bottom included", "levels", least=2, most=12),
+    Field("model.fold", 1, "squares of this many pixels a side become channels: faster", "pixels", least=1, most=8),
     Field("model.num_classes", 0, "derived from data.task; no other number is accepted", "classes", least=0),
     _choice("model.norm", "none batch encoder", "BatchNorm; 'encoder': in the encoder only, as in the brain model"),
     Field("model.batch_norm_momentum", 0.9, "share of the old running statistics kept per step", above=0, below=1),
@@ -273,10 +274,11 @@ def check_together(values: Mapping[str, Any]) -> None:
         raise UserError(f"data.window_hu must be at least 1 HU wide, not {values['data.window_hu']}")
     if 0 < values["data.mm_per_pixel"] < 0.05:
         raise UserError(f"data.mm_per_pixel must be 0 or at least 0.05 mm, not {values['data.mm_per_pixel']}")
-    multiple = 2 ** (values["model.levels"] - 1)
+    multiple = values["model.fold"] * 2 ** (values["model.levels"] - 1)
     if values["data.size"] % multiple:
+        folded = f" and model.fold={values['model.fold']}" if values["model.fold"] > 1 else ""
         raise UserError(
-            f"data.size must be a multiple of {multiple} for model.levels={values['model.levels']}, "
+            f"data.size must be a multiple of {multiple} for model.levels={values['model.levels']}{folded}, "
             f"not {values['data.size']}"
         )
     if values["data.validation_patients"] and not values["data.test_patients"]:

@@ -92,15 +92,18 @@ def _build(
     params: Mapping[str, Any], batch_stats: Mapping[str, Any], model: Any, channels: int
 ) -> tuple[dict[str, Any], _Builder]:
     """Return the config that Keras rebuilds the model from, and the arrays of its layers."""
-    build = _Builder()
+    build, fold = _Builder(), model.fold
 
-    def conv(x: str, tree: Mapping[str, Any], filters: int, size: int) -> str:
-        config = {"filters": filters, "kernel_size": [size, size], "strides": [1, 1], "padding": "same"}
-        return build.add("Conv2D", [x], filters, config | {"use_bias": True}, tree["kernel"], tree["bias"])
+    def conv(x: str, tree: Mapping[str, Any], filters: int, fold: int = 1) -> str:
+        kernel = _unfolded(tree["kernel"], fold)
+        config = {"filters": filters, "kernel_size": [*kernel.shape[:2]], "strides": [fold, fold], "padding": "same"}
+        return build.add("Conv2D", [x], filters, config | {"use_bias": True}, kernel, tree["bias"])
 
-    def block(x: str, tree: Mapping[str, Any], stats: Mapping[str, Any] | None, filters: int, dropout: float) -> str:
+    def block(
+        x: str, tree: Mapping[str, Any], stats: Mapping[str, Any] | None, filters: int, dropout: float, fold: int = 1
+    ) -> str:
         for place in (1, 2):
-            x = conv(x, tree[f"conv{place}"], filters, 3)
+            x = conv(x, tree[f"conv{place}"], filters, fold if place == 1 else 1)
             if stats is not None:
                 learnt, measured = tree[f"norm{place}"], stats[f"norm{place}"]
                 arrays = (learnt["scale"], learnt["bias"], measured["mean"], measured["var"])
@@ -119,7 +122,7 @@ def _build(
             if level:
                 x = build.add("MaxPooling2D", [x], filters // 2, {"pool_size": [2, 2], "strides": [2, 2]})
             stats = None if model.norm == "none" else batch_stats["encoder"][stage]
-            x = block(x, params["encoder"][stage], stats, filters, 0.0)
+            x = block(x, params["encoder"][stage], stats, filters, 0.0, 1 if level else fold)
             skips.append(x)
         for level in reversed(range(model.levels - 1)):
             stage, filters = f"stage{level + 1}", model.width * 2**level
@@ -129,8 +132,14 @@ def _build(
             x = build.add("Concatenate", [x, skips[level]], 2 * filters, {"axis": -1})
             stats = batch_stats["decoder"][stage]["block"] if model.norm == "batch" else None
             x = block(x, tree["block"], stats, filters, model.dropout)
-        head = params["head"]
-        x = conv(x, head, len(head["bias"]), 1)
+        head, classes = params["head"], len(params["head"]["bias"])
+        if fold == 1:
+            x = conv(x, head, classes)
+        else:
+            # A 1x1 convolution whose channels become pixels is a transposed one that leaves no pixel twice.
+            kernel = np.asarray(head["kernel"]).reshape(-1, fold, fold, classes).transpose(1, 2, 3, 0)
+            config = {"filters": classes, "kernel_size": [fold, fold], "strides": [fold, fold], "padding": "valid"}
+            x = build.add("Conv2DTranspose", [x], classes, config, kernel, head["bias"])
         x = build.add("Activation", [x], len(head["bias"]), {"activation": "softmax"})
     except KeyError as error:
         raise UserError(f"the checkpoint lacks {error} of the network that its config describes") from error
@@ -149,3 +158,13 @@ def _build(
         "compile_config": None,
     }
     return config, build
+
+
+def _unfolded(kernel: Any, fold: int) -> np.ndarray:
+    """Return the kernel of the convolution with stride `fold` that does on pixels what this one does on their squares.
+
+    [k, k, fold * fold * in, out] -> [fold * k, fold * k, in, out].
+    """
+    rows, columns, channels, filters = kernel.shape
+    squares = np.asarray(kernel).reshape(rows, columns, fold, fold, channels // fold**2, filters)
+    return squares.transpose(0, 2, 1, 3, 4, 5).reshape(fold * rows, fold * columns, channels // fold**2, filters)

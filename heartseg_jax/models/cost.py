@@ -30,6 +30,7 @@ class Shape(NamedTuple):
     levels: int
     num_classes: int
     norm: str
+    fold: int = 1
 
 
 def layer_costs(height: int, columns: int, shape: Shape) -> list[LayerCost]:
@@ -38,7 +39,8 @@ def layer_costs(height: int, columns: int, shape: Shape) -> list[LayerCost]:
     Raises:
         ValueError: the norm is unknown.
     """
-    channels, width, levels, num_classes, norm = shape
+    channels, width, levels, num_classes, norm, fold = shape
+    height, columns, channels = height // fold, columns // fold, channels * fold**2
     if norm not in NORMS:
         raise ValueError(f"norm {norm!r} is unknown; choose one of {', '.join(NORMS)}")
     costs: list[LayerCost] = []
@@ -65,7 +67,11 @@ def layer_costs(height: int, columns: int, shape: Shape) -> list[LayerCost]:
         path = f"decoder/stage{level + 1}"
         convolution(f"{path}/up", 4, filters[level + 1], filters[level], pixels[level + 1], pixels[level])
         block(f"{path}/block", 2 * filters[level], filters[level], pixels[level], norm == "batch")
-    convolution("head", 1, width, num_classes, pixels[0], pixels[0])
+    # Each place of the head gives `fold` x `fold` pixels, which share the bias of their class.
+    weights = width * num_classes * fold**2
+    costs.append(
+        LayerCost("head", weights + num_classes, 0, 2 * pixels[0] * weights, pixels[0] * num_classes * fold**2)
+    )
     return costs
 
 
@@ -78,7 +84,7 @@ def forward_flops(height: int, columns: int, shape: Shape) -> int:
     return sum(cost.flops for cost in layer_costs(height, columns, shape))
 
 
-def receptive_field(levels: int) -> int:
+def receptive_field(levels: int, fold: int = 1) -> int:
     """Return the side in pixels of the largest square of the input that one output pixel can depend on.
 
     Found by following one output pixel's interval back through the network: a 3x3 convolution widens it by one on
@@ -96,7 +102,7 @@ def receptive_field(levels: int) -> int:
         return 2 * below[0] - 2, 2 * below[1] + 1 + 2
 
     positions = [interval(position, position, 0) for position in range(2 ** (levels - 1))]
-    return max(last - first + 1 for first, last in positions)
+    return fold * max(last - first + 1 for first, last in positions)
 
 
 def step_memory_bytes(
@@ -119,7 +125,8 @@ def step_memory_bytes(
 
     kept = sum(cost.outputs for cost in costs if cost.path != "head")
     for level in range(shape.levels - 1):
-        skip = (height >> level) * (columns >> level) * shape.width * 2**level
+        folded = (height // shape.fold) >> level, (columns // shape.fold) >> level
+        skip = folded[0] * folded[1] * shape.width * 2**level
         # Pooling leaves a quarter of the skip; concatenation copies it beside the upsampled image, which `costs`
         # has already counted once.
         kept += skip // 4 + skip

@@ -33,13 +33,14 @@ def build_model(model: Any, labels: LabelSet) -> Any:
         norm=model.norm,
         batch_norm_momentum=model.batch_norm_momentum,
         dropout=model.dropout,
+        fold=model.fold,
         dtype=jnp.dtype(model.dtype),
     )
 
 
 def shape_of(model: Any, labels: LabelSet, channels: int) -> Shape:
     """Return what the cost of that network depends on, for images of `channels` channels."""
-    return Shape(channels, model.width, model.levels, labels.num_classes, model.norm)
+    return Shape(channels, model.width, model.levels, labels.num_classes, model.norm, model.fold)
 
 
 def apply_model(model: nn.Module, params: Any, batch_stats: Any, image: jax.Array) -> jax.Array:

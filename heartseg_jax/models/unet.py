@@ -180,18 +180,23 @@ class Decoder(nn.Module):
 
 
 class Head(nn.Module):
-    """1x1 convolution to class logits, in float32 whatever the compute dtype."""
+    """1x1 convolution to class logits, in float32 whatever the compute dtype.
+
+    With `fold`, each place gives the logits of a square of `fold` x `fold` pixels.
+    """
 
     num_classes: int
+    fold: int = 1
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, H, W, C] -> logits [B, H, W, num_classes] float32."""
+        """[B, H, W, C] -> logits [B, fold * H, fold * W, num_classes] float32."""
         # Unit-variance logits: started smaller, training first learns "all background" and stays there for long.
         init = nn.initializers.lecun_normal()
-        kernel = self.param("kernel", init, (1, 1, x.shape[-1], self.num_classes), jnp.float32)
+        outputs = self.num_classes * self.fold**2
+        kernel = self.param("kernel", init, (1, 1, x.shape[-1], outputs), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (self.num_classes,), jnp.float32)
-        return jnp.einsum("bijc,co->bijo", x.astype(jnp.float32), kernel[0, 0]) + bias
+        return unfold_pixels(jnp.einsum("bijc,co->bijo", x.astype(jnp.float32), kernel[0, 0]), self.fold) + bias
 
 
 class UNet(nn.Module):
@@ -244,4 +249,4 @@ class UNet(nn.Module):
         image = fold_pixels(image.astype(self.dtype), self.fold)
         stages = Encoder(self.width, self.levels, down, name="encoder")(image, train, frozen)
         x = Decoder(self.width, up, name="decoder")(stages, train and "decoder" not in frozen)
-        return unfold_pixels(Head(self.num_classes * self.fold**2, name="head")(x), self.fold)
+        return Head(self.num_classes, self.fold, name="head")(x)

@@ -1,8 +1,8 @@
 """Images synthesised from tissue maps on the device: `(key, tissue maps) -> images`, inside the jitted step.
 
-In the way of SynthSeg (Billot et al. 2023, doi 10.1016/j.media.2023.102789), with CT's own ranges: every image draws its
-contrast phase, tissue values, mixing of blood, blur, noise, and the window it was stored with. Geometry is left to the
-augmentation, which moves image and label together.
+In the way of SynthSeg (Billot et al. 2023, doi 10.1016/j.media.2023.102789), with CT's own ranges: every image draws
+its contrast phase, tissue values, mixing of blood, blur, noise, and the window it was stored with. Geometry is left to
+the augmentation, which moves image and label together.
 """
 
 from __future__ import annotations

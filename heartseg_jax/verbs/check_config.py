@@ -60,7 +60,7 @@ def check_config(name: str, config: Any, *, as_json: bool = False) -> None:
     counts = {
         kind: sum(leaf.size for leaf in jax.tree.leaves(tree.get(kind, {}))) for kind in ("params", "batch_stats")
     }
-    field = cost.receptive_field(model.levels)
+    field = cost.receptive_field(model.levels, model.fold)
     found: dict[str, Any] = {
         "name": name,
         "backend": {"platform": jax.default_backend(), "devices": [d.device_kind for d in jax.devices()]},

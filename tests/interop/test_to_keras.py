@@ -15,10 +15,10 @@ from heartseg_jax.models.tree import named_leaves
 from heartseg_jax.models.unet import UNet
 
 
-def network(norm, levels=3, width=4, seed=0):
+def network(norm, levels=3, width=4, seed=0, fold=1):
     """A U-Net of random weights and statistics that are not 0 and 1."""
-    model = SimpleNamespace(width=width, levels=levels, num_classes=9, norm=norm, dropout=0.2, batch_norm_momentum=0.9)
-    module = UNet(width=width, levels=levels, num_classes=9, norm=norm, dropout=0.2)
+    shape = {"width": width, "levels": levels, "num_classes": 9, "norm": norm, "dropout": 0.2, "fold": fold}
+    model, module = SimpleNamespace(**shape, batch_norm_momentum=0.9), UNet(**shape)
     variables = module.init(jax.random.key(seed), np.zeros((1, 16, 16, 3), np.float32), train=False)
     rng = np.random.default_rng(seed)
     vary = lambda leaf: (np.asarray(leaf) + rng.uniform(0.05, 0.3, leaf.shape)).astype(np.float32)  # noqa: E731
@@ -37,11 +37,13 @@ def compare(keras_model, module, params, stats):
     assert np.abs(ours - theirs).max() / np.abs(theirs).max() <= 1e-4
 
 
-@pytest.mark.parametrize(("norm", "levels"), [("none", 2), ("batch", 3), ("encoder", 4)])
-def test_keras_computes_the_same(norm, levels, tmp_path):
+@pytest.mark.parametrize(
+    ("norm", "levels", "fold"), [("none", 2, 1), ("batch", 3, 1), ("encoder", 4, 1), ("batch", 2, 2)]
+)
+def test_keras_computes_the_same(norm, levels, fold, tmp_path):
     import keras
 
-    model, module, params, stats = network(norm, levels)
+    model, module, params, stats = network(norm, levels, fold=fold)
     target = tmp_path / "heart.keras"
     to_keras.export(params, stats, model=model, size=16, channels=3, target=target)
     loaded = keras.models.load_model(target, safe_mode=True, compile=False)
