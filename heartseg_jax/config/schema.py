@@ -106,6 +106,8 @@ TABLE: tuple[Field, ...] = (
     Field("data.test_patients", (), "ids of the test patients, instead of the dataset's own split"),
     Field("data.validation_patients", (), "ids, only together with data.test_patients; all other patients train"),
     Field("data.size", 512, "the network sees images of size x size", "pixels", least=8, most=4096),
+    Field("data.detail", 1, "training slices are kept this many times larger, for closer views", least=1, most=8),
+    Field("data.closer", 0.0, "0, or a second look, in which what the first found fills this share", least=0, below=1),
     Field("data.mm_per_pixel", 0.0, "0: the longer side of a slice is scaled to data.size", "mm", least=0, most=50),
     Field("data.batch_size", 4, "slices per step, over all devices", "slices", least=1, most=4096),
     Field(
@@ -117,7 +119,9 @@ TABLE: tuple[Field, ...] = (
     _choice("data.normalise", "window percentile", "'percentile': each slice by its own data.percentiles"),
     Field("data.window_hu", (-200.0, 600.0), "the values that become 0 and 1", "HU", least=-1e5, most=1e5),
     Field("data.percentiles", (1.0, 99.0), "for 8-bit images of unknown window", "percent", least=0, most=100),
-    _choice("data.augment", "default none as_original randomised", "of the training slices; only 'as_original' flips"),
+    _choice(
+        "data.augment", "default none as_original randomised heart", "of the training slices; only 'as_original' flips"
+    ),
     Field("data.threads", 2, "threads that load slices while the device computes", "threads", least=1, most=256),
     Field("data.cache_gb", 2.0, "resampled slices kept in memory; 0: every slice is read again", "GB", least=0),
     Field("data.phantom.train", 24, "used only while data.path is empty", "patients", least=1, most=100_000),
@@ -255,6 +259,11 @@ def check_together(values: Mapping[str, Any]) -> None:
         raise UserError(
             "model.norm=none has no BatchNorm, which pretrained.path and pretrained.recalibrate_batches need; "
             "give --config.model.norm=encoder"
+        )
+    if values["data.detail"] > 1 and values["pretrained.recalibrate_batches"]:
+        raise UserError(
+            "pretrained.recalibrate_batches measures slices as they are stored, and data.detail stores larger ones; "
+            "give --config.data.detail=1"
         )
     if values["pretrained.load"] == "all" and not values["pretrained.path"]:
         raise UserError("pretrained.load=all needs --config.pretrained.path=RUN")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ import numpy as np
 
 from heartseg_jax.anatomy import counts_as
 from heartseg_jax.data.examples import padded
+from heartseg_jax.inference import closer
 from heartseg_jax.inference.views import through_views
 from heartseg_jax.models.registry import apply_model
 from heartseg_jax.models.unet import UNet
@@ -179,11 +181,46 @@ def predict_slices(
     where it is unknown; `contiguous` whether the slices are a whole volume in order, so that they have neighbours. To
     `shared` is added what the members of several share (`Output.shared`), batch by batch.
     """
+    if spec.closer:
+        yield from _predict_closer(predictor, spec, images, wanted, spacing_mm, contiguous, shared)
+        return
     for count, batch in _batches(predictor, spec, images, wanted, spacing_mm, contiguous):
         output = predictor.predict(batch)
         _keep(output, shared)
         found = np.asarray(output.probabilities)[:count]
         yield host.to_source(spec, found, images.shape[1], images.shape[2], spacing_mm)
+
+
+def _predict_closer(
+    predictor: Predictor,
+    spec: InputSpec,
+    images: np.ndarray,
+    wanted: Sequence[int] | np.ndarray,
+    spacing_mm: Spacing,
+    contiguous: bool,
+    shared: list[np.ndarray] | None,
+) -> Iterator[np.ndarray]:
+    """As `predict_slices`, with a second look: inside its window its probabilities, outside those of the first."""
+    first = dataclasses.replace(spec, closer=0.0)
+    wanted, start = np.asarray(wanted), 0
+    for found in predict_slices(predictor, first, images, wanted, spacing_mm, contiguous):
+        windows = {
+            place: window
+            for place, own in enumerate(found)
+            if (window := closer.window_of(own.argmax(axis=-1), spec.closer)) is not None
+        }
+        slices = [int(wanted[start + place]) for place in windows]
+        start += len(found)
+        if windows:
+            found = np.array(found)  # on the slices' own grid it is the device's, which is not written to
+            planes = [images[np.array(host.neighbours(spec, z, len(images), contiguous))] for z in slices]
+            batch = closer.batch_of(first, planes, list(windows.values()), predictor.batch_size)
+            output = predictor.predict(batch)
+            _keep(output, shared)
+            for (place, window), near in zip(windows.items(), np.asarray(output.probabilities), strict=False):
+                own, (rows, columns) = closer.put_back(first, near, window, *images.shape[1:])
+                found[place, rows, columns] = own
+        yield found
 
 
 def predict_labels(
@@ -201,6 +238,10 @@ def predict_labels(
     They are brought to the slices' grid and compared on the device: of K probabilities a pixel, one byte comes back.
     A batch is on its way while the labels of the one before are fetched.
     """
+    if spec.closer:
+        for found in _predict_closer(predictor, spec, images, wanted, spacing_mm, contiguous, shared):
+            yield merged(found, merge).argmax(axis=-1).astype(np.uint8)
+        return
     rows, columns = host.back_matrices(spec, images.shape[1], images.shape[2], spacing_mm)
     matrix = None if merge == tuple(range(len(merge))) else counts_as(np.array(merge)).astype(np.float32)
     waiting: tuple[int, jax.Array, Output] | None = None

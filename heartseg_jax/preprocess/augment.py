@@ -4,6 +4,7 @@ Written for one example; `vmap` makes the batch. Geometry is one coordinate map 
 move together and are interpolated once. Only the preset `as_original` flips: a flip swaps the heart's sides.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -24,6 +25,8 @@ class AugmentSettings:
         shift: largest shift along each axis, as a share of the image's side.
         elastic: standard deviation of the displacement at the nodes, as a share of the image's side.
         elastic_nodes: nodes per side of the grid of displacements, between which they are interpolated smoothly.
+        focus: share of the image's side that the box around the labels fills, smallest and largest, where the view is
+            moved there: what the second look of `InputSpec.closer` shows. Slices without labels are left as they are.
         blur_px: smallest and largest standard deviation of a Gaussian, in pixels.
         low_resolution: smallest and largest size of the coarse pixels that a scan is averaged over, in pixels.
         remap_knots: pieces of the random monotone curve that intensity is sent through.
@@ -44,6 +47,8 @@ class AugmentSettings:
     elastic_probability: float = 0.0
     elastic: float = 0.02
     elastic_nodes: int = 5
+    focus_probability: float = 0.0
+    focus: Range = (0.4, 0.8)
     blur_probability: float = 0.0
     blur_px: Range = (0.4, 1.2)
     low_resolution_probability: float = 0.0
@@ -64,7 +69,7 @@ class AugmentSettings:
     def moves(self) -> bool:
         """Whether any change of geometry other than a flip can happen."""
         chances = (self.rotation_probability, self.scale_probability, self.shift_probability)
-        return any(chance > 0 for chance in (*chances, self.elastic_probability))
+        return any(chance > 0 for chance in (*chances, self.elastic_probability, self.focus_probability))
 
 
 PRESETS: dict[str, AugmentSettings] = {
@@ -104,22 +109,68 @@ PRESETS: dict[str, AugmentSettings] = {
         noise_probability=0.5,
         noise=0.08,
     ),
+    # For the heart model: real and synthesised slices, seen whole or closely.
+    "heart": AugmentSettings(
+        rotation_probability=0.7,
+        rotation_degrees=20.0,
+        scale_probability=0.7,
+        scale=(0.7, 1.3),
+        shift_probability=0.7,
+        shift=0.08,
+        elastic_probability=0.5,
+        elastic=0.02,
+        focus_probability=0.7,
+        blur_probability=0.3,
+        low_resolution_probability=0.15,
+        remap_probability=0.4,
+        remap_spread=0.5,
+        gamma_probability=0.5,
+        gamma=(0.6, 1.7),
+        contrast_probability=0.5,
+        contrast=(0.7, 1.4),
+        noise_probability=0.4,
+        noise=0.06,
+    ),
 }
 
 
 def augment(
-    key: jax.Array, image: jax.Array, label: jax.Array, settings: AugmentSettings
+    key: jax.Array,
+    image: jax.Array,
+    label: jax.Array,
+    settings: AugmentSettings,
+    *,
+    size: int | None = None,
+    codes: jax.Array | None = None,
+    draw: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Return image [B, H, W, C] float in [0, 1] and label [B, H, W] int32, each example changed by its own draws.
+    """Return image [B, S, S, C] float in [0, 1] and label [B, S, S] int32, each example changed by its own draws.
 
     All channels of an example are changed alike, noise included, so that repeated channels stay equal. What comes from
     outside the image is air (0) in the image and ignored (255) in the label. `settings` are static: they decide what
     is compiled.
+
+    Args:
+        key: of the whole batch.
+        image: [B, H, W, C] float in [0, 1].
+        label: [B, H, W] int32.
+        settings: what is changed, and how.
+        size: S; by default the image's own size. A larger image has the detail that a closer view shows.
+        codes: [B, H, W, P], moved with the image by nearest neighbour.
+        draw: from (image, moved codes) to the image whose intensities are changed next; needs `codes`.
     """
-    if settings == PRESETS["none"]:
-        return image, label
+    size = size or image.shape[1]
+    if settings == PRESETS["none"] and size == image.shape[1]:
+        return (image if draw is None or codes is None else draw(image, codes)), label
     keys = jax.random.split(key, image.shape[0])
-    return jax.vmap(lambda k, i, lab: _augment_one(k, i, lab, settings))(keys, image, label)
+    shaded = jax.vmap(lambda k, i: _shade_one(k, i, settings))
+    if settings.moves or size != image.shape[1]:
+        moved = jax.vmap(lambda k, i, lab, c: _move_one(k, i, lab, c, settings, size), in_axes=(0, 0, 0, 0))
+        image, label, codes = moved(keys, image, label, codes)
+    image, label = jax.vmap(lambda k, i, lab: _flip(_draws(k), i, lab, settings))(keys, image, label)
+    if draw is not None and codes is not None:
+        image = draw(image, codes)
+    return shaded(keys, image), label
 
 
 CHANGES = (
@@ -130,27 +181,43 @@ Draws = dict[str, jax.Array]
 """By change: two numbers in [0, 1), for whether it happens and for how strongly."""
 
 
-def _augment_one(
-    key: jax.Array, image: jax.Array, label: jax.Array, settings: AugmentSettings
-) -> tuple[jax.Array, jax.Array]:
-    dtype = image.dtype
-    image = image.astype(jnp.float32)
-    chances, bend, curve, noise = jax.random.split(key, 4)
+def _split(key: jax.Array) -> jax.Array:
+    """The keys of an example: for chances, displacement, the intensity curve, and noise."""
+    return jax.random.split(key, 4)
+
+
+def _draws(key: jax.Array) -> Draws:
     # One draw for all: XLA compiles each call of the generator separately, which took ten seconds here.
-    draws = dict(zip(CHANGES, jax.random.uniform(chances, (2 * len(CHANGES),)).reshape(-1, 2), strict=True))
-    if settings.moves:
-        rows, columns = _coordinates(bend, draws, label.shape[0], label.shape[1], settings)
-        image, label = sample_linear(image, rows, columns), _sample_nearest(label, rows, columns)
-    image, label = _flip(draws, image, label, settings)
+    drawn = jax.random.uniform(_split(key)[0], (2 * len(CHANGES),)).reshape(-1, 2)
+    return dict(zip(CHANGES, drawn, strict=True))
+
+
+def _move_one(
+    key: jax.Array, image: jax.Array, label: jax.Array, codes: jax.Array | None, settings: AugmentSettings, size: int
+) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    """Image [H, W, C], label [H, W] and codes [H, W, P] at `size` x `size`, moved alike."""
+    rows, columns = _coordinates(key, label, settings, size)
+    moved = sample_linear(image.astype(jnp.float32), rows, columns).astype(image.dtype)
+    if codes is not None:
+        planes = [_sample_nearest(codes[..., p], rows, columns, outside=0) for p in range(codes.shape[-1])]
+        codes = jnp.stack(planes, axis=-1)
+    return moved, _sample_nearest(label, rows, columns, outside=IGNORED), codes
+
+
+def _shade_one(key: jax.Array, image: jax.Array, settings: AugmentSettings) -> jax.Array:
+    """The image [S, S, C] with its intensities changed."""
+    dtype, draws = image.dtype, _draws(key)
+    _, _, curve, noise = _split(key)
     # The physical order: optics blur, the display maps intensities, noise comes last.
-    image = _soften(draws, image, settings)
+    image = _soften(draws, image.astype(jnp.float32), settings)
     image = _map_intensity(curve, draws, image, settings)
     if settings.noise_probability > 0:
         strength = _strength(draws["noise"], settings.noise_probability, (0.0, settings.noise), neutral=0.0)
+        height, width = image.shape[:2]
         # Drawn in one dimension: XLA:CPU compiles that twice as fast.
-        grain = jax.random.normal(noise, (label.size,)).reshape(label.shape)
+        grain = jax.random.normal(noise, (height * width,)).reshape(height, width)
         image = jnp.clip(image + strength * grain[..., None], 0.0, 1.0)
-    return image.astype(dtype), label
+    return image.astype(dtype)
 
 
 def _strength(draw: jax.Array, probability: float, limits: Range, neutral: float, log: bool = False) -> jax.Array:
@@ -160,29 +227,53 @@ def _strength(draw: jax.Array, probability: float, limits: Range, neutral: float
     return jnp.where(draw[0] < probability, value, neutral)
 
 
-def _coordinates(
-    key: jax.Array, draws: Draws, height: int, width: int, settings: AugmentSettings
-) -> tuple[jax.Array, jax.Array]:
-    """Rows and columns [H, W] float32 of the input at which each output pixel looks."""
+def _coordinates(key: jax.Array, label: jax.Array, settings: AugmentSettings, size: int) -> tuple[jax.Array, jax.Array]:
+    """Rows and columns [S, S] float32 of the input [H, W] at which each output pixel looks."""
+    height, width = label.shape
+    draws, bend = _draws(key), _split(key)[1]
     limit = settings.rotation_degrees
     angle = jnp.deg2rad(_strength(draws["rotation"], settings.rotation_probability, (-limit, limit), 0.0))
     scale = _strength(draws["scale"], settings.scale_probability, settings.scale, neutral=1.0, log=True)
     limits = (-settings.shift, settings.shift)
-    down = height * _strength(draws["shift_rows"], settings.shift_probability, limits, neutral=0.0)
-    right = width * _strength(draws["shift_columns"], settings.shift_probability, limits, neutral=0.0)
-    middle_row, middle_column = (height - 1) / 2, (width - 1) / 2
-    y = (jnp.arange(height) - middle_row - down)[:, None] / scale
-    x = (jnp.arange(width) - middle_column - right)[None, :] / scale
+    down = size * _strength(draws["shift_rows"], settings.shift_probability, limits, neutral=0.0)
+    right = size * _strength(draws["shift_columns"], settings.shift_probability, limits, neutral=0.0)
+    middle_row: jax.Array | float = (height - 1) / 2
+    middle_column: jax.Array | float = (width - 1) / 2
+    stride_row, stride_column = height / size, width / size  # pixels of the input between two of the output
+    closer: jax.Array | float = 1.0
+    if settings.focus_probability > 0:
+        # Drawn apart from the others, so that presets without it draw what they always drew.
+        drawn = jax.random.uniform(jax.random.fold_in(bend, len(CHANGES)), (2,))
+        wanted = _strength(drawn, settings.focus_probability, settings.focus, neutral=0.0)
+        row, column, side = _box(label)
+        found = (wanted > 0) & (side > 0)
+        closer = jnp.where(found, jnp.clip(wanted * max(height, width) / jnp.maximum(side, 1.0), 0.8, 4.0), 1.0)
+        middle_row = jnp.where(found, row, middle_row)
+        middle_column = jnp.where(found, column, middle_column)
+    y = (jnp.arange(size) - (size - 1) / 2 - down)[:, None] * stride_row / scale / closer
+    x = (jnp.arange(size) - (size - 1) / 2 - right)[None, :] * stride_column / scale / closer
     cosine, sine = jnp.cos(angle), jnp.sin(angle)
     rows = y * cosine - x * sine + middle_row
     columns = y * sine + x * cosine + middle_column
     if settings.elastic_probability > 0:
         strength = _strength(draws["elastic"], settings.elastic_probability, (0.0, settings.elastic), 0.0)
         nodes = settings.elastic_nodes
-        coarse = strength * jax.random.normal(key, (2 * nodes * nodes,)).reshape(2, nodes, nodes)
-        displacement = jax.image.resize(coarse, (2, height, width), "cubic")
-        rows, columns = rows + height * displacement[0], columns + width * displacement[1]
+        coarse = strength * jax.random.normal(bend, (2 * nodes * nodes,)).reshape(2, nodes, nodes)
+        displacement = jax.image.resize(coarse, (2, size, size), "cubic")
+        rows, columns = rows + height / closer * displacement[0], columns + width / closer * displacement[1]
     return rows, columns
+
+
+def _box(label: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Middle (row, column) and longer side of the box around the labels of [H, W]; the side is 0 where it has none."""
+    marked = label > 0
+    ends = []
+    for axis in (1, 0):
+        line = marked.any(axis=axis)
+        first, last = jnp.argmax(line), line.size - 1 - jnp.argmax(line[::-1])
+        ends.append(((first + last) / 2, last - first + 1))
+    (row, high), (column, wide) = ends
+    return row, column, jnp.where(marked.any(), jnp.maximum(high, wide), 0)
 
 
 def sample_linear(image: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
@@ -200,13 +291,13 @@ def sample_linear(image: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.
     return above * (1 - down) + below * down
 
 
-def _sample_nearest(label: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
-    """Nearest label of [H, W] at float coordinates; 255 outside."""
+def _sample_nearest(label: jax.Array, rows: jax.Array, columns: jax.Array, outside: int) -> jax.Array:
+    """Nearest label of [H, W] at float coordinates; `outside` beyond the image."""
     height, width = label.shape
     row, column = jnp.round(rows).astype(jnp.int32), jnp.round(columns).astype(jnp.int32)
     inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
     index = jnp.clip(row, 0, height - 1) * width + jnp.clip(column, 0, width - 1)
-    return jnp.where(inside, label.ravel()[index], jnp.asarray(IGNORED, label.dtype))
+    return jnp.where(inside, label.ravel()[index], jnp.asarray(outside, label.dtype))
 
 
 def _flip(draws: Draws, image: jax.Array, label: jax.Array, settings: AugmentSettings) -> tuple[jax.Array, jax.Array]:

@@ -31,6 +31,7 @@ class InputSpec:
       channels: for each channel the offset of the slice it shows (0 is the slice itself, 1 the next towards Superior)
         and its window: the stored values that become 0 and 1, or None for the slice's own `percentiles`.
       percentiles: of the pixels brighter than air; they become 0 and 1 where a channel has no window.
+      closer: 0, or the share of the image's side that a second look gives to the box around what the first look found.
     """
 
     intensity: str
@@ -38,6 +39,7 @@ class InputSpec:
     mm_per_pixel: float
     channels: Channels
     percentiles: tuple[float, float]
+    closer: float = 0.0
 
     def __post_init__(self) -> None:
         numbers = (self.mm_per_pixel, *self.percentiles, *(n for _, window in self.channels for n in window or ()))
@@ -48,8 +50,14 @@ class InputSpec:
             raise ValueError("size and offsets must be whole numbers, windows and percentiles numbers")
         if self.size < 1 or not 0 <= self.mm_per_pixel < 1e4 or not self.channels:
             raise ValueError("size must be at least 1, mm_per_pixel from 0, and there must be a channel")
+        if not 0 <= self.closer < 1:
+            raise ValueError("closer must be from 0 to below 1")
         if not all(low < high for low, high in (self.percentiles, *(w for _, w in self.channels if w))):
             raise ValueError("windows and percentiles need a lower and a higher value")
+
+    def finer(self, detail: int) -> InputSpec:
+        """Return the input with `detail` times as many pixels a side, of the same field of view."""
+        return dataclasses.replace(self, size=self.size * detail, mm_per_pixel=self.mm_per_pixel / detail)
 
     @property
     def fill(self) -> int:
@@ -121,7 +129,7 @@ def input_spec(data: Any, intensity: str) -> InputSpec:
         )
     seen = pictures[0] if len(pictures) == 1 and (units == pictures or windows != {None}) else "any"
     low, high = data.percentiles
-    return InputSpec(seen, data.size, float(data.mm_per_pixel), channels, (float(low), float(high)))
+    return InputSpec(seen, data.size, float(data.mm_per_pixel), channels, (float(low), float(high)), float(data.closer))
 
 
 @dataclass(frozen=True)
@@ -211,7 +219,8 @@ class Contract:
 def _input(content: Mapping[str, Any]) -> InputSpec:
     channels = tuple((offset, None if window is None else _pair(window)) for offset, window in content["channels"])
     low, high = content["percentiles"]
-    return InputSpec(content["intensity"], content["size"], content["mm_per_pixel"], channels, (low, high))
+    size, closer = content["size"], content.get("closer", 0.0)  # older ones have no second look
+    return InputSpec(content["intensity"], size, content["mm_per_pixel"], channels, (low, high), closer)
 
 
 def _input_of_version_1(view: Mapping[str, Any]) -> InputSpec:

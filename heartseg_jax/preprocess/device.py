@@ -18,13 +18,20 @@ def network_input(batch: Batch, key: jax.Array | None = None) -> jax.Array:
 
     Images of tissue codes are synthesised by `key`; by a fixed one where only prediction or a score is asked for.
     """
+    image = _windowed(batch)
+    return image if batch.tissue is None else _drawn(batch, image, batch.image, key)
+
+
+def _windowed(batch: Batch) -> jax.Array:
     low, high = batch.window[:, None, None, :, 0], batch.window[:, None, None, :, 1]
-    image = jnp.clip((batch.image.astype(jnp.float32) - low) / (high - low), 0.0, 1.0)
-    if batch.tissue is None:
-        return image
+    return jnp.clip((batch.image.astype(jnp.float32) - low) / (high - low), 0.0, 1.0)
+
+
+def _drawn(batch: Batch, image: jax.Array, codes: jax.Array, key: jax.Array | None) -> jax.Array:
+    """Return `image [B, S, S, C]`, where an example is of tissue codes `[B, S, S, P]` made from them."""
     drawn = jax.random.fold_in(jax.random.key(0) if key is None else key, SYNTHESIS)
     marked = batch.tissue[:, None, None, None]
-    codes = jnp.where(marked, batch.image, 0).astype(jnp.int32)
+    codes = jnp.where(marked, codes, 0).astype(jnp.int32)
     # One key for all planes: neighbours share their contrast, and the generator is compiled once.
     made = jax.vmap(synthesise, in_axes=(None, -1), out_axes=-1)(drawn, codes)
     return jnp.where(marked, jnp.broadcast_to(made, image.shape), image)
@@ -35,8 +42,13 @@ def prepared(batch: Batch, key: jax.Array | None = None) -> Batch:
     return batch._replace(image=network_input(batch, key), window=None, label=batch.label.astype(jnp.int32))
 
 
-def augmented(batch: Batch, key: jax.Array, settings: AugmentSettings) -> Batch:
-    """Return `prepared(batch, key)` with image and label augmented."""
-    ready = prepared(batch, key)
-    image, label = augment(key, ready.image, ready.label, settings)
-    return ready._replace(image=image, label=label)
+def augmented(batch: Batch, key: jax.Array, settings: AugmentSettings, size: int | None = None) -> Batch:
+    """Return `prepared(batch, key)` with image and label augmented, at `size` where the stored slices are larger.
+
+    Tissue codes are moved before an image is made from them, so that it is as sharp in a closer view.
+    """
+    codes = None if batch.tissue is None else batch.image
+    draw = None if codes is None else lambda image, moved: _drawn(batch, image, moved, key)
+    label = batch.label.astype(jnp.int32)
+    image, label = augment(key, _windowed(batch), label, settings, size=size, codes=codes, draw=draw)
+    return batch._replace(image=image, window=None, label=label)

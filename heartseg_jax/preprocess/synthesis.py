@@ -80,7 +80,7 @@ def _tissue_values(draws: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     for code, ends in RANGES_HU.items():
         limits[code] = ends
     own = draws[:, :NUM_CODES]
-    means = limits[:, 0] + (limits[:, 1] - limits[:, 0]) * own
+    means: jax.Array = jnp.asarray(limits[:, 0]) + (limits[:, 1] - limits[:, 0]) * own
     low, high = BLOOD_HU
     left, right = _share(draws, -6, low, high)[:, None], _share(draws, -7, low, high)[:, None]
     # In half of the images both sides are filled alike, as in children's studies; else each as its phase has it.

@@ -90,7 +90,7 @@ def draw_inputs(run: Run) -> None:
     batch = run.examples.gather(numbers, mask)
     key = steps.named_key(run.key, "augment", 0)
     settings = PRESETS[run.config.data.augment]
-    seen = jax.jit(lambda batch: augmented(batch, key, settings))(batch)
+    seen = jax.jit(lambda batch: augmented(batch, key, settings, run.config.data.size))(batch)
     places = [run.examples.index[n] for n in numbers]
     names = [run.dataset.patients[p].names[z] for p, z in places]
     real = mask > 0

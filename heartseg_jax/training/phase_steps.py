@@ -33,8 +33,9 @@ def phase_program(
 ) -> PhaseProgram:
     """Return the program of phase `number` (from 0); with `replicas` its step is mapped over a first axis."""
     augmentation, rewarm_steps = PRESETS[config.data.augment], config.transfer.rewarm_steps
+    end, size = phases[-1].end, config.data.size
     tx, step = steps.compiled_phase(
-        model, config.train, augmentation, phases[number], phases[-1].end, rewarm_steps, replicas=replicas
+        model, config.train, augmentation, phases[number], end, rewarm_steps, size=size, replicas=replicas
     )
     return PhaseProgram(tx.init, step)
 

@@ -74,7 +74,7 @@ class Run(NamedTuple):
     @property
     def tag(self) -> str:
         """'val' where there are validation patients; 'fit' where the training slices are watched if there are none."""
-        return "fit" if self.watched is self.examples else "val"
+        return "val" if self.dataset.examples("validation") else "fit"
 
     def first_batches(self, count: int) -> Iterator[Batch]:
         """Yield the first `count` batches of the training slices, in the order of training."""
@@ -112,9 +112,11 @@ def open_run(config: Any, folder: runs.Workdir) -> Run:
     warnings = inspect_data(dataset, config.guards, bar("patients inspected by the guards"))
     for warning in (*warnings, *copies(dataset), *slices.misfits(spec, dataset.patients)):
         say(f"WARNING {warning}")
-    examples = SliceStore(dataset, "train", spec, config.data.cache_gb)
-    validates = bool(dataset.examples("validation"))
-    watched = SliceStore(dataset, "validation", spec, config.data.cache_gb) if validates else examples
+    examples = SliceStore(dataset, "train", spec.finer(config.data.detail), config.data.cache_gb)
+    # The training slices are watched where there are no others: as they are stored, or as the network sees them.
+    validates, watched = bool(dataset.examples("validation")), examples
+    if validates or config.data.detail > 1:
+        watched = SliceStore(dataset, "validation" if validates else "train", spec, config.data.cache_gb)
     per_epoch = slices.steps_per_epoch(len(examples), config.data.batch_size)
     total_steps = config.train.steps or per_epoch * config.train.epochs
     planned = phases.plan(config.transfer, config.model.levels, total_steps)

@@ -92,13 +92,15 @@ def make_train_step(
     loss_fn: LossFn,
     *,
     augmentation: AugmentSettings,
+    size: int | None = None,
     frozen: Collection[str] = frozenset(),
     ema_decay: float = 0.0,
 ) -> TrainStep:
     """Return the pure step `(state, batch, root_key) -> (state, metrics)`.
 
     What is `frozen` (names of groups) gets no gradient computed, keeps its BatchNorm statistics, and is handed on as
-    the very array that came in. With `ema_decay` the state's average follows the weights (`averaging.follow`).
+    the very array that came in. The network sees `size` pixels where stored slices are larger. With `ema_decay` the
+    state's average follows the weights (`averaging.follow`).
     """
 
     def stopped(params: Any) -> Any:
@@ -119,7 +121,7 @@ def make_train_step(
         return loss, (updates.get("batch_stats", {}), metrics)
 
     def step(state: TrainState, batch: Batch, root: jax.Array) -> tuple[TrainState, Metrics]:
-        seen = augmented(batch, named_key(root, "augment", state.step), augmentation)
+        seen = augmented(batch, named_key(root, "augment", state.step), augmentation, size)
         dropout = named_key(root, "dropout", state.step)
         gradients, (batch_stats, metrics) = jax.grad(objective, has_aux=True)(
             state.params, state.batch_stats, seen, dropout
@@ -146,6 +148,7 @@ def compiled_phase(
     total_steps: int,
     rewarm_steps: int,
     *,
+    size: int | None = None,
     replicas: bool = False,
 ) -> tuple[optax.GradientTransformation, TrainStep]:
     """Return the optimizer and the jitted step of a phase; the step is given its state's buffers to overwrite.
@@ -160,6 +163,7 @@ def compiled_phase(
         tx,
         losses.loss_of(train),
         augmentation=augmentation,
+        size=size,
         frozen=phase.frozen,
         ema_decay=train.ema_decay,
     )

@@ -175,4 +175,52 @@ def test_noise_is_never_stronger_than_said():
 
 def test_every_change_has_a_chance():
     names = {name.removesuffix("_probability") for name in CHANCES}
-    assert names == {change.replace("_rows", "").replace("_columns", "") for change in CHANGES}
+    assert names == {change.replace("_rows", "").replace("_columns", "") for change in CHANGES} | {"focus"}
+
+
+def test_focus_moves_the_view_to_the_labels_at_the_share_asked_for():
+    settings = AugmentSettings(focus_probability=1.0, focus=(0.5, 0.5))
+    label = np.zeros((1, 64, 64), np.int32)
+    label[0, 10:26, 30:46] = 4
+    image = (label > 0).astype(np.float32)[..., None]
+    seen, moved = augment(jax.random.key(0), jnp.asarray(image), jnp.asarray(label), settings)
+    rows, columns = np.nonzero(np.asarray(moved[0]) == 4)
+    # 16 of 64 pixels become half of 64, in the middle.
+    assert rows.max() - rows.min() + 1 == columns.max() - columns.min() + 1 == 32
+    assert (rows.min() + rows.max()) / 2 == (columns.min() + columns.max()) / 2 == 31.5
+    assert np.asarray(seen)[0, 31, 31, 0] == 1.0
+
+
+def test_focus_leaves_slices_without_labels_as_they_are():
+    settings = AugmentSettings(focus_probability=1.0)
+    image = np.random.default_rng(0).random((1, 16, 16, 1), np.float32)
+    seen, _ = augment(jax.random.key(0), jnp.asarray(image), jnp.zeros((1, 16, 16), jnp.int32), settings)
+    np.testing.assert_allclose(seen, image, atol=1e-6)
+
+
+def test_larger_stored_slices_come_out_at_the_size_asked_for():
+    label = np.zeros((1, 32, 32), np.int32)
+    label[0, 8:24, 8:24] = 1
+    image = np.repeat((label > 0).astype(np.float32)[..., None], 2, axis=-1)
+    seen, moved = augment(jax.random.key(0), jnp.asarray(image), jnp.asarray(label), PRESETS["none"], size=16)
+    assert seen.shape == (1, 16, 16, 2)
+    expected = np.zeros((16, 16), np.int32)
+    expected[4:12, 4:12] = 1
+    np.testing.assert_array_equal(moved[0], expected)
+
+
+def test_codes_move_with_the_image_by_nearest_neighbour_before_they_are_drawn():
+    codes = np.zeros((1, 32, 32, 1), np.uint8)
+    codes[0, 8:24, 8:24] = 12
+    label = (codes[..., 0] > 0).astype(np.int32) * 2
+    seen, moved = augment(
+        jax.random.key(1),
+        jnp.zeros((1, 32, 32, 1)),
+        jnp.asarray(label),
+        AugmentSettings(rotation_probability=1.0, rotation_degrees=30.0),
+        size=16,
+        codes=jnp.asarray(codes),
+        draw=lambda image, codes: (codes == 12).astype(jnp.float32),
+    )
+    inside = np.asarray(moved[0]) != 255
+    np.testing.assert_array_equal(np.asarray(seen)[0, inside, 0] == 1.0, np.asarray(moved[0])[inside] == 2)
