@@ -83,7 +83,7 @@ def test_a_window_that_reaches_beyond_the_slice_sees_air_there():
     planes = np.full((1, 20, 20), 50, np.int16)
     batch = closer.batch_of(spec, [planes], [closer.Window(-4, -4, 8)], 2)
     assert batch.image.shape == (2, 8, 8, 1)
-    assert (batch.image[0, :4] == -1024).all()
+    assert (batch.image[0, :4] == spec.fill).all()
     assert (batch.image[0, 4:, 4:, 0] == 50).all()
     back, (rows, columns) = closer.put_back(spec, np.ones((8, 8, 2), np.float32), closer.Window(-4, -4, 8), 20, 20)
     assert back.shape == (4, 4, 2)
