@@ -5,7 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from heartseg_jax.preprocess.augment import AugmentSettings, augment
+from heartseg_jax.preprocess.augment import augment
+from heartseg_jax.preprocess.augment_settings import AugmentSettings
 from heartseg_jax.preprocess.host import Batch
 from heartseg_jax.preprocess.synthesis import synthesise
 

@@ -18,7 +18,7 @@ from heartseg_jax.figures import slices
 from heartseg_jax.figures.curves import curves
 from heartseg_jax.figures.drawing import Palette
 from heartseg_jax.inference.predictor import make_predictor
-from heartseg_jax.preprocess.augment import PRESETS
+from heartseg_jax.preprocess.augment_settings import PRESETS
 from heartseg_jax.preprocess.device import augmented
 from heartseg_jax.training import averaging, steps
 from heartseg_jax.training.checkpoints import BEST, DICE, Checkpoints

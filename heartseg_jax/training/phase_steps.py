@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from heartseg_jax.models.unet import UNet
-from heartseg_jax.preprocess.augment import PRESETS
+from heartseg_jax.preprocess.augment_settings import PRESETS
 from heartseg_jax.training import steps
 from heartseg_jax.training.phases import Phase, carry_over
 from heartseg_jax.training.steps import Metrics, TrainState, TrainStep

@@ -14,7 +14,7 @@ import optax
 from heartseg_jax.models.registry import apply_model
 from heartseg_jax.models.tree import map_within
 from heartseg_jax.models.unet import UNet
-from heartseg_jax.preprocess.augment import AugmentSettings
+from heartseg_jax.preprocess.augment_settings import AugmentSettings
 from heartseg_jax.preprocess.device import augmented, prepared
 from heartseg_jax.preprocess.host import Batch
 from heartseg_jax.training import averaging, counts, losses

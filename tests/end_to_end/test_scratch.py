@@ -7,7 +7,7 @@ import pytest
 from heartseg_jax.anatomy import HEART
 from heartseg_jax.config import load
 from heartseg_jax.models.registry import build_model
-from heartseg_jax.preprocess.augment import PRESETS
+from heartseg_jax.preprocess.augment_settings import PRESETS
 from heartseg_jax.preprocess.host import Batch
 from heartseg_jax.training import steps
 from heartseg_jax.training.phases import plan

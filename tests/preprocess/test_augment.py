@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from heartseg_jax.preprocess.augment import CHANGES, PRESETS, AugmentSettings, augment
+from heartseg_jax.preprocess.augment import CHANGES, augment
+from heartseg_jax.preprocess.augment_settings import PRESETS, AugmentSettings
 
 CHANCES = [field.name for field in dataclasses.fields(AugmentSettings) if field.name.endswith("_probability")]
 MANY = 48

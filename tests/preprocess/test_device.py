@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from heartseg_jax.preprocess import device
-from heartseg_jax.preprocess.augment import PRESETS
+from heartseg_jax.preprocess.augment_settings import PRESETS
 from heartseg_jax.preprocess.device import augmented, network_input, prepared
 from heartseg_jax.preprocess.host import Batch
 

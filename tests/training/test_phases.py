@@ -11,7 +11,7 @@ from heartseg_jax.anatomy import HEART
 from heartseg_jax.config import load
 from heartseg_jax.errors import UserError
 from heartseg_jax.models import registry, tree
-from heartseg_jax.preprocess.augment import PRESETS
+from heartseg_jax.preprocess.augment_settings import PRESETS
 from heartseg_jax.preprocess.host import Batch
 from heartseg_jax.training import phase_log, phases, steps
 from tests.training.test_steps import batch_of
