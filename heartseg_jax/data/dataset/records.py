@@ -210,6 +210,8 @@ def digest(array: np.ndarray) -> str:
 def with_test_patients(dataset: Dataset, test: Sequence[str], validation: Sequence[str] = ()) -> Dataset:
     """Return `dataset` with other splits: `test` and `validation` as named, all other patients train.
 
+    Of joined datasets, those of which no patient is named keep their own split: what they left out stays left out.
+
     Raises:
       UserError: for an unknown patient, one named twice, or no patient left to train on.
     """
@@ -218,18 +220,29 @@ def with_test_patients(dataset: Dataset, test: Sequence[str], validation: Sequen
         raise UserError(f"no patient {', '.join(unknown)} in {dataset.path}; it holds {', '.join(known)}")
     if twice := set(test) & set(validation):
         raise UserError(f"patient {', '.join(sorted(twice))} cannot both test and validate")
-    parts = dict.fromkeys(known, "train") | dict.fromkeys(test, "test") | dict.fromkeys(validation, "validation")
-    for patient in dataset.patients:
-        others = [other.id for other in dataset.patients if other.who == patient.who]
+    named = {dataset.part_of(known.index(identity)).path for identity in (*test, *validation)}
+    split_again = [patient for patient in dataset.patients if dataset.part_of(patient).path in named]
+    parts = {patient.id: "train" for patient in split_again}
+    parts |= dict.fromkeys(test, "test") | dict.fromkeys(validation, "validation")
+    for patient in split_again:
+        others = [other.id for other in split_again if other.who == patient.who]
         if apart := [other for other in others if parts[other] != parts[patient.id]]:
             raise UserError(
                 f"{patient.id} and {', '.join(apart)} in {dataset.path} are of one person: test or validate on all of "
                 "them, or on none"
             )
-    if "train" not in parts.values():
+    patients = tuple(
+        dataclasses.replace(p, splits=(parts[p.id],) * p.num_slices) if p.id in parts else p for p in dataset.patients
+    )
+    if not any("train" in patient.splits for patient in patients):
         raise UserError(f"no patient of {dataset.path} is left to train on: test or validate on fewer")
-    patients = (dataclasses.replace(p, splits=(parts[p.id],) * p.num_slices) for p in dataset.patients)
-    return dataclasses.replace(dataset, split_kind="patient", patients=tuple(patients))
+    members = tuple(
+        dataclasses.replace(member, split_kind="patient") if member.path in named else member
+        for member in dataset.members
+    )
+    kinds = {member.split_kind for member in members} or {"patient"}
+    kind = "block" if "block" in kinds else "patient"
+    return dataclasses.replace(dataset, split_kind=kind, patients=patients, members=members)
 
 
 def check_leaks(dataset: Dataset) -> list[str]:

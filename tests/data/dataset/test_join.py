@@ -60,7 +60,7 @@ def test_a_changed_array_of_any_part_is_found(two):
 
 def test_other_test_patients_change_the_parts_too(two):
     found = with_test_patients(two, ["other/p"])
-    assert [[p.id for p in part.patients_in("test")] for part in found.parts] == [[], ["other/p"]]
+    assert [[p.id for p in part.patients_in("test")] for part in found.parts] == [["one/q"], ["other/p"]]
     with pytest.raises(UserError, match="no patient p in"):
         with_test_patients(two, ["p"])
 
@@ -89,3 +89,14 @@ def test_the_same_images_in_two_splits_of_two_parts_are_named(tmp_path):
     assert found.index("other/x") < found.index("one/p")
     alone = join.read_datasets(str(one))
     assert join.copies(dataclasses.replace(alone, patients=alone.patients * 2)) == []
+
+
+def test_splitting_again_leaves_the_parts_of_which_no_patient_is_named(two):
+    again = with_test_patients(two, ["other/p"])
+    assert {p.id: p.splits[0] for p in again.patients} == {
+        "one/p": "train",
+        "one/q": "test",  # what its own dataset left out stays left out
+        "other/p": "test",
+        "other/r": "train",
+    }
+    assert [len(part.examples("train")) for part in again.parts] == [2, 1]
