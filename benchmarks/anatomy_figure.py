@@ -1,4 +1,4 @@
-"""Draw slices of a dataset of tissue maps above real slices, as docs/data.md shows them.
+"""Draw tissue maps, the images that training makes from them, and real slices, as docs/data.md shows them.
 
 It reads the dataset (--maps), a folder of real 8-bit slices (--real), and writes one picture (--output).
 """
@@ -7,12 +7,14 @@ import argparse
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from heartseg_jax.data.dataset.write import read_dataset
+from heartseg_jax.preprocess.synthesis import synthesise
 
 GREYS = np.array([0, 22, 75, 112, 240, 170, 130, 130, 118, 0, *[190] * 14], np.uint8)
 """One grey for each tissue: blood as it looks in contrast CT."""
@@ -27,12 +29,11 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="the picture")
     given = parser.parse_args()
     dataset = read_dataset(given.maps)
-    rows = []
-    for row in range(2):
-        chosen = [(row * EACH + k) * len(dataset.patients) // (2 * EACH) for k in range(EACH)]
-        # The level rises from left to right.
-        pictures = [dataset.images(p)[1 + k * (len(dataset.images(p)) - 2) // EACH] for k, p in enumerate(chosen)]
-        rows.append(np.hstack([_small(Image.fromarray(GREYS[one])) for one in pictures]))
+    chosen = [k * len(dataset.patients) // EACH for k in range(EACH)]
+    # The level rises from left to right.
+    maps = np.stack([dataset.images(p)[1 + k * (len(dataset.images(p)) - 2) // EACH] for k, p in enumerate(chosen)])
+    made = (np.asarray(synthesise(jax.random.key(3), maps)) * 255).astype(np.uint8)
+    rows = [np.hstack([_small(Image.fromarray(one)) for one in part]) for part in (GREYS[maps], made)]
     files = sorted(given.real.glob("*.png"))
     real = [Image.open(files[k * len(files) // EACH]).convert("L") for k in range(EACH)]
     gap = np.full((4, SIDE * EACH), 255, np.uint8)
