@@ -62,7 +62,9 @@ def batch_of(spec: InputSpec, planes: Sequence[np.ndarray], windows: Sequence[Wi
     _, filled, mask = next(padded(np.arange(len(seen)), batch_size))
     # The slice itself has the offset 0; where it is not shown, the first that is.
     own = spec.offsets.index(0) if 0 in spec.offsets else 0
-    return Batch(seen[filled].transpose(0, 2, 3, 1), host.windows_of(spec, seen[:, own])[filled], None, None, mask)
+    windowed = host.windows_of(spec, seen[:, own])[filled]
+    tissue = np.ones(len(mask), bool) if spec.intensity == "tissue" else None
+    return Batch(seen[filled].transpose(0, 2, 3, 1), windowed, None, None, mask, tissue)
 
 
 def _cut(spec: InputSpec, planes: np.ndarray, window: Window) -> np.ndarray:

@@ -88,3 +88,11 @@ def test_a_window_that_reaches_beyond_the_slice_sees_air_there():
     back, (rows, columns) = closer.put_back(spec, np.ones((8, 8, 2), np.float32), closer.Window(-4, -4, 8), 20, 20)
     assert back.shape == (4, 4, 2)
     assert (rows, columns) == (slice(0, 4), slice(0, 4))
+
+
+def test_tissue_codes_are_marked_as_such_in_the_second_look_too():
+    spec = InputSpec("tissue", 8, 0.0, ((0, None),), (1.0, 99.0))
+    planes = np.full((1, 20, 20), 13, np.uint8)
+    batch = closer.batch_of(spec, [planes], [closer.Window(2, 2, 16)], 2)
+    assert batch.tissue.tolist() == [True, True]
+    assert (batch.image == 13).all()
