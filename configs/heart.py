@@ -12,7 +12,7 @@ from configs import base
 
 def get_config(variant: str = "") -> ConfigDict:
     config = base.get_config(variant, ["base"])
-    config.data.path = "datasets/anatomy,datasets/cta_adults"
+    config.data.path = "datasets/anatomy,datasets/adults"
     config.data.shares = ("0.6", "0.4")
     config.data.size = 160
     config.data.detail = 2
@@ -29,18 +29,18 @@ def get_config(variant: str = "") -> ConfigDict:
     config.train.learning_rate = 3e-3
     config.train.weight_decay = 0.01
     config.train.ema_decay = 0.995
-    config.train.steps = 6000
+    config.train.steps = 4500
     config.checkpoint.every_steps = 500
     config.log.evaluate_every_steps = 1000
     config.log.every_steps = 50
     if variant == "base":
         return config
-    config.data.path += ",datasets/congenital"
+    config.data.path += ",datasets/chd"
     config.data.shares = ("0.35", "0.2", "0.45")
     config.pretrained.path = "runs/heart-base"
     config.pretrained.load = "all"
     config.train.learning_rate = 1.5e-3
     config.train.ema_decay = 0.98
-    config.train.steps = 400
-    config.log.evaluate_every_steps = 400
+    config.train.steps = 350
+    config.log.evaluate_every_steps = 350
     return config

@@ -260,11 +260,13 @@ def check_together(values: Mapping[str, Any]) -> None:
             "model.norm=none has no BatchNorm, which pretrained.path and pretrained.recalibrate_batches need; "
             "give --config.model.norm=encoder"
         )
-    if values["data.detail"] > 1 and values["pretrained.recalibrate_batches"]:
-        raise UserError(
-            "pretrained.recalibrate_batches measures slices as they are stored, and data.detail stores larger ones; "
-            "give --config.data.detail=1"
-        )
+    if values["data.detail"] > 1:
+        for field in ("pretrained.recalibrate_batches", "transfer.control"):
+            if values[field]:
+                raise UserError(
+                    f"{field} measures slices as they are stored, and data.detail stores larger ones; give "
+                    "--config.data.detail=1"
+                )
     if values["pretrained.load"] == "all" and not values["pretrained.path"]:
         raise UserError("pretrained.load=all needs --config.pretrained.path=RUN")
     if values["train.dice_weight"] + values["train.cross_entropy_weight"] <= 0:

@@ -56,13 +56,15 @@ def window_of(found: np.ndarray, share: float) -> Window | None:
 def batch_of(spec: InputSpec, planes: Sequence[np.ndarray], windows: Sequence[Window], batch_size: int) -> Batch:
     """Return one batch of at most `batch_size` slices, each with its `planes [P, H, W]`, in its window.
 
-    It has `batch_size` rows, as every batch, so that nothing compiles twice.
+    It has `batch_size` rows, as every batch, so that nothing compiles twice. Percentiles are those of the whole slice,
+    as in training: without its lungs and bones the same heart would have other grey values.
     """
     seen = np.stack([_cut(spec, own, window) for own, window in zip(planes, windows, strict=True)])
     _, filled, mask = next(padded(np.arange(len(seen)), batch_size))
     # The slice itself has the offset 0; where it is not shown, the first that is.
     own = spec.offsets.index(0) if 0 in spec.offsets else 0
-    windowed = host.windows_of(spec, seen[:, own])[filled]
+    whole = np.stack([host.to_network(spec, shown[own : own + 1], None)[0] for shown in planes])
+    windowed = host.windows_of(spec, whole)[filled]
     tissue = np.ones(len(mask), bool) if spec.intensity == "tissue" else None
     return Batch(seen[filled].transpose(0, 2, 3, 1), windowed, None, None, mask, tissue)
 

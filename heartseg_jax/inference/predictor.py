@@ -200,10 +200,13 @@ def _predict_closer(
     contiguous: bool,
     shared: list[np.ndarray] | None,
 ) -> Iterator[np.ndarray]:
-    """As `predict_slices`, with a second look: inside its window its probabilities, outside those of the first."""
+    """As `predict_slices`, with a second look: inside its window its probabilities, outside those of the first.
+
+    What members share is counted in the first look, which every slice has.
+    """
     first = dataclasses.replace(spec, closer=0.0)
     wanted, start = np.asarray(wanted), 0
-    for found in predict_slices(predictor, first, images, wanted, spacing_mm, contiguous):
+    for found in predict_slices(predictor, first, images, wanted, spacing_mm, contiguous, shared):
         windows = {
             place: window
             for place, own in enumerate(found)
@@ -215,9 +218,8 @@ def _predict_closer(
             found = np.array(found)  # on the slices' own grid it is the device's, which is not written to
             planes = [images[np.array(host.neighbours(spec, z, len(images), contiguous))] for z in slices]
             batch = closer.batch_of(first, planes, list(windows.values()), predictor.batch_size)
-            output = predictor.predict(batch)
-            _keep(output, shared)
-            for (place, window), near in zip(windows.items(), np.asarray(output.probabilities), strict=False):
+            nearer = np.asarray(predictor.predict(batch).probabilities)
+            for (place, window), near in zip(windows.items(), nearer, strict=False):
                 own, (rows, columns) = closer.put_back(first, near, window, *images.shape[1:])
                 found[place, rows, columns] = own
         yield found

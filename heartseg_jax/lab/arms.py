@@ -79,6 +79,8 @@ def arms_of(config: Any) -> list[str]:
     Raises:
       UserError: an unknown one, or one without the model that it starts from.
     """
+    if config.data.detail > 1:
+        raise UserError("lab keeps slices at the network's size; give --config.data.detail=1")
     asked = list(config.lab.arms) or [name for name in ARMS if name not in NEEDED or source_of(config, name)]
     unknown = [name for name in asked if name not in ARMS]
     if unknown:
@@ -160,6 +162,8 @@ def folds_of(dataset: Dataset, job: Job) -> list[Fold]:
     Raises:
       UserError: there are fewer patients than the job needs.
     """
+    if dataset.members:
+        raise UserError(f"lab leaves out the patients of one dataset in turn, and {dataset.path} are several; name one")
     who = [patient.who for patient in dataset.patients]
     patients = list(dict.fromkeys(who))
     if len(patients) < 2 or job.train_patients >= len(patients):

@@ -46,7 +46,7 @@ def augment(
     if settings.moves or size != image.shape[1]:
         moved = jax.vmap(lambda k, i, lab, c: _move_one(k, i, lab, c, settings, size), in_axes=(0, 0, 0, 0))
         image, label, codes = moved(keys, image, label, codes)
-    image, label = jax.vmap(lambda k, i, lab: _flip(_draws(k), i, lab, settings))(keys, image, label)
+    image, label, codes = jax.vmap(lambda k, *moved: _flip(_draws(k), moved, settings))(keys, image, label, codes)
     if draw is not None and codes is not None:
         image = draw(image, codes)
     return shaded(keys, image), label
@@ -179,14 +179,16 @@ def _sample_nearest(label: jax.Array, rows: jax.Array, columns: jax.Array, outsi
     return jnp.where(inside, label.ravel()[index], jnp.asarray(outside, label.dtype))
 
 
-def _flip(draws: Draws, image: jax.Array, label: jax.Array, settings: AugmentSettings) -> tuple[jax.Array, jax.Array]:
+def _flip(
+    draws: Draws, moved: tuple[jax.Array, jax.Array, jax.Array | None], settings: AugmentSettings
+) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    """Image, label and codes, rows and columns first, mirrored alike."""
     chances = (settings.flip_up_down_probability, settings.flip_left_right_probability)
     for axis, (name, chance) in enumerate(zip(("flip_up_down", "flip_left_right"), chances, strict=True)):
         if chance > 0:
             happens = draws[name][0] < chance
-            image = jnp.where(happens, jnp.flip(image, axis), image)
-            label = jnp.where(happens, jnp.flip(label, axis), label)
-    return image, label
+            moved = jax.tree.map(lambda part, a=axis, h=happens: jnp.where(h, jnp.flip(part, a), part), moved)
+    return moved
 
 
 def _soften(draws: Draws, image: jax.Array, settings: AugmentSettings) -> jax.Array:

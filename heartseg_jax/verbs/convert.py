@@ -121,7 +121,7 @@ def _to_keras(flags: Mapping[str, Any]) -> None:
     if len(network.members) > 1:
         raise UserError(f"{network.path} holds {len(network.members)} networks, a Keras file one; convert one run")
     config, (params, batch_stats) = network.config, network.members[0]
-    channels = int(params["encoder"]["stage1"]["conv1"]["kernel"].shape[2])
+    channels = int(params["encoder"]["stage1"]["conv1"]["kernel"].shape[2]) // config.model.fold**2
     target.parent.mkdir(parents=True, exist_ok=True)
     export(params, batch_stats, model=config.model, size=config.data.size, channels=channels, target=target)
     averaged = " (its averaged weights)" if network.averaged else ""
