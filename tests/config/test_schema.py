@@ -83,3 +83,12 @@ def test_a_change_is_checked_like_any_config():
     for changes in ({"train.epoch": 9}, {"train.epochs": 0}, {"train.epochs": "9"}):
         with pytest.raises(UserError):
             load.changed(config, changes)
+
+
+@pytest.mark.parametrize("field", ["pretrained.recalibrate_batches=8", "transfer.control=True"])
+def test_what_measures_stored_slices_needs_them_at_the_networks_size(field):
+    name, value = field.split("=")
+    given = {"data.detail": 2, name: True if value == "True" else int(value), "model.norm": "encoder"}
+    with pytest.raises(UserError, match="data.detail"):
+        load.load(QUICKSTART, given)
+    load.load(QUICKSTART, given | {"data.detail": 1})

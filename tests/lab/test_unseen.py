@@ -108,3 +108,11 @@ def test_a_model_that_does_not_say_what_it_learned_from_is_refused(packed, datas
         check_unseen(configured(folder), dataset)
     other = load.changed(configured("", "synthetic_full"), {"lab.synthetic_run": str(folder)})
     assert len(check_unseen(other, dataset)) == 1  # as it always was, with a warning
+
+
+def test_what_the_laboratory_cannot_do_fairly_is_refused(dataset):
+    with pytest.raises(UserError, match="data.detail"):
+        arms_of(load.load("configs/lab.py", {"data.detail": "2"})[1])
+    several = dataclasses.replace(dataset, members=(dataset,))
+    with pytest.raises(UserError, match="one dataset"):
+        folds_of(several, Job("scratch", "patient", 0, 0))

@@ -225,3 +225,20 @@ def test_codes_move_with_the_image_by_nearest_neighbour_before_they_are_drawn():
     )
     inside = np.asarray(moved[0]) != 255
     np.testing.assert_array_equal(np.asarray(seen)[0, inside, 0] == 1.0, np.asarray(moved[0])[inside] == 2)
+
+
+def test_flips_turn_codes_with_the_label():
+    codes = np.zeros((8, 16, 16, 1), np.uint8)
+    codes[:, 2:6, 3:9] = 14
+    label = (codes[..., 0] > 0).astype(np.int32)
+    settings = AugmentSettings(flip_left_right_probability=0.5, flip_up_down_probability=0.5)
+    seen, moved = augment(
+        jax.random.key(0),
+        jnp.zeros((8, 16, 16, 1)),
+        jnp.asarray(label),
+        settings,
+        codes=jnp.asarray(codes),
+        draw=lambda image, codes: (codes == 14).astype(jnp.float32),
+    )
+    np.testing.assert_array_equal(np.asarray(seen)[..., 0], moved)
+    assert not np.array_equal(moved, label)  # some were turned
