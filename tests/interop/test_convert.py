@@ -286,7 +286,7 @@ def test_export_gets_the_checkpoints_arrays(tmp_path, monkeypatch, capsys):
     from heartseg_jax.inference.predictor import ModelIdentity
     from heartseg_jax.training import networks
 
-    kernel = np.zeros((3, 3, 3, 4), np.float32)
+    kernel = np.zeros((3, 3, 12, 4), np.float32)  # of three channels, in squares of 2 x 2 pixels
     params = {"encoder": {"stage1": {"conv1": {"kernel": kernel}}}}
 
     def read(path, step):
@@ -294,7 +294,8 @@ def test_export_gets_the_checkpoints_arrays(tmp_path, monkeypatch, capsys):
         identity = ModelIdentity(str(path), step)
         return networks.Network(path, config, None, ((params, {}),), (identity,), path, True, False)
 
-    config = types.SimpleNamespace(model="the model", data=types.SimpleNamespace(size=32))
+    model = types.SimpleNamespace(fold=2)
+    config = types.SimpleNamespace(model=model, data=types.SimpleNamespace(size=32))
     seen = {}
     writer = types.ModuleType("heartseg_jax.interop.to_keras")
     writer.export = lambda *trees, **rest: seen.update(rest, trees=trees)
@@ -303,7 +304,7 @@ def test_export_gets_the_checkpoints_arrays(tmp_path, monkeypatch, capsys):
     target = tmp_path / "new" / "net.keras"
     flags = {"to": "keras", "workdir": str(tmp_path / "run"), "step": 7, "output": str(target)}
     convert.convert(flags)
-    assert seen == {"trees": (params, {}), "model": "the model", "size": 32, "channels": 3, "target": target}
+    assert seen == {"trees": (params, {}), "model": model, "size": 32, "channels": 3, "target": target}
     assert "step 7 of" in capsys.readouterr().out
     target.touch()
     assert "give --overwrite" in refused(capsys, *(f"--{name}={value}" for name, value in flags.items()))
