@@ -36,7 +36,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--part", help="of several datasets, the name of the one whose patients are left out")
     parser.add_argument("output", type=Path)
     parser.add_argument("overrides", nargs="*", metavar="FIELD=VALUE", type=lambda word: word.split("=", 1))
-    asked = parser.parse_args(argv)
+    asked = parser.parse_intermixed_args(argv)  # fields may stand before and after --part
     output, dataset = asked.output, read_datasets(asked.dataset)
     others = [part.name for part in dataset.members if part.name != asked.part]
     if bool(dataset.members) != bool(asked.part) or (asked.part and len(others) == len(dataset.members)):

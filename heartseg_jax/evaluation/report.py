@@ -40,6 +40,7 @@ def build_summary(
     baselines: Mapping[str, Mapping[str, float | None]] | None = None,
     split_kind: str = "patient",
     warnings: Sequence[str] = (),
+    own_split: bool = True,
     datasets: Mapping[str, str] | None = None,
 ) -> dict:
     """Return the content of `summary.json`.
@@ -54,6 +55,7 @@ def build_summary(
         baselines: name -> {mean_dice, pixel_accuracy} (see `baselines.baseline_scores`); null where not given.
         split_kind: "patient" or "block"; a block split adds the warning that it measures memorisation.
         warnings: the caller's own, put first.
+        own_split: whether the split is the one that the model was trained by, not that of another dataset.
         datasets: patient id -> name of the dataset, where several are joined: each is scored by itself too.
     """
     metrics = summarise(scores, labels)
@@ -61,7 +63,7 @@ def build_summary(
     row = {name: {key: given.get(name, {}).get(key) for key in ("mean_dice", "pixel_accuracy")} for name in BASELINES}
     found = list(warnings)
     # The training slices themselves are memorised whatever the kind of split, so this warning is the clearer one.
-    if split == "train":
+    if split == "train" and own_split:
         found.append("memorisation, not generalisation: these are the slices it was trained on")
     elif split_kind == "block":
         found.append(MEMORISATION)

@@ -37,12 +37,13 @@ def score_split(
     colours: str,
     draw: bool = True,
     as_split: str | None = None,
+    own_split: bool = True,
     warnings: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """Score every patient of `split`, write `summary.json`, `cases.csv` and figures to `output`; return the summary.
 
     `scored` says which weights these are ('last', 'best' or 'asked'), `colours` is `log.colours`, and `as_split` is the
-    report's name of the split where it is not `split` itself.
+    report's name of the split where it is not `split` itself. `own_split`: the model was trained by this very split.
     """
     number = len(dataset.patients_in(split))
     drawn = set(np.linspace(0, number - 1, min(MAX_PANELS, number)).round().astype(int).tolist()) if draw else set()
@@ -62,6 +63,7 @@ def score_split(
         scores,
         dataset.label_set,
         split=as_split or split,
+        own_split=own_split,
         step=step,
         checkpoint=checkpoint,
         scored=scored,

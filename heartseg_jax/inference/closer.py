@@ -65,8 +65,8 @@ def batch_of(spec: InputSpec, planes: Sequence[np.ndarray], windows: Sequence[Wi
     own = spec.offsets.index(0) if 0 in spec.offsets else 0
     whole = np.stack([host.to_network(spec, shown[own : own + 1], None)[0] for shown in planes])
     windowed = host.windows_of(spec, whole)[filled]
-    tissue = np.ones(len(mask), bool) if spec.intensity == "tissue" else None
-    return Batch(seen[filled].transpose(0, 2, 3, 1), windowed, None, None, mask, tissue)
+    marks = host.tissue_marks(spec, len(mask))
+    return Batch(seen[filled].transpose(0, 2, 3, 1), windowed, None, None, mask, marks)
 
 
 def _cut(spec: InputSpec, planes: np.ndarray, window: Window) -> np.ndarray:

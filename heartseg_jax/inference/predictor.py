@@ -293,8 +293,7 @@ def _batches(
         seen = host.to_network(spec, images[rows], spacing_mm)
         windows = host.windows_of(spec, seen[np.searchsorted(rows, filled)])
         image = seen[np.searchsorted(rows, planes)].transpose(0, 2, 3, 1)
-        tissue = np.ones(len(filled), bool) if spec.intensity == "tissue" else None
-        yield len(real), Batch(image, windows, None, None, mask, tissue)
+        yield len(real), Batch(image, windows, None, None, mask, host.tissue_marks(spec, len(filled)))
 
 
 def _keep(output: Output, shared: list[np.ndarray] | None) -> None:

@@ -1,7 +1,7 @@
 """3x3 convolution whose weight gradient is computed as matrix products, image by image, on a CPU.
 
-The same numbers to rounding as XLA's own gradient, which a CPU computes at a fifth of its speed where there are few
-channels: the sum runs over all pixels of the batch and nothing of it stays in the cache.
+The same numbers to rounding as XLA's own gradient, which is slow on a CPU where there are few channels: its sum runs
+over all pixels of the batch, and nothing of it stays in the cache.
 """
 
 from __future__ import annotations

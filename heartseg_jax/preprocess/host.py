@@ -37,6 +37,11 @@ class Batch(NamedTuple):
     tissue: Any = None
 
 
+def tissue_marks(spec: InputSpec, count: int) -> np.ndarray | None:
+    """Return `Batch.tissue` of `count` slices that `spec` is of: `[count]` bool, or None where they are images."""
+    return np.ones(count, bool) if spec.intensity == "tissue" else None
+
+
 def windows_of(spec: InputSpec, images: np.ndarray) -> np.ndarray:
     """Return `[N, C, 2]` float32: for each slice of `[N, H, W]` and channel the stored values that become 0 and 1.
 

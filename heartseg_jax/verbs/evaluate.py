@@ -79,6 +79,7 @@ def run(values: FlagValues, argv: list[str]) -> None:
         scored="best" if is_best else "last" if network.is_last else "asked",
         colours=config.log.colours,
         as_split=patients.called,
+        own_split=not values.data,
         warnings=(*(finding.seen for finding in found), *patients.warnings),
     )
     if not values.data and (beside := control.scores(path, summary["split"], number)):

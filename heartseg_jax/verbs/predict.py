@@ -147,7 +147,8 @@ def _job(flags: dict[str, Any], runs: list[Path], checkpoint: Path | None) -> Jo
     views = "tta" in flags
     predictor, contract, config = load_models(runs, checkpoint, flags.get("step"), views=views)
     for line in dict.fromkeys(_of_package(model) for model in predictor.models if model.package):
-        say(f"model: {line}; trained on {'; '.join(map(str, contract.learned_from))}")
+        # A dataset that its initial weights were trained on too is said once.
+        say(f"model: {line}; trained on {'; '.join(dict.fromkeys(map(str, contract.learned_from)))}")
     return Job(
         predictor,
         contract,

@@ -146,6 +146,9 @@ def test_warnings_are_in_the_summary_and_in_the_table():
     assert summary(scores(), warnings=["mine"])["warnings"] == ["mine"]
     trained = report.build_summary(scores(), HEART, split="train", step=1, checkpoint=None, scored="last")
     assert any("memorisation" in w for w in trained["warnings"])
+    other = {"split": "train", "own_split": False, "step": 1, "checkpoint": None, "scored": "last"}
+    foreign = report.build_summary(scores(), HEART, **other)  # another dataset's training patients are not its own
+    assert not any("memorisation" in w for w in foreign["warnings"])
     text = table(summary(scores(merge=(0, 1, 2, 3, 4, 5, 6, 7, 4))))
     assert "WARNING  merged: right_atrium is scored together with vena_cava in 1001, 1002" in text
     assert "with vena_cava; absent" not in text
