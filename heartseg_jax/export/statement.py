@@ -6,6 +6,7 @@ from heartseg_jax import __version__
 from heartseg_jax.inference.study import Prediction
 from heartseg_jax.measure.json_form import PROGRAM, RESEARCH_USE
 from heartseg_jax.measure.results import Measurements
+from heartseg_jax.preprocess.learned import in_words
 
 
 def model_texts(prediction: Prediction) -> list[str]:
@@ -23,7 +24,7 @@ def taught_texts(prediction: Prediction) -> list[str]:
     records = prediction.contract.learned_from
     if not prediction.models or not records or not all(model.package for model in prediction.models):
         return []
-    return [f"trained on {'; '.join(map(str, records))}"]
+    return [f"trained on {in_words(records)}"]
 
 
 def statement(prediction: Prediction, measurements: Measurements) -> list[str]:

@@ -67,6 +67,11 @@ UNRECORDED = Learned("not recorded", REAL, 0, 0, {}, (), inherited=True)
 """What stands for the data of weights that do not state theirs: those of a run of an earlier version."""
 
 
+def in_words(records: Iterable[Learned]) -> str:
+    """Return the datasets in one line; one that the initial weights learned from too is named once."""
+    return "; ".join(dict.fromkeys(map(str, records)))
+
+
 def inherited(records: Iterable[Learned], *, head: bool) -> tuple[Learned, ...]:
     """Return the records as those of a model that began from the weights of the one which learned them.
 

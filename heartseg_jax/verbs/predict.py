@@ -139,6 +139,7 @@ def _job(flags: dict[str, Any], runs: list[Path], checkpoint: Path | None) -> Jo
     """Return what is done with every study. JAX and Orbax take seconds to import: only once all else is known."""
     from heartseg_jax.export.registry import Options
     from heartseg_jax.inference.postprocess import settings_of
+    from heartseg_jax.preprocess.learned import in_words
     from heartseg_jax.progress import say
     from heartseg_jax.verbs.models import load_models
     from heartseg_jax.verbs.predict_study import Job, check_exporters
@@ -147,8 +148,7 @@ def _job(flags: dict[str, Any], runs: list[Path], checkpoint: Path | None) -> Jo
     views = "tta" in flags
     predictor, contract, config = load_models(runs, checkpoint, flags.get("step"), views=views)
     for line in dict.fromkeys(_of_package(model) for model in predictor.models if model.package):
-        # A dataset that its initial weights were trained on too is said once.
-        say(f"model: {line}; trained on {'; '.join(dict.fromkeys(map(str, contract.learned_from)))}")
+        say(f"model: {line}; trained on {in_words(contract.learned_from)}")
     return Job(
         predictor,
         contract,

@@ -5,7 +5,7 @@ import dataclasses
 from heartseg_jax.anatomy import HEART
 from heartseg_jax.data.dataset.join import joined
 from heartseg_jax.data.learned import learned_from, memorised, seen_before
-from heartseg_jax.preprocess.learned import UNRECORDED, taught, trained_on
+from heartseg_jax.preprocess.learned import UNRECORDED, in_words, taught, trained_on
 from tests.tiny import SLICES, write_tiny
 
 NAMES = [structure.name for structure in HEART.foreground]
@@ -50,3 +50,10 @@ def test_patients_that_were_trained_on_are_found_in_any_dataset(tmp_path):
     assert memorised(again.patients[3:], records) == ()
     (text,) = memorised(again.patients[3:], (*records, UNRECORDED))
     assert "unknown" in text
+
+
+def test_a_dataset_of_the_initial_weights_too_is_named_once(tmp_path):
+    (record,) = learned_from(write_tiny(tmp_path / "hearts"))
+    again = dataclasses.replace(record, inherited=True)
+    other = dataclasses.replace(record, name="more", patients=9)
+    assert in_words([record, other, again]) == "hearts (3 patients, real images); more (9 patients, real images)"

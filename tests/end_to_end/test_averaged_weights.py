@@ -14,6 +14,7 @@ from heartseg_jax.training import initial_weights, steps
 from heartseg_jax.training.checkpoints import Checkpoints
 from heartseg_jax.verbs.models import load_model
 from heartseg_jax.workdir import Workdir
+from tests.end_to_end.interruption import train_until_interrupted
 from tests.tiny import OVERRIDES, flags, write_tiny
 
 SMALL = OVERRIDES | {"model.width": "4", "model.levels": "2", "model.norm": "batch", "log.figures": "false"}
@@ -45,20 +46,9 @@ def same(one, other):
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
-def test_a_run_cut_short_ends_bit_identical_to_one_that_was_not(run, data, tmp_path, monkeypatch):
-    from heartseg_jax.training import metrics_log
-
+def test_a_run_cut_short_ends_bit_identical_to_one_that_was_not(run, data, tmp_path):
     path = tmp_path / "cut"
-    real = metrics_log.MetricsLog.record
-
-    def cut(self, step, current):
-        if step == 8:  # after the checkpoint of step 6
-            raise KeyboardInterrupt
-        real(self, step, current)
-
-    monkeypatch.setattr(metrics_log.MetricsLog, "record", cut)
-    assert main.main(words(data, path)) == 130
-    monkeypatch.undo()
+    train_until_interrupted(words(data, path), 8)  # after the checkpoint of step 6
     assert main.main(words(data, path)) == 0
     assert set(arrays(run)) == {"step", "params", "batch_stats", "opt_state", "ema"}
     same(arrays(run), arrays(Workdir(path)))

@@ -10,9 +10,9 @@ import main
 from heartseg_jax.anatomy import HEART
 from heartseg_jax.data.dataset.write import DatasetWriter
 from heartseg_jax.imaging.tissues import FIRST_POOL, MUSCLE
-from heartseg_jax.training import metrics_log
 from heartseg_jax.training.checkpoints import Checkpoints
 from heartseg_jax.workdir import Workdir, read_metrics
+from tests.end_to_end.interruption import train_until_interrupted
 from tests.tiny import OVERRIDES, SIZE, SLICES, flags, tile_labels, write_tiny
 
 NONE = (0, 0, 0, 0, 0, 5, 0, 0, 0)
@@ -77,18 +77,9 @@ def test_the_contract_is_of_any_unit_and_names_both_folders(run, data):
     assert contract["dataset"] == data
 
 
-def test_a_run_cut_short_ends_bit_identical_to_one_that_was_not(run, data, tmp_path, monkeypatch):
+def test_a_run_cut_short_ends_bit_identical_to_one_that_was_not(run, data, tmp_path):
     path = tmp_path / "cut"
-    real = metrics_log.MetricsLog.record
-
-    def cut(self, step, current):
-        if step == 5:  # after the checkpoint of step 3
-            raise KeyboardInterrupt
-        real(self, step, current)
-
-    monkeypatch.setattr(metrics_log.MetricsLog, "record", cut)
-    assert main.main(words(data, path)) == 130
-    monkeypatch.undo()
+    train_until_interrupted(words(data, path), 5)  # after the checkpoint of step 3
     assert main.main(words(data, path)) == 0
     whole, resumed = (
         jax.tree.leaves(Checkpoints(folder.checkpoints).restore_arrays(6)) for folder in (run, Workdir(path))

@@ -11,6 +11,7 @@ import main
 from heartseg_jax.data.dataset.write import read_dataset, with_test_patients
 from heartseg_jax.training.checkpoints import Checkpoints
 from heartseg_jax.workdir import Workdir, read_metrics
+from tests.end_to_end.interruption import train_until_interrupted
 from tests.tiny import OVERRIDES, flags, write_tiny
 
 QUICKSTART = "--config=configs/quickstart.py"
@@ -100,21 +101,10 @@ def test_a_finished_run_goes_on_when_epochs_are_added(run, data, tmp_path, capsy
     assert json.loads((path / "config.json").read_text())["train"]["epochs"] == 2  # what is refused changes nothing
 
 
-def test_a_run_cut_short_ends_bit_identical_to_one_that_was_not(run, data, tmp_path, monkeypatch):
-    from heartseg_jax.training import metrics_log
-
+def test_a_run_cut_short_ends_bit_identical_to_one_that_was_not(run, data, tmp_path):
     path = tmp_path / "cut"
-    real = metrics_log.MetricsLog.record
-
-    def cut(self, step, current):
-        if step == 8:  # after the checkpoint of step 6
-            raise KeyboardInterrupt
-        real(self, step, current)
-
-    monkeypatch.setattr(metrics_log.MetricsLog, "record", cut)
-    assert main.main(words(data, path)) == 130
+    train_until_interrupted(words(data, path), 8)  # after the checkpoint of step 6
     assert not (path / "DONE").exists()
-    monkeypatch.undo()
     assert main.main(words(data, path)) == 0
     whole, resumed = arrays(run, 10), arrays(Workdir(path), 10)
     assert all(np.array_equal(a, b) for a, b in zip(whole, resumed, strict=True))
