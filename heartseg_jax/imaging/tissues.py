@@ -15,7 +15,7 @@ class Tissue(NamedTuple):
     Attributes:
       code: its value in the map.
       name: a standard term.
-      label: what a pixel of it is labelled; 255 where the structures were joined and cannot be told apart.
+      label: what a pixel of it is labelled; 255 where the structures were joined and cannot be distinguished.
       blood: whether contrast medium reaches it.
     """
 

@@ -157,13 +157,13 @@ def rows(name):
 
 
 def test_the_table_of_colours_is_that_of_the_code():
-    told = {row[0]: row[1:] for row in rows("docs/data.md") if row[0].isdecimal()}
+    stated = {row[0]: row[1:] for row in rows("docs/data.md") if row[0].isdecimal()}
     for structure in HEART.foreground:
-        name, mask, figure = told[str(structure.label)]
+        name, mask, figure = stated[str(structure.label)]
         assert name == f"{structure.name} ({structure.short})"
         assert mask.startswith("`#{:02x}{:02x}{:02x}`".format(*structure.mask_rgb))
         assert figure.startswith("`#{:02x}{:02x}{:02x}`".format(*structure.display_rgb))
-    assert told["255"][1].startswith("`#{:02x}{:02x}{:02x}`".format(*IGNORED_RGB))
+    assert stated["255"][1].startswith("`#{:02x}{:02x}{:02x}`".format(*IGNORED_RGB))
 
 
 def test_every_guard_has_its_row():
@@ -172,8 +172,8 @@ def test_every_guard_has_its_row():
 
 
 def test_every_exporter_has_its_row():
-    told = {row[1].strip("`") for row in rows("docs/predict.md") if len(row) == 4}
-    assert set(EXPORTERS) <= told, "docs/predict.md has no row for an exporter"
+    stated = {row[1].strip("`") for row in rows("docs/predict.md") if len(row) == 4}
+    assert set(EXPORTERS) <= stated, "docs/predict.md has no row for an exporter"
 
 
 def literals():

@@ -32,12 +32,12 @@ def texts(item):
 def test_a_chest_without_contrast(shared, predicted):
     status, output = predicted(shared / "data" / "dicom" / "chest_native" / "siemens_8mm.zip", "--nopostprocess")
     assert status == 0
-    told = json.loads((output / "measurements.json").read_text())
-    assert {row["status"] for row in told["structures"].values()} == {"refused"}
-    assert any(text.startswith("no_contrast") for text in told["warnings"])
+    stated = json.loads((output / "measurements.json").read_text())
+    assert {row["status"] for row in stated["structures"].values()} == {"refused"}
+    assert any(text.startswith("no_contrast") for text in stated["warnings"])
     assert not read_labels(output / "labels.nii.gz").voxels.any()
     report = pydicom.dcmread(output / "report.dcm")
-    assert all(any(warning in text for text in texts(report)) for warning in told["warnings"])
+    assert all(any(warning in text for text in texts(report)) for warning in stated["warnings"])
     assert not (output / "segmentation.dcm").exists()
 
 
@@ -45,9 +45,9 @@ def test_an_upper_abdomen(shared, predicted, capsys):
     """Its instances have no UIDs, so that no DICOM object can refer to them."""
     status, output = predicted(shared / "data" / "dicom" / "siemens_series_j2k", "--nopostprocess")
     assert status == 0
-    told = json.loads((output / "measurements.json").read_text())
-    assert not [row for row in told["structures"].values() if row["status"] == "measured"]
-    checks = {text.partition(":")[0] for text in told["warnings"]}
+    stated = json.loads((output / "measurements.json").read_text())
+    assert not [row for row in stated["structures"].values() if row["status"] == "measured"]
+    checks = {text.partition(":")[0] for text in stated["warnings"]}
     assert {"short_block", "same_instance"} <= checks
     assert not list(output.glob("*.dcm"))
     assert "DICOM" in capsys.readouterr().err

@@ -95,7 +95,7 @@ def test_other_phases_are_another_run(done, tiny, capsys):
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("changed", "stated"),
     [
         ({"model__width": "8"}, "--config.model.width=16"),
         ({"model__levels": "4"}, "--config.model.levels=5"),
@@ -105,10 +105,10 @@ def test_other_phases_are_another_run(done, tiny, capsys):
         ({"transfer__schedule": "staged", "train__steps": "3"}, "too many for 3 steps"),
     ],
 )
-def test_what_does_not_fit_is_one_line_with_the_fix(tiny, tmp_path, capsys, changed, told):
+def test_what_does_not_fit_is_one_line_with_the_fix(tiny, tmp_path, capsys, changed, stated):
     assert run(tmp_path / "run", tiny, **changed) == 2
     last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert told in last
+    assert stated in last
     assert "Traceback" not in last
 
 

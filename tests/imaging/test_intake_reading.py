@@ -1,4 +1,4 @@
-"""Every kind of input, told apart by what it is; and what is refused."""
+"""Every kind of input, distinguished by what it is; and what is refused."""
 
 import nibabel
 import nrrd

@@ -132,7 +132,7 @@ def broken(kind, path):
 
 
 @pytest.mark.parametrize(
-    ("kind", "told"),
+    ("kind", "stated"),
     [
         ("no geometry", "neither an sform nor a qform"),
         ("sheared", "not at right angles"),
@@ -145,9 +145,9 @@ def broken(kind, path):
         ("absurd size", "30000 x 30000 x 30000"),
     ],
 )
-def test_what_is_no_volume_is_refused(tmp_path, kind, told):
+def test_what_is_no_volume_is_refused(tmp_path, kind, stated):
     broken(kind, tmp_path / "a.nii")
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=stated):
         read_nifti(tmp_path / "a.nii")
 
 

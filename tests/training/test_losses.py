@@ -106,7 +106,7 @@ def test_merge_gives_no_gradient_between_a_structure_and_what_it_is_merged_into(
     ratio = gradient_of(logits, label, merges, mask) / jax.nn.softmax(logits)
     np.testing.assert_allclose(ratio[..., channel], ratio[..., into], rtol=1e-3, atol=1e-4)
     assert float(jnp.abs(ratio[..., into]).max()) > 0.01, "equal because they are zero would prove nothing"
-    # With everything known the two are told apart.
+    # With everything known the two are distinguished.
     known = gradient_of(logits, label, jnp.tile(IDENTITY, (2, 1)), mask) / jax.nn.softmax(logits)
     assert float(jnp.abs(known[..., channel] - known[..., into]).max()) > 0.01
 

@@ -23,18 +23,18 @@ def transfer(schedule, custom=(), multiplier=1.0):
     return SimpleNamespace(schedule=schedule, phases=custom, encoder_multiplier=multiplier, rewarm_steps=4)
 
 
-def told(found):
+def stated(found):
     return [(p.first, p.end, sorted(p.learning - {"decoder", "head"})) for p in found]
 
 
 def test_the_named_schedules_on_two_levels():
     one, two = "encoder/stage1", "encoder/stage2"
-    assert told(phases.plan(transfer("none"), 2, 9)) == [(0, 9, [one, two])]
-    assert told(phases.plan(transfer("frozen"), 2, 9)) == [(0, 9, [])]
-    assert told(phases.plan(transfer("full"), 2, 9)) == [(0, 9, [one, two])]
-    assert told(phases.plan(transfer("lp_ft"), 2, 8)) == [(0, 4, []), (4, 8, [one, two])]
-    assert told(phases.plan(transfer("staged"), 2, 9)) == [(0, 3, []), (3, 6, [two]), (6, 9, [one, two])]
-    assert told(phases.plan(transfer("surgical"), 2, 9)) == [(0, 3, []), (3, 6, [one]), (6, 9, [one, two])]
+    assert stated(phases.plan(transfer("none"), 2, 9)) == [(0, 9, [one, two])]
+    assert stated(phases.plan(transfer("frozen"), 2, 9)) == [(0, 9, [])]
+    assert stated(phases.plan(transfer("full"), 2, 9)) == [(0, 9, [one, two])]
+    assert stated(phases.plan(transfer("lp_ft"), 2, 8)) == [(0, 4, []), (4, 8, [one, two])]
+    assert stated(phases.plan(transfer("staged"), 2, 9)) == [(0, 3, []), (3, 6, [two]), (6, 9, [one, two])]
+    assert stated(phases.plan(transfer("surgical"), 2, 9)) == [(0, 3, []), (3, 6, [one]), (6, 9, [one, two])]
 
 
 def test_custom_phases_have_lengths_and_rates():

@@ -59,15 +59,15 @@ def test_every_kind_gets_the_same_labels_and_all_its_outputs(kind, run, inputs, 
     assert np.array_equal(found.voxels, labels.voxels)
     np.testing.assert_allclose(found.origin_mm, labels.origin_mm, atol=1e-3)
     assert len(np.unique(found.voxels)) > 2
-    told = content(tmp_path / "out")
-    assert told["input"]["kind"] == ("dicom" if kind == "zip" else kind)
-    assert set(told["structures"]) == {structure.name for structure in HEART.foreground}
-    for name, row in told["structures"].items():
+    stated = content(tmp_path / "out")
+    assert stated["input"]["kind"] == ("dicom" if kind == "zip" else kind)
+    assert set(stated["structures"]) == {structure.name for structure in HEART.foreground}
+    for name, row in stated["structures"].items():
         label = next(structure.label for structure in HEART.foreground if structure.name == name)
         assert row["voxels"] == (found.voxels == label).sum()
     report = content(tmp_path / "out", "report.json")
     assert report["status"] == "done"
-    assert report["exporters"] == (["nifti"] if words else default_exporters(told["input"]["kind"], True))
+    assert report["exporters"] == (["nifti"] if words else default_exporters(stated["input"]["kind"], True))
     written = {
         path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*") if path.is_file()
     }
@@ -94,9 +94,9 @@ def test_labels_lie_where_the_patient_does_in_every_order_of_slices(negated, run
 def test_pictures_by_a_model_that_normalises_each_image(inputs, tmp_path):
     unpack_run(tmp_path, "percentile")
     assert predicted(tmp_path / "run", inputs["pictures"], tmp_path / "out") == 0
-    told = content(tmp_path / "out")
-    assert (told["input"]["kind"], told["input"]["spacing_mm"]) == ("pictures", None)
-    assert all(row["volume_ml"] is None for row in told["structures"].values())
+    stated = content(tmp_path / "out")
+    assert (stated["input"]["kind"], stated["input"]["spacing_mm"]) == ("pictures", None)
+    assert all(row["volume_ml"] is None for row in stated["structures"].values())
     assert read_labels(tmp_path / "out" / "labels.nii.gz").voxels.shape == volume().voxels.shape
     report = content(tmp_path / "out", "report.json")
     assert report["exporters"] == default_exporters("pictures", False)
@@ -110,7 +110,7 @@ def test_pictures_by_a_model_that_normalises_each_image(inputs, tmp_path):
 
 
 def test_what_is_refused_is_not_written_unless_it_is_asked_for(run, tmp_path):
-    """A patient without contrast: chambers are not to be told apart."""
+    """A patient without contrast: chambers are not to be distinguished."""
     assert RULES["no_contrast"].withholds
     plain = volume()
     write_nifti(Volume(np.minimum(plain.voxels, 60), SPACING, plain.origin_mm, plain.direction), tmp_path / "ct.nii.gz")

@@ -271,7 +271,7 @@ def test_a_real_subject(shared, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "stated"),
     [
         (["--input={in}/nowhere"], "there is no folder"),
         (["--input={in}/s1"], "holds no SUBJECT/ct.nii.gz"),
@@ -279,11 +279,11 @@ def test_a_real_subject(shared, tmp_path):
         (["--input={in}"], "no file in"),
     ],
 )
-def test_what_is_no_collection_is_one_line(tmp_path, phantoms, capsys, words, told):
+def test_what_is_no_collection_is_one_line(tmp_path, phantoms, capsys, words, stated):
     subject(tmp_path / "in", "s1", phantoms[0], {"liver": 99})
     words = [word.replace("{in}", str(tmp_path / "in")) for word in words]
     assert main.main(["prepare", "--source=totalsegmentator", *words, f"--output={tmp_path / 'data'}"]) == 2
-    assert told in capsys.readouterr().err.strip().splitlines()[-1]
+    assert stated in capsys.readouterr().err.strip().splitlines()[-1]
 
 
 def test_a_structure_on_another_grid_is_named(tmp_path, phantoms, capsys):

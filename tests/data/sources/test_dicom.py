@@ -263,15 +263,15 @@ def shared_volume(source):
 
 
 @pytest.mark.parametrize(
-    ("masks", "told"),
+    ("masks", "stated"),
     [
         (shared_by_name, "is of one by the export's table"),
         (shared_volume, "is one mask for 3 studies"),
     ],
 )
-def test_one_study_s_masks_are_not_laid_over_all(source, capsys, masks, told):
+def test_one_study_s_masks_are_not_laid_over_all(source, capsys, masks, stated):
     assert prepare(source, f"--masks={masks(source)}") == 2
-    assert told in capsys.readouterr().err
+    assert stated in capsys.readouterr().err
     assert not (source.parent / "data").exists()
 
 
@@ -417,7 +417,7 @@ def test_the_window_of_the_pictures_is_the_configs(source, tmp_path):
 
 
 def test_pictures_of_turned_slices_say_how_to_turn_them(source, tmp_path, capsys):
-    """Rows towards Anterior: what is painted comes back all the same, and png_pairs is told the orientation."""
+    """Rows towards Anterior: what is painted comes back all the same, and png_pairs is given the orientation."""
     write_study(source / "images" / "one", 0, direction=axes() * np.array([1, -1, 1]))
     words = [f"--input={source / 'images' / 'one'}", f"--export_png={tmp_path / 'png'}"]
     assert main.main(["prepare", "--source=dicom", *words]) == 0
@@ -490,7 +490,7 @@ def two_of_a_name(source):
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "stated"),
     [
         (no_masks, "two has no masks: put colour PNGs"),
         (numbers_alone, "000.png is of no slice that is read: name masks like the slices' files, by SOPInstanceUID"),
@@ -506,18 +506,18 @@ def two_of_a_name(source):
         (odd_trigger_time, "two: missing: 1 slice"),
     ],
 )
-def test_what_does_not_fit_is_one_line_and_no_dataset(source, capsys, damage, told):
+def test_what_does_not_fit_is_one_line_and_no_dataset(source, capsys, damage, stated):
     for index, name in enumerate(NAMES):
         pictures(source, index, name)
     damage(source)
     assert prepare(source) == 2
     lines = capsys.readouterr().err.strip().splitlines()
-    assert told in lines[-1]
+    assert stated in lines[-1]
     assert not (source.parent / "data").exists()
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "stated"),
     [
         (["--source=dicom"], "prepare --source=dicom needs --input=DIR"),
         (["--source=dicom", "--input=nowhere", "--output=x"], "there is nothing at nowhere"),
@@ -533,12 +533,12 @@ def test_what_does_not_fit_is_one_line_and_no_dataset(source, capsys, damage, to
         (["--source=dicm", "--input=x", "--output=x"], "did you mean dicom?"),
     ],
 )
-def test_mistakes_on_the_command_line(tmp_path, capsys, words, told):
+def test_mistakes_on_the_command_line(tmp_path, capsys, words, stated):
     write_study(tmp_path / "study", 0)
     words = [word.replace("{}", str(tmp_path / "study")) for word in words]
     words = [*words, "--output=x"] if len(words) == 1 else words
     assert main.main(["prepare", *words]) == 2
-    assert told in capsys.readouterr().err.strip().splitlines()[-1]
+    assert stated in capsys.readouterr().err.strip().splitlines()[-1]
 
 
 def test_a_trigger_time_of_two_values_tells_no_phase(source):

@@ -122,7 +122,7 @@ def no_map(source, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "stated"),
     [
         (shifted, "is not on the grid of its image"),
         (other_shape, "9 x 20 x 24 at 4 x 2 x 2 mm"),
@@ -134,10 +134,10 @@ def no_map(source, tmp_path):
         (no_map, "map.json is damaged: no JSON"),
     ],
 )
-def test_what_does_not_fit_is_one_line_and_no_dataset(tmp_path, source, capsys, damage, told):
+def test_what_does_not_fit_is_one_line_and_no_dataset(tmp_path, source, capsys, damage, stated):
     damage(source, tmp_path)
     assert prepare(tmp_path, source) == 2
-    assert told in capsys.readouterr().err.strip().splitlines()[-1]
+    assert stated in capsys.readouterr().err.strip().splitlines()[-1]
     assert not (tmp_path / "data").exists()
 
 

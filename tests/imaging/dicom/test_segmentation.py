@@ -137,7 +137,7 @@ def cut(dataset):
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "stated"),
     [
         (moved, r"does not lie on the grid of its series: a frame lies 2\.0 mm from"),
         (turned, "does not lie on the grid of its series: its slices have another orientation"),
@@ -149,10 +149,10 @@ def cut(dataset):
         (cut, "its pixels .* cannot be decoded"),
     ],
 )
-def test_what_does_not_fit_is_one_line(study, block, labels, tmp_path, damage, told):
+def test_what_does_not_fit_is_one_line(study, block, labels, tmp_path, damage, stated):
     write_segmentation(tmp_path / "seg.dcm", study, labels)
     dataset = pydicom.dcmread(tmp_path / "seg.dcm")
     damage(dataset)
     dataset.save_as(tmp_path / "seg.dcm")
-    with pytest.raises(UserError, match=f"seg.dcm:? {told}|seg.dcm: {told}"):
+    with pytest.raises(UserError, match=f"seg.dcm:? {stated}|seg.dcm: {stated}"):
         read(tmp_path / "seg.dcm", block)

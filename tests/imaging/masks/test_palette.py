@@ -171,7 +171,7 @@ def test_real_masks_decode_to_their_labels(shared):
 
 
 # What the auditor must say of each form and damage of a mask: decoded exactly, refused with these words, or, where it
-# is mended, which share of the whole mask agrees at the least. An invented pixel is one of a structure that is not
+# is repaired, which share of the whole mask agrees at the least. An invented pixel is one of a structure that is not
 # truly within three pixels.
 
 
@@ -267,7 +267,7 @@ def test_real_masks_in_every_form(shared, tmp_path, write, outcome):
             continue
         with pytest.raises(UserError, match=rf"{name} \(.*--repair"):
             palette.check_audits([palette.audit(name, mask)])
-        mended = palette.repair_mask(name, mask)
-        assert (mended == truth).mean() >= outcome
+        repaired = palette.repair_mask(name, mask)
+        assert (repaired == truth).mean() >= outcome
         near = {k: ndimage.binary_dilation(truth == k, np.ones((7, 7))) for k in range(1, 9)}
-        assert not any((near_not & (mended == k)).any() for k, near_not in ((k, ~near[k]) for k in near))
+        assert not any((near_not & (repaired == k)).any() for k, near_not in ((k, ~near[k]) for k in near))
