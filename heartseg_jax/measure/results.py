@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
 
 MEASURED, PARTIAL, ABSENT, REFUSED = "measured", "partial", "absent", "refused"
 STATUSES = (MEASURED, PARTIAL, ABSENT, REFUSED)
+UNCERTAIN = "uncertain"
+"""Of a valve: there are numbers, and a reason to trust them less."""
+VALVE_STATUSES = (MEASURED, UNCERTAIN, REFUSED)
 
 
 @dataclass(frozen=True)
@@ -49,11 +55,57 @@ class StructureMeasurement:
 
 
 @dataclass(frozen=True)
+class Quantity:
+    """A number with the interval that 95 % of its resamples lie in; None where it was not resampled."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class ValveMeasurement:
+    """The annulus of one atrioventricular valve, in the patient's coordinates (x, y, z of LPS, mm). Refused: no number.
+
+    Attributes:
+      valve: 'mitral' or 'tricuspid'.
+      status: 'measured', 'uncertain' or 'refused'.
+      reason: why it is not 'measured'; never anything that names a patient.
+      centre_mm: `[3]`, of the annulus.
+      normal: `[3]`, unit vector of the plane that is fitted to the annulus, from the atrium towards the ventricle.
+      septal: `[3]`, unit vector in the plane, from the centre towards the aortic root (mitral) or the septum
+        (tricuspid); None where there is none, and then diameters are called major and minor.
+      curve_mm: `[N, 3]`, points at equal distances along the closed annulus; the first is not repeated.
+      quantities: by name, with the unit as the name's end: `area_cm2`, `perimeter_mm`, `intercommissural_mm`,
+        `septolateral_mm` (or `major_mm`, `minor_mm`), `height_mm`, `eccentricity`, `angle_to_aortic_valve_degrees`.
+    """
+
+    valve: str
+    status: str
+    reason: str = ""
+    centre_mm: np.ndarray | None = None
+    normal: np.ndarray | None = None
+    septal: np.ndarray | None = None
+    curve_mm: np.ndarray | None = None
+    quantities: Mapping[str, Quantity] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Measurements:
-    """All structures of the label set but background, in its order, and the warnings, to be said with them."""
+    """All structures of the label set but background, in its order, and the warnings, to be said with them.
+
+    Attributes:
+      structures: one row each.
+      warnings: of the whole result.
+      mitral, tricuspid: the valves; None where nobody measured them.
+      septal_offset_mm: how far the tricuspid annulus lies closer to the apex than the mitral one, at the septum.
+    """
 
     structures: tuple[StructureMeasurement, ...]
     warnings: tuple[str, ...] = ()
+    mitral: ValveMeasurement | None = None
+    tricuspid: ValveMeasurement | None = None
+    septal_offset_mm: Quantity | None = None
 
     @property
     def withheld(self) -> tuple[int, ...]:
