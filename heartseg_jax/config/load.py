@@ -57,8 +57,16 @@ def complete(plain: Mapping[str, Any]) -> FrozenConfigDict:
     if lacking:
         raise UserError(f"it lacks {', '.join(lacking)}")
     whole = schema.defaults()
-    whole.update(from_plain(plain))
+    whole.update(from_plain(_newer(plain)))
     return _checked(whole)
+
+
+def _newer(plain: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a run's config with the values that were of another type in earlier versions in today's form."""
+    closer = plain["data"].get("closer")
+    if not isinstance(closer, int | float):
+        return plain
+    return {**plain, "data": {**plain["data"], "closer": [str(closer)] if closer else []}}  # one share, or 0 for none
 
 
 def changed(config: Mapping[str, Any], changes: Mapping[str, Any]) -> FrozenConfigDict:

@@ -107,7 +107,11 @@ TABLE: tuple[Field, ...] = (
     Field("data.validation_patients", (), "ids, only together with data.test_patients; all other patients train"),
     Field("data.size", 512, "the network sees images of size x size", "pixels", least=8, most=4096),
     Field("data.detail", 1, "training slices are kept this many times larger, for closer views", least=1, most=8),
-    Field("data.closer", 0.0, "0, or a second look, in which what the first found fills this share", least=0, below=1),
+    Field(
+        "data.closer",
+        (),
+        "shares of the side that what the first look found fills in closer looks, such as '0.5,0.7'; empty: none",
+    ),
     Field("data.mm_per_pixel", 0.0, "0: the longer side of a slice is scaled to data.size", "mm", least=0, most=50),
     Field("data.batch_size", 4, "slices per step, over all devices", "slices", least=1, most=4096),
     Field(
@@ -233,6 +237,19 @@ def shares_of(texts: Collection[str]) -> tuple[float, ...]:
     return found
 
 
+def closer_of(texts: Collection[str]) -> tuple[float, ...]:
+    """Return the numbers of `data.closer`: shares above 0 and below 1, none of them twice."""
+    try:
+        found = tuple(float(text) for text in texts)
+    except ValueError:
+        found = (math.nan,)
+    if not all(0 < share < 1 for share in found) or len(set(found)) < len(found):
+        raise UserError(
+            f"data.closer must be different numbers above 0 and below 1, such as 0.5,0.7, not {','.join(texts)}"
+        )
+    return found
+
+
 def defaults() -> ConfigDict:
     """Return a config in which every field has its default."""
     config = ConfigDict()
@@ -274,6 +291,7 @@ def check_together(values: Mapping[str, Any]) -> None:
     if values["transfer.schedule"] == "custom" and not values["transfer.phases"]:
         raise UserError("transfer.schedule=custom needs transfer.phases, such as 1:decoder+head,2:all")
     channels.parse(values["data.channels"], None)
+    closer_of(values["data.closer"])
     if shares_of(values["data.shares"]) and not values["data.path"]:
         raise UserError("data.shares is only used with --config.data.path=A,B")
     for field in ("data.window_hu", "data.percentiles"):

@@ -1,6 +1,6 @@
-"""A second, closer look: where the first one found structures, the network sees the slice again, enlarged.
+"""Closer looks: where the first one found structures, the network sees the slice again, enlarged.
 
-A heart fills a tenth of a child's slice with a wide field of view, and most of a heart-centred one. The second look
+A heart fills a tenth of a child's slice with a wide field of view, and most of a heart-centred one. A closer look
 makes them alike, and gives small vessels their pixels.
 """
 
@@ -30,12 +30,17 @@ class Window(NamedTuple):
     side: int
 
 
-def window_of(found: np.ndarray, share: float) -> Window | None:
-    """Return the square in which the box around the structures of `found [H, W]` (0 is background) fills `share`.
+class Box(NamedTuple):
+    """A part of a slice: its first row and column, and the ones after its last."""
 
-    None where nothing was found, or where the square would not be smaller than the slice.
-    """
-    height, width = found.shape
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+
+def marked_box(found: np.ndarray) -> Box | None:
+    """Return the box around the structures of `found [H, W]` (0 is background); None where there are none."""
     marked = found > 0
     count = int(marked.sum())
     if count == 0:
@@ -45,8 +50,13 @@ def window_of(found: np.ndarray, share: float) -> Window | None:
         line = np.cumsum(marked.sum(axis=axis))
         first, last = np.searchsorted(line, [max(TAIL * count, 1), (1 - TAIL) * count])
         ends.append((int(first), int(last) + 1))
-    (top, bottom), (left, right) = ends
-    longest = max(height, width)
+    return Box(*ends[0], *ends[1])
+
+
+def window_of(box: Box, share: float, shape: tuple[int, ...]) -> Window | None:
+    """Return the square in which the box fills `share`; None where it would not be smaller than the slice's `shape`."""
+    top, bottom, left, right = box
+    longest = max(shape)
     side = int(np.ceil(max(max(bottom - top, right - left) / share, LEAST_SIDE * longest)))
     if side >= longest:
         return None

@@ -200,29 +200,32 @@ def _predict_closer(
     contiguous: bool,
     shared: list[np.ndarray] | None,
 ) -> Iterator[np.ndarray]:
-    """As `predict_slices`, with a second look: inside its window its probabilities, outside those of the first.
+    """As `predict_slices`, with closer looks: inside a look's window its probabilities, outside those of the first.
 
-    What members share is counted in the first look, which every slice has.
+    The mean is taken over the closer looks. What members share is counted in the first look, which every slice has.
     """
-    first = dataclasses.replace(spec, closer=0.0)
+    first = dataclasses.replace(spec, closer=())
     wanted, start = np.asarray(wanted), 0
     for found in predict_slices(predictor, first, images, wanted, spacing_mm, contiguous, shared):
-        windows = {
-            place: window
-            for place, own in enumerate(found)
-            if (window := closer.window_of(own.argmax(axis=-1), spec.closer)) is not None
-        }
-        slices = [int(wanted[start + place]) for place in windows]
+        slices = wanted[start : start + len(found)]
         start += len(found)
-        if windows:
-            found = np.array(found)  # on the slices' own grid it is the device's, which is not written to
-            planes = [images[np.array(host.neighbours(spec, z, len(images), contiguous))] for z in slices]
+        marked = [closer.marked_box(own.argmax(axis=-1)) for own in found]
+        mean = np.array(found)  # on the slices' own grid it is the device's, which is not written to
+        for share in spec.closer:
+            windows = {
+                place: window
+                for place, box in enumerate(marked)
+                if box is not None and (window := closer.window_of(box, share, images.shape[1:])) is not None
+            }
+            if not windows:
+                continue
+            planes = [images[np.array(host.neighbours(spec, int(slices[i]), len(images), contiguous))] for i in windows]
             batch = closer.batch_of(first, planes, list(windows.values()), predictor.batch_size)
             nearer = np.asarray(predictor.predict(batch).probabilities)
             for (place, window), near in zip(windows.items(), nearer, strict=False):
                 own, (rows, columns) = closer.put_back(first, near, window, *images.shape[1:])
-                found[place, rows, columns] = own
-        yield found
+                mean[place, rows, columns] += (own - found[place, rows, columns]) / len(spec.closer)
+        yield mean
 
 
 def predict_labels(

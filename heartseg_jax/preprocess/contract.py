@@ -9,6 +9,7 @@ from typing import Any
 
 from heartseg_jax.anatomy import LABEL_SETS, LabelSet
 from heartseg_jax.config.channels import Channels, Window, parse
+from heartseg_jax.config.schema import closer_of
 from heartseg_jax.errors import UserError
 from heartseg_jax.findings import REFUSE, WARN, Finding
 from heartseg_jax.imaging.volume import AIR_HU
@@ -31,7 +32,8 @@ class InputSpec:
       channels: for each channel the offset of the slice it shows (0 is the slice itself, 1 the next towards Superior)
         and its window: the stored values that become 0 and 1, or None for the slice's own `percentiles`.
       percentiles: of the pixels brighter than air; they become 0 and 1 where a channel has no window.
-      closer: 0, or the share of the image's side that a second look gives to the box around what the first look found.
+      closer: the shares of the image's side that closer looks give to the box around what the first look found; their
+        probabilities are averaged. Empty: no closer look.
     """
 
     intensity: str
@@ -39,7 +41,7 @@ class InputSpec:
     mm_per_pixel: float
     channels: Channels
     percentiles: tuple[float, float]
-    closer: float = 0.0
+    closer: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         numbers = (self.mm_per_pixel, *self.percentiles, *(n for _, window in self.channels for n in window or ()))
@@ -50,8 +52,8 @@ class InputSpec:
             raise ValueError("size and offsets must be whole numbers, windows and percentiles numbers")
         if self.size < 1 or not 0 <= self.mm_per_pixel < 1e4 or not self.channels:
             raise ValueError("size must be at least 1, mm_per_pixel from 0, and there must be a channel")
-        if not 0 <= self.closer < 1:
-            raise ValueError("closer must be from 0 to below 1")
+        if not all(type(share) in (int, float) and 0 < share < 1 for share in self.closer):
+            raise ValueError("shares of closer looks must be above 0 and below 1")
         if not all(low < high for low, high in (self.percentiles, *(w for _, w in self.channels if w))):
             raise ValueError("windows and percentiles need a lower and a higher value")
 
@@ -128,8 +130,8 @@ def input_spec(data: Any, intensity: str) -> InputSpec:
             "--config.data.channels=repeat"
         )
     seen = pictures[0] if len(pictures) == 1 and (units == pictures or windows != {None}) else "any"
-    low, high = data.percentiles
-    return InputSpec(seen, data.size, float(data.mm_per_pixel), channels, (float(low), float(high)), float(data.closer))
+    (low, high), closer = data.percentiles, closer_of(data.closer)
+    return InputSpec(seen, data.size, float(data.mm_per_pixel), channels, (float(low), float(high)), closer)
 
 
 @dataclass(frozen=True)
@@ -219,8 +221,9 @@ class Contract:
 def _input(content: Mapping[str, Any]) -> InputSpec:
     channels = tuple((offset, None if window is None else _pair(window)) for offset, window in content["channels"])
     low, high = content["percentiles"]
-    size, closer = content["size"], content.get("closer", 0.0)  # older ones have no second look
-    return InputSpec(content["intensity"], size, content["mm_per_pixel"], channels, (low, high), closer)
+    closer = content.get("closer", ())  # older ones have none, or one share, or 0 for none
+    shares = tuple(closer) if isinstance(closer, list | tuple) else (closer,) if closer else ()
+    return InputSpec(content["intensity"], content["size"], content["mm_per_pixel"], channels, (low, high), shares)
 
 
 def _input_of_version_1(view: Mapping[str, Any]) -> InputSpec:

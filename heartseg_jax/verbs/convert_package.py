@@ -196,8 +196,8 @@ def _command(command: Any) -> str | None:
 
 def _compared(one: Loaded, members: Sequence[Any], packed: Sequence[Any]) -> tuple[float, int]:
     """Return the largest difference of a probability on a phantom patient, and how many labels in a million differ."""
-    # Without the second look: where its window lies is rounded to pixels, and says nothing about the weights.
-    spec = dataclasses.replace(one.contract.input, closer=0.0)
+    # Without closer looks: where their windows lie is rounded to pixels, and says nothing about the weights.
+    spec = dataclasses.replace(one.contract.input, closer=())
     phantom = PhantomSpec()
     images = generate(0, 0, phantom).volume.voxels
     if spec.intensity == "any":

@@ -124,3 +124,15 @@ def test_a_field_that_only_one_of_them_has_differs():
 def test_what_may_change_is_a_field_or_a_group(name):
     assert any(load.is_resumable(field) and field.startswith(name) for field in schema.FIELDS)
     assert not load.is_resumable("train.steps")
+
+
+@pytest.mark.parametrize(("written", "closer"), [(0.0, ()), (0.6, ("0.6",)), (["0.5", "0.7"], ("0.5", "0.7"))])
+def test_a_config_of_an_earlier_version_is_read(written, closer):
+    plain = load.to_plain(schema.defaults())
+    assert load.complete(plain | {"data": plain["data"] | {"closer": written}}).data.closer == closer
+
+
+@pytest.mark.parametrize("words", ["0.5,0.5", "1", "0", "wide"])
+def test_a_closer_look_fills_a_share(words):
+    with pytest.raises(UserError, match=r"data\.closer"):
+        load.load("configs/base.py", {"data.closer": words})

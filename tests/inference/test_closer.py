@@ -8,34 +8,34 @@ from heartseg_jax.inference import closer
 from heartseg_jax.inference.predictor import Output, Predictor, predict_labels, predict_slices
 from heartseg_jax.preprocess.contract import InputSpec
 
-SPEC = InputSpec("uint8", 16, 0.0, ((0, (0.0, 255.0)),), (1.0, 99.0), closer=0.5)
+SPEC = InputSpec("uint8", 16, 0.0, ((0, (0.0, 255.0)),), (1.0, 99.0), closer=(0.5,))
 
 
 def test_the_window_is_a_square_whose_share_the_box_fills():
     found = np.zeros((64, 64), np.uint8)
     found[20:28, 30:36] = 3
     # The box is 8 x 6 pixels: at a share of one half, a square of 16 around its middle (24, 33).
-    assert closer.window_of(found, 0.5) == closer.Window(16, 25, 16)
+    box = closer.marked_box(found)
+    assert box == closer.Box(20, 28, 30, 36)
+    assert closer.window_of(box, 0.5, found.shape) == closer.Window(16, 25, 16)
 
 
 @pytest.mark.parametrize("share", [0.3, 0.8])
 def test_nothing_found_or_nothing_gained_is_no_window(share):
-    assert closer.window_of(np.zeros((32, 32), np.uint8), share) is None
-    assert closer.window_of(np.ones((32, 32), np.uint8), share) is None
+    assert closer.marked_box(np.zeros((32, 32), np.uint8)) is None
+    assert closer.window_of(closer.Box(0, 32, 0, 32), share, (32, 32)) is None
 
 
 def test_a_stray_pixel_does_not_widen_the_window():
     found = np.zeros((256, 256), np.uint8)
     found[100:130, 100:130] = 1
-    alone = closer.window_of(found, 0.5)
+    alone = closer.marked_box(found)
     found[2, 2] = 1
-    assert closer.window_of(found, 0.5) == alone
+    assert closer.marked_box(found) == alone
 
 
 def test_a_window_is_never_smaller_than_its_surroundings_need():
-    found = np.zeros((100, 100), np.uint8)
-    found[50, 50] = 6
-    assert closer.window_of(found, 0.5).side == 15
+    assert closer.window_of(closer.Box(50, 51, 50, 51), 0.5, (100, 100)).side == 15
 
 
 def threshold():
@@ -62,6 +62,18 @@ def test_the_second_look_finds_the_border_that_the_first_could_not_resolve():
     first, _ = threshold()
     [coarse] = predict_labels(first, InputSpec(*SPEC_WITHOUT), image, [0], None, False, (0, 1))
     assert wrong < np.sum(coarse[0] != (image[0] > 0))
+
+
+def test_the_looks_count_alike_and_one_that_gains_nothing_is_the_first():
+    # Boxes of 48 of 64 pixels: at a share of 0.9 the window has 54 pixels, at 0.5 it would be larger than the slice.
+    image = np.zeros((1, 64, 64), np.uint8)
+    image[0, 7:55, 9:57] = 255
+    each = [
+        next(predict_slices(threshold()[0], InputSpec(*SPEC_WITHOUT, closer=closer_looks), image, [0], None, False))
+        for closer_looks in ((), (0.9,), (0.5, 0.9))
+    ]
+    assert np.abs(each[1] - each[0]).max() > 0.1
+    np.testing.assert_allclose(each[2], (each[0] + each[1]) / 2, atol=1e-6)
 
 
 SPEC_WITHOUT = ("uint8", 16, 0.0, ((0, (0.0, 255.0)),), (1.0, 99.0))

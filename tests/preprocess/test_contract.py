@@ -189,3 +189,17 @@ def test_a_window_is_for_hu_and_for_images_made_from_tissue_maps():
         input_spec(config(), "HU+uint8")
     with pytest.raises(UserError, match="several windows"):
         input_spec(config(data__channels="0:-200..600,0:0..100"), "HU+tissue")
+
+
+@pytest.mark.parametrize(("written", "closer"), [(0.0, ()), (0.6, (0.6,)), ([0.5, 0.7], (0.5, 0.7))])
+def test_closer_looks_of_older_contracts_are_one_number(written, closer):
+    content = CONTRACT.to_json()
+    found = Contract.from_json(content | {"input": content["input"] | {"closer": written}}, "here")
+    assert found.input.closer == closer
+
+
+@pytest.mark.parametrize("written", [1.0, [0.5, 0], ["0.5"], "0.5"])
+def test_a_share_that_is_none_is_refused(written):
+    content = CONTRACT.to_json()
+    with pytest.raises(UserError):
+        Contract.from_json(content | {"input": content["input"] | {"closer": written}}, "here")
