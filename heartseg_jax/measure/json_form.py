@@ -6,19 +6,21 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from heartseg_jax import __version__
 from heartseg_jax.findings import in_order
 from heartseg_jax.imaging.block_checks import fit_for
 from heartseg_jax.imaging.orientation import patient_axial
 from heartseg_jax.inference.study import Prediction
 from heartseg_jax.measure.normal_ranges import range_sources
-from heartseg_jax.measure.results import Measurements, StructureMeasurement
+from heartseg_jax.measure.results import REFUSED, Measurements, Quantity, StructureMeasurement, ValveMeasurement
 
 VERSION = 1
 """Of the form; a key that changes its meaning or goes is a new version, a key more is not."""
 RESEARCH_USE = "Research use only, not for diagnosis"
 PROGRAM = "heartseg_jax"
-NO_VALVE = "this version does not measure valves"
+NO_VALVE = "valves are measured of hearts only"
 EXTENT_KEYS = ("extent_right_left_mm", "extent_anterior_posterior_mm", "extent_inferior_superior_mm")
 
 
@@ -28,10 +30,9 @@ def to_json(prediction: Prediction, measurements: Measurements) -> dict[str, Any
         "version": VERSION,
         "statement": RESEARCH_USE,
         "structures": {row.name: _structure(row) for row in measurements.structures},
-        "mitral_valve": None,
-        "mitral_valve_reason": NO_VALVE,
-        "tricuspid_valve": None,
-        "tricuspid_valve_reason": NO_VALVE,
+        **_valve("mitral_valve", measurements.mitral),
+        **_valve("tricuspid_valve", measurements.tricuspid),
+        "septal_offset_mm": _quantity(measurements.septal_offset_mm),
         "model": _model(prediction),
         "input": _input(prediction),
         "warnings": list(measurements.warnings),
@@ -41,6 +42,11 @@ def to_json(prediction: Prediction, measurements: Measurements) -> dict[str, Any
 def rows(study_name: str, content: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return a row per structure of what `to_json` returned, for a table over studies: `COLUMNS`, '' for null."""
     found = []
+    valves = {
+        column: value
+        for valve in ("mitral", "tricuspid")
+        for column, value in _valve_cells(valve, content[f"{valve}_valve"], content[f"{valve}_valve_reason"]).items()
+    } | {"septal_offset_mm": (content.get("septal_offset_mm") or {}).get("value")}
     for name, structure in content["structures"].items():
         own = {
             **structure,
@@ -49,11 +55,24 @@ def rows(study_name: str, content: Mapping[str, Any]) -> list[dict[str, Any]]:
             "warnings": len(content["warnings"]),
             "normal_range_low_ml": (structure["normal_range_ml"] or (None, None))[0],
             "normal_range_high_ml": (structure["normal_range_ml"] or (None, None))[1],
+            **valves,
         }
         found.append({column: "" if own.get(column) is None else own[column] for column in COLUMNS})
     return found
 
 
+QUANTITIES = (
+    "area_cm2",
+    "perimeter_mm",
+    "intercommissural_mm",
+    "septolateral_mm",
+    "major_mm",
+    "minor_mm",
+    "height_mm",
+    "eccentricity",
+    "angle_to_aortic_valve_degrees",
+)
+"""Of a valve, in the order of the table's columns; a valve has those that could be measured."""
 COLUMNS = (
     "study",
     "structure",
@@ -74,8 +93,41 @@ COLUMNS = (
     "added_voxels",
     "labels_withheld",
     "warnings",
+    *(f"{valve}_{name}" for valve in ("mitral", "tricuspid") for name in ("status", "reason", *QUANTITIES)),
+    "septal_offset_mm",
 )
 """Of `measurements.csv`, in this order in every file; later versions add theirs at the end."""
+
+
+def _valve(key: str, valve: ValveMeasurement | None) -> dict[str, Any]:
+    """Return a valve's two keys: null with the reason, or what was measured and an empty reason."""
+    if valve is None or valve.status == REFUSED:
+        return {key: None, f"{key}_reason": NO_VALVE if valve is None else valve.reason}
+    found = {
+        "status": valve.status,
+        "reason": valve.reason,
+        "centre_mm": _rounded_all(valve.centre_mm, 2),
+        "normal": _rounded_all(valve.normal, 4),
+        "septal": _rounded_all(valve.septal, 4),
+        "curve_mm": _rounded_all(valve.curve_mm, 2),
+        "quantities": {name: _quantity(quantity) for name, quantity in valve.quantities.items()},
+    }
+    return {key: found, f"{key}_reason": ""}
+
+
+def _quantity(quantity: Quantity | None) -> dict[str, float | None] | None:
+    if quantity is None:
+        return None
+    return {key: _rounded(value, 3) for key, value in vars(quantity).items()}
+
+
+def _valve_cells(valve: str, found: Mapping[str, Any] | None, reason: str) -> dict[str, Any]:
+    """Return a valve's cells in a row of the table."""
+    if found is None:
+        return {f"{valve}_status": REFUSED, f"{valve}_reason": reason}
+    cells = {name: quantity["value"] for name, quantity in found["quantities"].items()}
+    cells |= {"status": found["status"], "reason": found["reason"]}
+    return {f"{valve}_{name}": value for name, value in cells.items()}
 
 
 def _structure(row: StructureMeasurement) -> dict[str, Any]:
@@ -137,6 +189,10 @@ def _input(prediction: Prediction) -> dict[str, Any]:
             for one in found
         ],
     }
+
+
+def _rounded_all(values: np.ndarray | None, digits: int) -> list[Any] | None:
+    return None if values is None else (np.round(values, digits) + 0.0).tolist()
 
 
 def _rounded(value: float | None, digits: int) -> float | None:

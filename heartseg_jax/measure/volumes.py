@@ -17,10 +17,11 @@ from heartseg_jax.inference.study import Prediction
 from heartseg_jax.measure import border, checks, status
 from heartseg_jax.measure.normal_ranges import normal_range
 from heartseg_jax.measure.results import MEASURED, PARTIAL, Measurements, StructureMeasurement
+from heartseg_jax.measure.valves import measure_valves
 
 
 def measure(prediction: Prediction) -> Measurements:
-    """Return what is measured of every structure of the label set, each with a status, and all warnings."""
+    """Return what is measured of every structure of the label set, each with a status, the valves and all warnings."""
     labels, intake, volume = prediction.labels, prediction.intake, prediction.volume
     structures = prediction.contract.label_set.foreground
     is_heart = prediction.contract.label_set is HEART
@@ -69,7 +70,8 @@ def measure(prediction: Prediction) -> Measurements:
     doubts = checks.of_model(prediction.contract) + checks.of_any(rows)
     if is_heart:
         doubts += checks.of_heart(labels, volume, boxes, surfaces, rows)
-    return Measurements(tuple(rows), tuple(warnings_of([*prediction.findings, *doubts])))
+    mitral, tricuspid, offset = measure_valves(prediction, rows)
+    return Measurements(tuple(rows), tuple(warnings_of([*prediction.findings, *doubts])), mitral, tricuspid, offset)
 
 
 def released(prediction: Prediction, measurements: Measurements) -> Prediction:

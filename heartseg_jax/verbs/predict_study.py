@@ -223,7 +223,7 @@ def _kept(measurements: Measurements) -> Measurements:
     names = [row.name for row in measurements.structures if row.withheld and row.voxels]
     rows = tuple(replace(row, withheld=False) for row in measurements.structures)
     warnings = (*measurements.warnings, KEPT.format(some(names, 8))) if names else measurements.warnings
-    return Measurements(rows, warnings)
+    return replace(measurements, structures=rows, warnings=warnings)
 
 
 class _Clock:
