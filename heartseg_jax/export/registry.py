@@ -72,6 +72,9 @@ EXPORTERS: dict[str, Exporter] = {
     "preview": Exporter("preview.png", KINDS, False, "preview.write_preview"),
     "review": Exporter("review.html", KINDS, False, "review_page.write_review", checker="review_page.check_review"),
     "meshes": Exporter("meshes/", KINDS, True, "meshes.write_meshes"),
+    "valves": Exporter(
+        "mitral_roi_ct.nii.gz, mitral_roi_labels.nii.gz, *.mrk.json", KINDS, True, "valves.write_valves"
+    ),
     "dicom_seg": Exporter("segmentation.dcm", ("dicom",), True, "dicom_seg.write_segmentation", checker=REFERABLE),
     "dicom_sr": Exporter("report.dcm", ("dicom",), True, "dicom_sr.write_report", checker=REFERABLE),
     "rtstruct": Exporter("rtstruct.dcm", ("dicom",), True, "rtstruct.write_rtstruct", checker=REFERABLE),
