@@ -29,9 +29,9 @@ def get_config(variant: str = "") -> ConfigDict:
     config.train.learning_rate = 3e-3
     config.train.weight_decay = 0.01
     config.train.ema_decay = 0.995
-    config.train.steps = 4500
+    config.train.steps = 8000
     config.checkpoint.every_steps = 500
-    config.log.evaluate_every_steps = 1000
+    config.log.evaluate_every_steps = 2000
     config.log.every_steps = 50
     if variant == "base":
         return config
