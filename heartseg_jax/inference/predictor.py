@@ -133,7 +133,7 @@ def _mean(model: UNet, count: int, views: bool) -> Any:
 
     def program(params: Any, batch_stats: Any, batch: Batch) -> Output:
         image = network_input(batch)
-        # One after the other: mapped over the weights, a convolution becomes one of groups, three times as slow on a CPU.
+        # One after the other: mapped over the weights, convolutions become grouped ones, three times as slow on a CPU.
         each = [jax.tree.map(lambda leaf, i=i: leaf[i], (params, batch_stats)) for i in range(count)]
         mean, own = (jnp.stack(parts) for parts in zip(*(probabilities(*one, image) for one in each), strict=True))
         members = mean if count > 1 else own[0]
