@@ -134,10 +134,11 @@ def _mean(model: UNet, count: int, views: bool) -> Any:
     def program(params: Any, batch_stats: Any, batch: Batch) -> Output:
         image = network_input(batch)
         # One after the other: mapped over the weights, convolutions become grouped ones, three times as slow on a CPU.
-        each = [jax.tree.map(lambda leaf, i=i: leaf[i], (params, batch_stats)) for i in range(count)]
-        mean, own = (jnp.stack(parts) for parts in zip(*(probabilities(*one, image) for one in each), strict=True))
-        members = mean if count > 1 else own[0]
-        return Output(mean.mean(axis=0), shared_pixels(members.argmax(axis=-1), batch.mask, mean.shape[-1]))
+        members = [jax.tree.map(lambda leaf, i=i: leaf[i], (params, batch_stats)) for i in range(count)]
+        found = [probabilities(*weights, image) for weights in members]
+        mean, own = jnp.stack([one[0] for one in found]), found[0][1]
+        labels = (mean if count > 1 else own).argmax(axis=-1)
+        return Output(mean.mean(axis=0), shared_pixels(labels, batch.mask, mean.shape[-1]))
 
     return jax.jit(program)
 
