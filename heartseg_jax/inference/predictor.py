@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -134,8 +135,10 @@ def _mean(model: UNet, count: int, views: bool) -> Any:
     def program(params: Any, batch_stats: Any, batch: Batch) -> Output:
         image = network_input(batch)
         # One after the other: mapped over the weights, convolutions become grouped ones, three times as slow on a CPU.
-        members = [jax.tree.map(lambda leaf, i=i: leaf[i], (params, batch_stats)) for i in range(count)]
-        found = [probabilities(*weights, image) for weights in members]
+        found = []
+        for i in range(count):
+            own_params, own_stats = jax.tree.map(operator.itemgetter(i), (params, batch_stats))
+            found.append(probabilities(own_params, own_stats, image))
         mean, own = jnp.stack([one[0] for one in found]), found[0][1]
         labels = (mean if count > 1 else own).argmax(axis=-1)
         return Output(mean.mean(axis=0), shared_pixels(labels, batch.mask, mean.shape[-1]))
