@@ -10,7 +10,6 @@ import pydicom
 from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from highdicom.sr import AlgorithmIdentification as Algorithm
 from highdicom.sr import (
-    CodedConcept,
     Comprehensive3DSR,
     DeviceObserverIdentifyingAttributes,
     Measurement,
@@ -21,11 +20,9 @@ from highdicom.sr import (
     NumContentItem,
     ObservationContext,
     ObserverContext,
-    QualitativeEvaluation,
     ReferencedSegment,
     RelationshipTypeValues,
     SourceSeriesForSegmentation,
-    TextContentItem,
     TrackingIdentifier,
     VolumetricROIMeasurementsAndQualitativeEvaluations,
 )
@@ -36,6 +33,7 @@ from pydicom.sr.coding import Code
 from heartseg_jax.export.dicom_seg import FAMILY
 from heartseg_jax.export.dicom_seg import FILE as SEGMENTATION
 from heartseg_jax.export.dicom_source import CHARACTER_SET, SourceSeries, source_series
+from heartseg_jax.export.dicom_sr_valves import valve_groups
 from heartseg_jax.export.registry import Options
 from heartseg_jax.export.segments import (
     PRIVATE_SCHEME,
@@ -49,6 +47,7 @@ from heartseg_jax.export.segments import (
     title,
     written_segments,
 )
+from heartseg_jax.export.sr_items import MM, RATIO, comment, status_of
 from heartseg_jax.export.statement import PROGRAM, model_texts, statement
 from heartseg_jax.inference.study import Prediction
 from heartseg_jax.measure.normal_ranges import range_sources
@@ -58,9 +57,6 @@ FILE = "report.dcm"
 SERIES_NUMBER = 9002
 ML = Code("mL", "UCUM", "milliliter")
 HU = Code("[hnsf'U]", "UCUM", "Hounsfield unit")
-MM = Code("mm", "UCUM", "millimeter")
-RATIO = Code("1", "UCUM", "no units")
-STATUS = Code("STATUS", PRIVATE_SCHEME, "Status of the measurement")
 CUT_FACES = Code("CUT_FACES", PRIVATE_SCHEME, "Share of the surface on the border of the field of view")
 AGREEMENT = Code("AGREEMENT", PRIVATE_SCHEME, "Mean pairwise Dice between models, or views of one model")
 EXTENTS = (
@@ -75,6 +71,8 @@ NORMAL_RANGE = "Limits of healthy adults of both sexes in any heart phase; a vol
 
 def write_report(prediction: Prediction, measurements: Measurements, folder: Path, options: Options) -> None:
     """Write `report.dcm`: a group per structure with its status, its measurements and, where it is there, its segment.
+
+    Each valve that was looked at has a group too.
 
     It refers to the `segmentation.dcm` in `folder`; without one its groups have no segments.
 
@@ -96,13 +94,14 @@ def write_report(prediction: Prediction, measurements: Measurements, folder: Pat
                 source_series=SourceSeriesForSegmentation(series.series_uid),
             )
         groups.append(_group(row, prediction, segment, algorithm))
+    groups += valve_groups(measurements, algorithm)
     report = MeasurementReport(
         ObservationContext(ObserverContext(codes.DCM.Device, _device(maker))),
         codes.cid100.CTUnspecifiedBodyRegion,
         groups,
         title=codes.cid7021.ImagingMeasurementReport,
     )
-    report[0].ContentSequence.extend(_comment(text) for text in statement(prediction, measurements))
+    report[0].ContentSequence.extend(comment(text) for text in statement(prediction, measurements))
     evidence = [_instance(series, uid, sop_class) for uid, sop_class in series.instances.items()]
     with quietly():
         made = Comprehensive3DSR(
@@ -129,14 +128,13 @@ def _group(
     row: StructureMeasurement, prediction: Prediction, segment: ReferencedSegment | None, algorithm: Algorithm
 ) -> MeasurementsAndQualitativeEvaluations | VolumetricROIMeasurementsAndQualitativeEvaluations:
     structure = prediction.contract.label_set.structures[row.label]
-    status = CodedConcept(row.status.upper(), PRIVATE_SCHEME, row.status)
     common: dict[str, Any] = {
         "tracking_identifier": TrackingIdentifier(new_uid(), title(structure)),
         "finding_category": category_of(structure),
         "finding_type": code_of(structure),
         "algorithm_id": algorithm,
         "measurements": _measurements(row),
-        "qualitative_evaluations": [QualitativeEvaluation(STATUS, status)],
+        "qualitative_evaluations": [status_of(row.status)],
     }
     group: MeasurementsAndQualitativeEvaluations | VolumetricROIMeasurementsAndQualitativeEvaluations
     if segment is None:
@@ -144,7 +142,7 @@ def _group(
     else:
         group = VolumetricROIMeasurementsAndQualitativeEvaluations(referenced_segment=segment, **common)
     if row.reason:
-        group[0].ContentSequence.append(_comment(row.reason))
+        group[0].ContentSequence.append(comment(row.reason))
     return group
 
 
@@ -173,10 +171,6 @@ def _normal_range(row: StructureMeasurement) -> MeasurementProperties | None:
     values = [NumContentItem(name, limit, ML, None, RelationshipTypeValues.HAS_PROPERTIES) for name, limit in limits]
     properties = NormalRangeProperties(values, NORMAL_RANGE, "; ".join(range_sources(row.name)) or None)
     return MeasurementProperties(normal_range_properties=properties)
-
-
-def _comment(text: str) -> TextContentItem:
-    return TextContentItem(codes.DCM.Comment, text, RelationshipTypeValues.CONTAINS)
 
 
 def _device(maker: Maker) -> DeviceObserverIdentifyingAttributes:

@@ -12,6 +12,7 @@ from pathlib import Path
 from heartseg_jax.export.page.content import as_script, content
 from heartseg_jax.export.page.images import packed, shown
 from heartseg_jax.export.page.surfaces import packed_surfaces
+from heartseg_jax.export.page.valves import packed_tubes
 from heartseg_jax.export.page.viewer import in_script, viewer
 from heartseg_jax.export.registry import Options
 from heartseg_jax.files import write_text
@@ -36,7 +37,8 @@ def write_review(prediction: Prediction, measurements: Measurements, folder: Pat
     prediction = released(prediction, measurements)
     images = shown(prediction.volume, prediction.labels)
     said = content(prediction, measurements, images, drawn_by, options.language)
-    surfaces = packed_surfaces(prediction)
+    surfaces = {str(label): mesh for label, mesh in packed_surfaces(prediction).items()}
+    surfaces |= packed_tubes(measurements)
     parts = {
         "CONTENT": as_script(said),
         "TEXTS": as_script(texts()),
@@ -58,7 +60,7 @@ def check_review(intake: Intake) -> None:
     viewer()
 
 
-SCRIPTS = ("scene.js", "table.js", "page.js")
+SCRIPTS = ("marks.js", "scene.js", "table.js", "page.js")
 """In this order in one script element."""
 
 

@@ -30,6 +30,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder, chromium() as browser:
         write_review(prediction, measure(prediction), Path(folder), Options())
         opened = Opened(browser, Path(folder) / "review.html")
+        opened.page.get_by_role("button", name="Mitral valve").click()
         opened.pixels("axial")
         opened.page.screenshot(path=FIGURE)
         opened.page.get_by_role("button", name="Español").click()

@@ -11,15 +11,19 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import trimesh
 
 from heartseg_jax.errors import UserError
 from heartseg_jax.export import review_page
-from heartseg_jax.export.page import content, images, surfaces, viewer
+from heartseg_jax.export.page import content, images, surfaces, valves, viewer
 from heartseg_jax.export.registry import EXPORTERS, Options, exporters_for
 from heartseg_jax.imaging.intake import Intake
 from heartseg_jax.imaging.volume import Volume
 from heartseg_jax.measure import status
+from heartseg_jax.measure.results import REFUSED, ValveMeasurement
+from heartseg_jax.measure.valves import measure_valve
 from tests.export import studies
+from tests.valves import saddle
 
 
 @pytest.fixture(scope="module")
@@ -149,10 +153,36 @@ def test_both_languages_have_every_text():
 )
 def test_reasons_are_known_in_spanish(structure, key, values):
     reason = status.answer(*structure, [], True, True).reason
+    assert known_in_spanish(reason) == {key: values}
+
+
+def known_in_spanish(reason):
+    """Which texts of the page a reason becomes, with what is filled in."""
     known = dict(re.findall(r"^  (reason_\w+): /(.*)/,$", review_page._text("table.js"), re.MULTILINE))
     found = {name: re.search(text.replace("(?<", "(?P<"), reason) for name, text in known.items()}
-    assert {name: one.groupdict() for name, one in found.items() if one} == {key: values}
-    assert set(re.findall(r"\{(\w+)\}", review_page.texts()["es"][key])) == set(values)
+    found = {name: one.groupdict() for name, one in found.items() if one}
+    for name, values in found.items():
+        assert set(re.findall(r"\{(\w+)\}", review_page.texts()["es"][name])) == set(values)
+    return found
+
+
+CHAMBERS = np.zeros((8, 8, 8), np.uint8)
+CHAMBERS[1:3, 1:3, 1:3], CHAMBERS[5:7, 5:7, 5:7] = 2, 3
+
+
+@pytest.mark.parametrize(
+    ("labels", "mm", "key", "values"),
+    [
+        (np.where(CHAMBERS == 2, 0, CHAMBERS), 1.0, "reason_no_chamber", {"structure": "left_atrium"}),
+        (CHAMBERS, 3.0, "reason_untouched", {}),
+        (CHAMBERS[2:3], 1.0, "reason_slice", {}),
+        (CHAMBERS, 9.0, "reason_large_voxels", {"mm": "9"}),
+    ],
+)
+def test_a_valves_reasons_are_known_in_spanish(labels, mm, key, values):
+    found = measure_valve("mitral", Volume(labels, (mm, mm, mm)), labels)
+    assert found.status == REFUSED
+    assert known_in_spanish(found.reason) == {key: values}
 
 
 def test_a_package_that_is_missing_is_named_with_the_command(monkeypatch):
@@ -232,6 +262,32 @@ def test_surfaces_lie_around_their_voxels_and_face_outwards(way, case):
     a, b, c = (points[faces[:, k]] - expected for k in range(3))
     volume_mm3 = np.einsum("ij,ij->i", a, np.cross(b, c)).sum() / 6
     assert volume_mm3 == pytest.approx(8 * 10 * 10 * 9, rel=0.08)  # positive: it faces outwards
+
+
+def test_a_tube_is_closed_and_faces_outwards():
+    """A torus of 20 and 1 mm has 2 pi^2 R r^2; a decagon has 10/2 sin(36 deg) / pi of its circle."""
+    angle = 2 * np.pi * np.arange(96) / 96
+    circle = 20 * np.stack([np.cos(angle), np.sin(angle), 0 * angle], 1) + [5, 6, 7]
+    for points in (circle, circle[::-1]):
+        mesh = trimesh.Trimesh(*valves.tube(points, np.array([0.0, 0, 1]), 1.0), process=False)
+        assert mesh.is_watertight
+        assert mesh.volume == pytest.approx(2 * np.pi**2 * 20 * 0.9355, rel=0.005)
+        assert np.allclose(mesh.center_mass, [5, 6, 7], atol=1e-6)
+
+
+def test_valves_are_drawn_in_niftis_axes_and_refused_ones_not(case):
+    refused = ValveMeasurement("tricuspid", REFUSED, "a chamber is missing")
+    measurements = replace(case.measurements, mitral=saddle((10, 20, 30)), tricuspid=refused)
+    (found,) = valves.drawn(measurements)
+    assert found["name"] == "mitral"
+    assert found["centre_mm"] == [-10, -20, 30]
+    assert found["curve_mm"][0] == [-25, -20, 33]  # 15 mm along x, on the saddle's height
+    corners = np.array(found["square_mm"]) - [-10, -20, 30]
+    assert np.allclose(np.abs(corners), [0.65 * 38, 0.65 * 38, 0], atol=1e-3)
+    assert np.allclose(np.linalg.norm(np.diff(corners, axis=0), axis=1), 1.3 * 38, atol=1e-3)  # in order round it
+    points, _ = from_mz3(valves.packed_tubes(measurements)["mitral"])
+    assert np.linalg.norm(points[:10] - [-25, -20, 33], axis=1) == pytest.approx(1.0, abs=1e-5)
+    assert valves.packed_tubes(case.measurements) == {}
 
 
 def from_mz3(data):

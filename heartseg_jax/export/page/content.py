@@ -9,6 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from heartseg_jax.export.page.images import Shown
+from heartseg_jax.export.page.valves import drawn
 from heartseg_jax.export.page.viewer import Viewer
 from heartseg_jax.export.statement import statement
 from heartseg_jax.imaging.volume import Volume
@@ -36,6 +37,7 @@ def content(
         "language": language,
         "label_set": prediction.contract.label_set.name,
         "structures": structures,
+        "valves": drawn(measurements),
         "measurements": to_json(prediction, measurements),
         "statement": statement(prediction, measurements)[: -len(measurements.warnings) or None],
         "images": {

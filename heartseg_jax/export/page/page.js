@@ -13,6 +13,10 @@ const chosen = {
     review.scene.show(label, isShown);
     draw();
   },
+  showValve(name, isShown) {
+    review.scene.showValve(name, isShown);
+    draw();
+  },
   goTo(one) {
     review.scene.goTo(one.centre_mm);
     if (review.scene.view === "surfaces") arrange("all");
@@ -32,7 +36,7 @@ function draw() {
   }
   drawWarnings(content, words);
   drawTable(content, words, review.scene ?? { hidden: new Set() }, chosen);
-  drawValve(content, words);
+  drawValves(content, words, review.scene?.marks.hidden ?? new Set(), chosen);
   drawAbout(content, words);
   drawPresets();
   drawHelp();
@@ -49,7 +53,7 @@ function drawPresets() {
 }
 
 function drawHelp() {
-  const rows = ["views", "scroll", "jump", "turn", "structures", "all", "window", "opacity", "outline", "enlarge", "zoom", "mouse", "language"]
+  const rows = ["views", "scroll", "jump", "turn", "structures", "all", "valves", "window", "opacity", "outline", "enlarge", "zoom", "mouse", "language"]
     .map((key) => make("tr", {}, make("td", {}, ...words.of(`keys_${key}`).split(" ").flatMap(
       (part) => [/^(o|or|a|–)$/.test(part) && key !== "views" ? part : make("kbd", { text: part }), " "])),
     make("td", { text: words.of(`help_${key}`) })));
@@ -132,7 +136,19 @@ function setOpacity(percent) {
 function setLanguage(language) {
   words.language = language;
   draw();
+  letter();
   drawPlace();
+}
+
+function letter() { // the letters beside each valve's plane, in the slices
+  for (const { name } of content.valves) review.scene.marks.letters[name] = words.of(`letters_${name}`);
+  review.scene.slices.drawScene();
+}
+
+function toggleValves() {
+  const isShown = review.scene.marks.hidden.size > 0;
+  for (const { name } of content.valves) review.scene.showValve(name, isShown);
+  draw();
 }
 
 function onKey(event) {
@@ -170,6 +186,7 @@ const KEYS = {
     setPreset(names[(names.indexOf(review.preset) + 1) % names.length]);
   },
   o: () => at("outline").click(),
+  v: () => toggleValves(),
   l: () => setLanguage(words.language === "en" ? "es" : "en"),
   0: () => { review.scene.showAll(review.scene.hidden.size > 0); draw(); },
   "[": () => setOpacity(Number(at("opacity").value) - 10),
@@ -234,11 +251,12 @@ async function start() {
   const meshes = {};
   for (const [label, text] of Object.entries(JSON.parse(taken("meshes")))) meshes[label] = await unpacked(text);
   const [images, labels] = [await unpacked(taken("image-data")), await unpacked(taken("label-data"))];
-  await review.scene.load({ slices: at("slices"), surfaces: at("surfaces") }, images, labels, meshes);
+  await review.scene.load({ slices: at("slices"), surfaces: at("surfaces"), marks: at("marks") }, images, labels, meshes);
   review.ready = true;
   connect();
   draw();
   arrange("all");
+  letter();
   review.preset = review.scene.isHU ? "heart" : "full"; // as the images are loaded
   drawWindow(review.scene.window());
   at("opacity").value = 100 * review.scene.opacity;

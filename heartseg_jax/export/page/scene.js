@@ -28,6 +28,7 @@ class Scene {
     this.content = content;
     this.hidden = new Set();
     this.opacity = 0.5; // at first
+    this.marks = new Marks(content.valves);
     this.view = "all";
     this.isHU = content.measurements.input.intensity === "HU";
     const options = {
@@ -51,13 +52,21 @@ class Scene {
   async load(canvases, images, labels, meshes) {
     await this.slices.attachToCanvas(canvases.slices, false);
     await this.turning.attachToCanvas(canvases.surfaces);
+    this.marks.canvas = canvases.marks;
+    const drawScene = this.slices.drawScene.bind(this.slices);
+    this.slices.drawScene = (...given) => { // NiiVue calls it wherever anything has changed
+      const drawn = drawScene(...given);
+      this.marks.draw(this.slices);
+      return drawn;
+    };
     const { cal_min, cal_max } = this.isHU ? limits(WINDOWS.heart) : { cal_min: 0, cal_max: 255 };
     const grey = [cal_min, cal_max, true, 0.02, false];
     this.slices.addVolume(await niivue.NVImage.new(images, "images.nii", "gray", 1, null, ...grey));
     const overlay = await niivue.NVImage.new(labels, "labels.nii", "", this.opacity, null, 0, 255);
     overlay.setColormapLabel(this.colours());
     this.slices.addVolume(overlay);
-    for (const { label, rgb } of this.content.structures) {
+    const valves = this.content.valves.map(({ name, rgb }) => ({ label: name, rgb }));
+    for (const { label, rgb } of [...this.content.structures, ...valves]) {
       if (!meshes[label]) continue;
       const colour = new Uint8Array([...rgb, 255]);
       const mesh = await niivue.NVMesh.readMesh(meshes[label], `${label}.mz3`, this.turning.gl, 1, colour);
@@ -87,10 +96,20 @@ class Scene {
     this.refresh();
   }
 
+  showValve(name, isShown) {
+    if (isShown) this.marks.hidden.delete(name); else this.marks.hidden.add(name);
+    this.slices.drawScene();
+    this.drawMeshes();
+  }
+
   refresh() {
     this.slices.volumes[1].setColormapLabel(this.colours());
     this.redraw(1);
-    for (const mesh of this.turning.meshes) mesh.visible = !this.hidden.has(mesh.label);
+    this.drawMeshes();
+  }
+
+  drawMeshes() {
+    for (const mesh of this.turning.meshes) mesh.visible = !this.hidden.has(mesh.label) && !this.marks.hidden.has(mesh.label);
     this.turning.drawScene();
   }
 

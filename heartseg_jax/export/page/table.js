@@ -35,22 +35,33 @@ class Words {
 
   said(text) { // what the program wrote in English, in this language where its form is known
     if (this.language === "en") return text;
+    if (text.includes("; ")) return text.split("; ").map((part) => this.said(part)).join("; ");
     for (const [key, pattern] of Object.entries(KNOWN)) {
       const found = pattern.exec(text);
-      if (found) return this.of(key, { ...found.groups });
+      if (!found) continue;
+      const { structure: name, ...values } = found.groups ?? {};
+      return this.of(key, name ? { ...values, structure: this.structure({ name }) } : values);
     }
     return text;
   }
 }
 
 const KNOWN = {
-  reason_valve: /^this version does not measure valves$/,
   reason_border: /^it touches the border of the field of view \((?<share>\d+) % of its surface\): its volume is a lower bound$/,
   reason_border_little: /^it touches the border of the field of view \(less than 1 % of its surface\): its volume is a lower bound$/,
   reason_absent: /^the model finds none of it$/,
   reason_spacing: /^the spacing is unknown, and so is the volume$/,
   reason_members: /^the models, or the views of one model, disagree \(mean pairwise Dice (?<dice>[\d.]+)\)$/,
   reason_blood: /^its mean of (?<hu>-?\d+) HU is not that of blood$/,
+  reason_no_chamber: /^there is no (?<structure>\w+)$/,
+  reason_untouched: /^they do not touch$/,
+  reason_slice: /^a single slice shows no valve$/,
+  reason_large_voxels: /^voxels of (?<mm>[\d.]+) mm are too large to show a valve$/,
+  reason_coarse: /^voxels of up to (?<mm>[\d.]+) mm make its area too large$/,
+  reason_open: /^the contact is open: the two part in (?<found>\d+) of (?<all>\d+) directions only$/,
+  reason_few: /^the two chambers part in (?<found>\d+) of (?<all>\d+) directions only$/,
+  reason_gap: /^the chambers lie (?<mm>[\d.]+) mm apart$/,
+  reason_valve_border: /^a chamber touches the border of the field of view at the valve$/,
 };
 
 function titled(name) {
@@ -96,7 +107,7 @@ function drawTable(content, words, scene, chosen) {
   all.indeterminate = scene.hidden.size > 0 && scene.hidden.size < content.structures.length;
 }
 
-const MARKS = { measured: "✓", partial: "◐", absent: "○", refused: "✕" };
+const MARKS = { measured: "✓", partial: "◐", absent: "○", refused: "✕", uncertain: "≈" };
 
 function volumeCell(measured, words) {
   const volume = measured.volume_ml;
@@ -144,16 +155,48 @@ function drawWarnings(content, words) {
   section.append(details);
 }
 
-function drawValve(content, words) {
-  const { mitral_valve: valve, mitral_valve_reason: reason } = content.measurements;
-  const place = document.getElementById("valve");
-  if (!valve) {
-    place.replaceChildren(make("p", { text: words.of("no_valve") }), ...(reason ? [make("p", { text: sentence(words.said(reason)) })] : []));
-    return;
-  }
-  const rows = Object.entries(valve).filter(([, value]) => ["number", "string", "boolean"].includes(typeof value))
-    .map(([key, value]) => make("tr", {}, make("td", { text: titled(key) }), make("td", { class: "number", text: String(value) })));
-  place.replaceChildren(make("table", {}, make("tbody", {}, ...rows)));
+const UNITS = { cm2: "cm²", mm: "mm", degrees: "°" }; // by the end of a quantity's name
+const DIGITS = { degrees: 0, eccentricity: 2 }; // 1 for the others
+
+function drawValves(content, words, hidden, chosen) {
+  const section = document.getElementById("valves");
+  section.hidden = content.label_set !== "heart";
+  const rows = ["mitral", "tricuspid"].flatMap((name) => valveRows(name, content, words, hidden, chosen));
+  const offset = content.measurements.septal_offset_mm;
+  if (offset) rows.push(quantityRow("septal_offset_mm", offset, words));
+  section.querySelector("tbody").replaceChildren(...rows);
+}
+
+function valveRows(name, content, words, hidden, chosen) {
+  const measured = content.measurements[`${name}_valve`];
+  const drawn = content.valves.find((one) => one.name === name);
+  const status = measured?.status ?? "refused";
+  const reason = measured ? measured.reason : content.measurements[`${name}_valve_reason`];
+  const text = words.of(`valve_${name}`);
+  const box = make("input", {
+    type: "checkbox", "aria-label": words.of("show_valve", { valve: text }), "data-valve": name, disabled: !drawn,
+    onchange: (event) => chosen.showValve(name, event.target.checked),
+  });
+  box.checked = Boolean(drawn) && !hidden.has(name);
+  const swatch = make("span", { class: "swatch", "aria-hidden": "true" });
+  if (drawn) swatch.style.background = `rgb(${drawn.rgb.join(",")})`;
+  const button = make("button", {
+    type: "button", class: "name", disabled: !drawn, title: drawn ? words.of("go_to") : false,
+    onclick: () => chosen.goTo(drawn),
+  }, swatch, make("span", { text }));
+  const rows = [make("tr", { class: "head" }, make("td", {}, box), make("td", {}, button),
+    make("td", { class: `status number ${status}`, colspan: 2, text: `${MARKS[status]} ${words.of(`status_${status}`)}` }))];
+  if (reason) rows.push(make("tr", { class: "more" }, make("td"), make("td", { colspan: 3, text: sentence(words.said(reason)) })));
+  return [...rows, ...Object.entries(measured?.quantities ?? {}).map(([key, one]) => quantityRow(key, one, words))];
+}
+
+function quantityRow(key, { value, low, high }, words) {
+  const end = key.split("_").at(-1);
+  const number = (one) => words.number(one, DIGITS[end] ?? 1);
+  const name = words.of(`quantity_${key}`) || titled(key);
+  return make("tr", {}, make("td"), make("td", { text: name }),
+    make("td", { class: "number", text: `${number(value)} ${UNITS[end] ?? ""}`.trim() }),
+    make("td", { class: "number", text: low === null ? "–" : `${number(low)}–${number(high)}` }));
 }
 
 function drawAbout(content, words) {
