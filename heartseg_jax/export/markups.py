@@ -17,7 +17,7 @@ SCHEMA = (
 """As 3D Slicer 5 writes it; it accepts any 1.x."""
 COLOURS = {"mitral": (255, 255, 255), "tricuspid": (255, 170, 60)}
 """Wherever a valve is drawn: no structure has a colour like these."""
-MOST_POINTS = 48
+MOST_POINTS = 60
 """Of a closed curve: Slicer draws a spline through its points, and more are tedious to correct by hand."""
 
 

@@ -1,4 +1,5 @@
-// Annulus and plane of each valve, where they cut the slices that are shown: drawn over NiiVue's own picture.
+// Annulus and plane of each valve, where they cut the slices that are shown, and the annulus through the surfaces that
+// cover it: drawn over NiiVue's own pictures.
 "use strict";
 
 const NEAR = 0.5; // voxels: what lies nearer to the middle of a slice is in it
@@ -6,20 +7,17 @@ const NEAR = 0.5; // voxels: what lies nearer to the middle of a slice is in it
 class Marks {
   constructor(valves) {
     this.valves = valves;
-    this.canvas = null;
+    this.canvas = null; // over the slices
+    this.through = null; // over the 3D view
     this.hidden = new Set();
     this.letters = {}; // of each valve, in the page's language
     this.shown = {}; // for tests: how many crossings of each valve each plane has
   }
 
   draw(viewer) { // after NiiVue has drawn: its tiles say where millimetres lie on the canvas
-    const { width, height } = viewer.gl.canvas;
-    if (this.canvas.width !== width || this.canvas.height !== height) Object.assign(this.canvas, { width, height });
-    const pen = this.canvas.getContext("2d");
-    pen.clearRect(0, 0, width, height);
+    const { pen, scale } = cleared(this.canvas, viewer.gl.canvas);
     this.shown = {};
     if (!viewer.volumes.length) return;
-    const scale = width / (viewer.gl.canvas.clientWidth || width);
     for (const tile of viewer.screenSlices) {
       if (tile.axCorSag > 2) continue;
       const [left, top, across, down] = tile.leftTopWidthHeight;
@@ -31,6 +29,23 @@ class Marks {
         if (!this.hidden.has(valve.name)) this.drawValve(pen, valve, new Tile(viewer, tile), scale);
       }
       pen.restore();
+    }
+  }
+
+  drawThrough(viewer) {
+    const { pen, scale } = cleared(this.through, viewer.gl.canvas);
+    if (!viewer.meshes.length) return;
+    const { width, height } = viewer.gl.canvas;
+    const { renderAzimuth, renderElevation } = viewer.scene;
+    const [matrix] = viewer.calculateMvpMatrix(null, undefined, renderAzimuth, renderElevation);
+    for (const { name, rgb, curve_mm: curve } of this.valves) {
+      if (this.hidden.has(name)) continue;
+      const points = curve.map(([x, y, z]) => {
+        const [across, up, , depth] = [0, 1, 2, 3].map(
+          (row) => matrix[row] * x + matrix[4 + row] * y + matrix[8 + row] * z + matrix[12 + row]);
+        return [(1 + across / depth) * width / 2, (1 - up / depth) * height / 2];
+      });
+      stroke(pen, [[...points, points[0]]], `rgb(${rgb.join(",")})`, 1.2 * scale, [2 * scale, 5 * scale]);
     }
   }
 
@@ -50,6 +65,13 @@ class Marks {
     stroke(pen, parts, colour, 2 * scale);
     for (const [x, y] of points) dot(pen, x, y, colour, 4 * scale);
   }
+}
+
+function cleared(canvas, { width, height, clientWidth }) { // as large as NiiVue's, with its pixels per pixel of the page
+  if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
+  const pen = canvas.getContext("2d");
+  pen.clearRect(0, 0, width, height);
+  return { pen, scale: width / (clientWidth || width) };
 }
 
 class Tile { // where points of the patient lie in one of NiiVue's slices

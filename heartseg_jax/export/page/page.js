@@ -251,7 +251,7 @@ async function start() {
   const meshes = {};
   for (const [label, text] of Object.entries(JSON.parse(taken("meshes")))) meshes[label] = await unpacked(text);
   const [images, labels] = [await unpacked(taken("image-data")), await unpacked(taken("label-data"))];
-  await review.scene.load({ slices: at("slices"), surfaces: at("surfaces"), marks: at("marks") }, images, labels, meshes);
+  await review.scene.load({ slices: at("slices"), surfaces: at("surfaces"), marks: at("marks"), through: at("through") }, images, labels, meshes);
   review.ready = true;
   connect();
   draw();

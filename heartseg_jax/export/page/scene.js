@@ -52,13 +52,9 @@ class Scene {
   async load(canvases, images, labels, meshes) {
     await this.slices.attachToCanvas(canvases.slices, false);
     await this.turning.attachToCanvas(canvases.surfaces);
-    this.marks.canvas = canvases.marks;
-    const drawScene = this.slices.drawScene.bind(this.slices);
-    this.slices.drawScene = (...given) => { // NiiVue calls it wherever anything has changed
-      const drawn = drawScene(...given);
-      this.marks.draw(this.slices);
-      return drawn;
-    };
+    Object.assign(this.marks, { canvas: canvases.marks, through: canvases.through });
+    after(this.slices, () => this.marks.draw(this.slices));
+    after(this.turning, () => this.marks.drawThrough(this.turning));
     const { cal_min, cal_max } = this.isHU ? limits(WINDOWS.heart) : { cal_min: 0, cal_max: 255 };
     const grey = [cal_min, cal_max, true, 0.02, false];
     this.slices.addVolume(await niivue.NVImage.new(images, "images.nii", "gray", 1, null, ...grey));
@@ -195,6 +191,15 @@ class Scene {
     if (tiles.length) this.slices.setCustomLayout(tiles);
     return places;
   }
+}
+
+function after(viewer, draw) { // NiiVue draws wherever anything has changed; then this is drawn too
+  const drawScene = viewer.drawScene.bind(viewer);
+  viewer.drawScene = (...given) => {
+    const drawn = drawScene(...given);
+    draw();
+    return drawn;
+  };
 }
 
 function limits([width, level]) {
