@@ -45,7 +45,7 @@ def fitted_plane(points: np.ndarray, downstream: np.ndarray) -> tuple[np.ndarray
     return centre, normal if normal @ downstream >= 0 else -normal
 
 
-def closed_curve(points: np.ndarray, centre: np.ndarray, normal: np.ndarray) -> Annulus:
+def closed_curve(points: np.ndarray, centre: np.ndarray, normal: np.ndarray, resamples: int = 0) -> Annulus:
     """Return the smooth closed curve that is nearest to points `[N, 3]` around an axis; outliers count less.
 
     Distance from the axis and height along it are periodic in the angle, each a Fourier series with a penalty on its
@@ -61,7 +61,7 @@ def closed_curve(points: np.ndarray, centre: np.ndarray, normal: np.ndarray) -> 
         left = values - basis @ factors
         weights = np.minimum(_robust(left[:, 0]), _robust(left[:, 1])) + 1e-6
     random = np.random.default_rng(SEED)
-    drawn = random.multinomial(SECTORS, np.full(SECTORS, 1 / SECTORS), RESAMPLES)
+    drawn = random.multinomial(SECTORS, np.full(SECTORS, 1 / SECTORS), resamples)
     sector = np.floor((angles / (2 * np.pi) % 1) * SECTORS).astype(int) % SECTORS
     everyone = np.concatenate([weights[None], weights * drawn[:, sector]])
     series = _solved(basis, everyone, values, penalty)
@@ -94,14 +94,13 @@ def quantities(
     heights = np.einsum("bnk,bk->bn", local, normals)
     flat = local - heights[..., None] * normals[:, None]
     area = 0.5 * np.abs(np.einsum("bnk,bk->b", np.cross(flat, np.roll(flat, -1, axis=1)), normals))
-    first = np.stack([frame_of(normal)[0] for normal in normals])
-    widths = _widths(flat, normals, first)
+    widths = _widths(flat, normals)
     major, minor = widths.max(axis=1), widths.min(axis=1)
     found = {"area_cm2": area / 100, "perimeter_mm": lengths.sum(axis=1)}
     if septal is None:
         found |= {"major_mm": major, "minor_mm": minor}
     else:
-        towards = np.stack([frame_of(n, septal - c)[0] for c, n in zip(centres, normals, strict=True)])
+        towards = frame_of(normals, septal - centres)[:, 0]
         along, across = (np.einsum("bnk,bk->bn", flat, way) for way in (towards, np.cross(normals, towards)))
         found |= {"intercommissural_mm": np.ptp(across, axis=1), "septolateral_mm": np.ptp(along, axis=1)}
     found |= {"height_mm": np.ptp(heights, axis=1), "eccentricity": np.sqrt(1 - (minor / major) ** 2)}
@@ -126,12 +125,12 @@ def planes(curves: np.ndarray, downstream: np.ndarray) -> tuple[np.ndarray, np.n
     return centres, normals * np.where(normals @ downstream < 0, -1, 1)[:, None]
 
 
-def _widths(flat: np.ndarray, normals: np.ndarray, first: np.ndarray, count: int = 60) -> np.ndarray:
+def _widths(flat: np.ndarray, normals: np.ndarray, count: int = 60) -> np.ndarray:
     """Return how wide flat curves `[B, N, 3]` are in `count` directions over half a turn: `[B, count]`."""
     angles = np.pi * np.arange(count) / count
-    second = np.cross(normals, first)
-    ways = np.cos(angles)[None, :, None] * first[:, None] + np.sin(angles)[None, :, None] * second[:, None]
-    return np.ptp(np.einsum("bnk,bck->bcn", flat, ways), axis=2)
+    frames = frame_of(normals)
+    ways = np.cos(angles)[None, :, None] * frames[:, :1] + np.sin(angles)[None, :, None] * frames[:, 1:2]
+    return np.ptp(flat @ ways.transpose(0, 2, 1), axis=1)
 
 
 def _basis(angles: np.ndarray) -> np.ndarray:
@@ -147,8 +146,8 @@ def _penalty(count: int) -> np.ndarray:
 
 def _solved(basis: np.ndarray, weights: np.ndarray, values: np.ndarray, penalty: np.ndarray) -> np.ndarray:
     """Return the factors `[B, K, V]` for weights `[B, N]` of values `[N, V]`."""
-    left = np.einsum("nk,bn,nl->bkl", basis, weights, basis) + penalty + 1e-9 * np.eye(len(penalty))
-    return np.linalg.solve(left, np.einsum("nk,bn,nv->bkv", basis, weights, values))
+    weighted = weights[:, None, :] * basis.T
+    return np.linalg.solve(weighted @ basis + penalty + 1e-9 * np.eye(len(penalty)), weighted @ values)
 
 
 def _robust(left: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from heartseg_jax.imaging.orientation import patient_axial
-from heartseg_jax.imaging.volume import scale_for, seen_by_network
+from heartseg_jax.imaging.volume import Volume, scale_for, seen_by_network
 from heartseg_jax.inference.study import Prediction
 
 UNSEEN = 255
@@ -75,13 +75,27 @@ def surfaces(labels: np.ndarray, box: tuple[slice, ...], unseen: np.ndarray | No
 def surfaces_of(prediction: Prediction) -> Surfaces:
     """Return the surfaces of a prediction's labels, with the border of what the scanner and the network saw."""
     axial, order = patient_axial(prediction.volume)
+    box = _seen(prediction, axial)
+    return surfaces(order.forth(prediction.labels), box, outside_round_field(axial.voxels))
+
+
+def seen_on_source(prediction: Prediction) -> tuple[slice, ...]:
+    """Return the part of the source's grid `[Z, Y, X]` that the network saw."""
+    axial, order = patient_axial(prediction.volume)
+    sides: list[slice] = [slice(0)] * 3
+    for axis, flipped, seen in zip(order.axes, order.flipped, _seen(prediction, axial), strict=True):
+        count = prediction.labels.shape[axis]
+        sides[axis] = slice(count - seen.stop, count - seen.start) if flipped else seen
+    return tuple(sides)
+
+
+def _seen(prediction: Prediction, axial: Volume) -> tuple[slice, ...]:
+    """Return the part of the patient-axial grid that the network saw: it may be smaller than the slice."""
     spec, (count, height, width) = prediction.contract.input, axial.voxels.shape
-    # The network's view may be smaller than the slice.
     spacing = axial.spacing_mm if prediction.intake.spacing_known else None
     scales = scale_for(height, width, spacing, spec.size, spec.mm_per_pixel)
     rows, columns = (seen_by_network(n, spec.size, s) for n, s in zip((height, width), scales, strict=True))
-    box = (slice(0, count), rows, columns)
-    return surfaces(order.forth(prediction.labels), box, outside_round_field(axial.voxels))
+    return slice(0, count), rows, columns
 
 
 def outside_round_field(voxels: np.ndarray) -> np.ndarray | None:

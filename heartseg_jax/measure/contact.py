@@ -7,7 +7,7 @@ none: so a contact is where the gap is hardly wider than at its narrowest, whate
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import cached_property
 
 import numpy as np
 from scipy import ndimage
@@ -23,30 +23,39 @@ LEAST_SHARE = 0.15
 """Area of a contact over the ventricle's volume to the power 2/3, at least: 0.17 to 0.5 in real hearts."""
 WIDEST_GAP_MM = 4.5
 """A leaflet with both its borders in the labels is 2 to 4 mm thick; a wall beside it is thicker."""
-REACH_MM, FINEST_MM, SMOOTHING = 14.0, 0.8, 0.7
-"""Kept around the chambers' common box; voxels below this are averaged; standard deviation in voxels."""
+NEAR_MM, MARGIN_MM, COARSE_MM = 8.0, 4.0, 2.0
+"""Farther than this from either pool lies no valve; kept around the rest; how finely it is looked for."""
+FINEST_MM, SMOOTHING = 0.8, 0.4
+"""Voxels below this are averaged; standard deviation in voxels."""
+APART = "they do not touch"
 
 
 class NoContact(Exception):
     """The chambers do not meet in a valve; the text says why."""
 
 
-class Surface(NamedTuple):
+@dataclass(frozen=True)
+class Surface:
     """A structure's surface as points `[N, 3]` mm, normals `[N, 3]` out of it, and the area of each `[N]` mm2."""
 
     points: np.ndarray
     normals: np.ndarray
     areas: np.ndarray
 
+    @cached_property
+    def tree(self) -> cKDTree:
+        """The points, to look up the nearest."""
+        return cKDTree(self.points, balanced_tree=False)
+
     def distance(self, places: np.ndarray, reach_mm: float) -> np.ndarray:
         """Return the signed distance of places `[M, 3]` in mm, negative inside, at most `reach_mm` to either side."""
-        nearest, index = cKDTree(self.points).query(places, distance_upper_bound=reach_mm)
+        nearest, index = self.tree.query(places, distance_upper_bound=reach_mm)
         far = ~np.isfinite(nearest)
         index[far] = 0
         height = np.einsum("ij,ij->i", places - self.points[index], self.normals[index])
         # Beside a point of the surface its tangent plane is nearer than the point itself.
         flat = np.clip(2.0 - nearest, 0, 1)
-        length = flat * np.abs(height) + (1 - flat) * nearest
+        length = flat * np.abs(height) + (1 - flat) * np.where(far, reach_mm, nearest)
         return np.where(far, reach_mm, np.where(height < 0, -length, length))
 
 
@@ -91,17 +100,16 @@ def find_contact(
     Raises:
       NoContact: they do not touch, or in too small an area.
     """
-    boxes = [_box(labels == label) for label in pair]
-    if any(box is None for box in boxes):
+    found = ndimage.find_objects(labels, max_label=max(pair))
+    boxes = [found[label - 1] for label in pair]
+    if boxes[0] is None or boxes[1] is None:
         raise NoContact("one of the two is absent")
-    near = _common_box(boxes, volume, labels.shape)
-    if near is None:
-        raise NoContact("they do not touch")
-    downstream_mm3 = 1000 * volume.voxel_ml * int((labels[boxes[1]] == pair[1]).sum())
+    near = _near(labels, volume, pair, boxes)
+    downstream_mm3 = 1000 * volume.voxel_ml * int(np.count_nonzero(labels[boxes[1]] == pair[1]))
     upstream, downstream = (_surface(labels[near] == label, volume, near) for label in pair)
     if not len(upstream.points) or not len(downstream.points):
-        raise NoContact("they do not touch")
-    gap, index = cKDTree(downstream.points).query(upstream.points, distance_upper_bound=WIDEST_GAP_MM + tolerance_mm)
+        raise NoContact(APART)
+    gap, index = downstream.tree.query(upstream.points, distance_upper_bound=WIDEST_GAP_MM + tolerance_mm)
     facing = np.isfinite(gap)
     index[~facing] = 0
     # Two surfaces that face each other: not the back of a thin wall.
@@ -114,7 +122,7 @@ def find_contact(
     if not count or reached >= count or gap[order[reached]] > WIDEST_GAP_MM:
         within = float(upstream.areas[facing & (gap <= WIDEST_GAP_MM)].sum()) / 100
         text = f"they come within {WIDEST_GAP_MM:g} mm of each other over {within:.1f} cm2"
-        raise NoContact(f"{text}, a valve would over {least / 100:.1f} cm2 at least" if within else "they do not touch")
+        raise NoContact(f"{text}, a valve would over {least / 100:.1f} cm2 at least" if within else APART)
     base = float(np.median(gap[order[: reached + 1]]))
     patch = np.flatnonzero(facing & (gap <= float(gap[order[reached]]) + tolerance_mm))
     patch = patch[_largest_part(upstream.points[patch])]
@@ -141,21 +149,35 @@ def indices_of(volume: Volume, places: np.ndarray) -> np.ndarray:
     return (places - np.array(volume.origin_mm)) @ volume.direction / np.array(volume.spacing_mm)
 
 
-def _box(mask: np.ndarray) -> tuple[slice, ...] | None:
-    found = ndimage.find_objects(mask.astype(np.uint8))
-    return found[0] if found else None
-
-
-def _common_box(boxes, volume: Volume, shape: tuple[int, ...]) -> tuple[slice, ...] | None:
-    """Return the box around both boxes' overlap; None where they lie too far apart to overlap."""
-    sides = []
+def _near(labels: np.ndarray, volume: Volume, pair: tuple[int, int], boxes) -> tuple[slice, ...]:
+    """Return the box around the places that are near to both labels. Raises NoContact where there are none."""
+    around = []
     for k, (one, other) in enumerate(zip(*boxes, strict=True)):
-        margin = int(np.ceil(REACH_MM / volume.spacing_mm[k]))
-        start, stop = max(one.start, other.start), min(one.stop, other.stop)
-        if start - stop > margin:
-            return None
-        start, stop = min(start, stop), max(start, stop)
-        sides.append(slice(max(start - margin, 0), min(stop + margin, shape[k])))
+        margin = int(np.ceil(NEAR_MM / volume.spacing_mm[k]))
+        start, stop = max(one.start, other.start) - margin, min(one.stop, other.stop) + margin
+        if start >= stop:
+            raise NoContact(APART)
+        around.append(slice(max(start, 0), min(stop, labels.shape[k])))
+    part = labels[tuple(around)]
+    steps = [max(1, round(COARSE_MM / mm)) for mm in volume.spacing_mm]
+    thinned = part[tuple(slice(None, None, step) for step in steps)]
+    if all((thinned == label).any() for label in pair):
+        part = thinned
+    else:
+        steps = [1, 1, 1]
+    both = np.ones(part.shape, bool)
+    for label in pair:
+        mask = part != label
+        if mask.all():
+            raise NoContact(APART)
+        both &= ndimage.distance_transform_edt(mask, sampling=np.array(volume.spacing_mm) * steps) < NEAR_MM
+    if not both.any():
+        raise NoContact(APART)
+    sides = []
+    for k, side in enumerate(ndimage.find_objects(both.astype(np.uint8))[0]):
+        margin, start = int(np.ceil(MARGIN_MM / volume.spacing_mm[k])), around[k].start
+        first, last = start + side.start * steps[k], start + side.stop * steps[k]
+        sides.append(slice(max(first - margin, 0), min(last + margin, labels.shape[k])))
     return tuple(sides)
 
 

@@ -2,7 +2,9 @@
 
 In each half-plane the line midway between the two pools is followed from the middle outwards. Within the valve the gap
 between them is as wide as the leaflet, or nothing; from the rim on it opens like a wedge or a step. The rim is where
-the two straight pieces meet that fit the gap best, so it hardly depends on the tolerance that found the contact.
+the opening, taken back along a straight line, begins: so it hardly depends on the tolerance that found the contact.
+Towards the aortic root the ventricle's outflow tract may run up along the atrium without a gap: there the rim is where
+the line turns up.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from heartseg_jax.measure.contact import Contact
+from heartseg_jax.measure.contact import Contact, Surface
 
 RAYS = 72
 STEP_MM, GRID_MM = 0.5, 1.0
@@ -23,8 +25,13 @@ STAYS = 10
 """Steps along the line after which a gap that opened stays open."""
 OPEN_MM = 2.5
 """The gap has opened where it is this much wider than within the valve."""
-BEFORE_MM = 7.0
-"""How much of the line within the valve counts for the fit."""
+RISE_MM = (1.0, 2.2)
+"""Above the gap within the valve, the levels through which it opens straight: below, voxels round the corner off."""
+WITHIN, SLACK_MM, MOST_BACK = (14, 4), 0.5, 3.0
+"""Steps before the opening that are within the valve; how far their gap may exceed the contact's; most steps back."""
+OUTFLOW_ANGLE, STEEP, LEAST_STEEP, LEVEL_AGAIN = np.radians(75), np.radians(60), 3, 5
+"""Within the first of the outflow tract, the rim is where the line turns up by the second for so many steps, and then
+opens within so many."""
 
 
 class Rim(NamedTuple):
@@ -52,14 +59,20 @@ class Midway:
         across = np.linalg.norm(local[:, :2], axis=1).max() + BEYOND_MM
         self.low = np.array([-across, -across, local[:, 2].min() - HEIGHT_MM])
         self.high = np.array([across, across, local[:, 2].max() + HEIGHT_MM])
-        sides = [np.arange(a, b + GRID_MM, GRID_MM) for a, b in zip(self.low, self.high, strict=True)]
-        grid = np.stack(np.meshgrid(*sides, indexing="ij"), axis=-1)
-        places = (grid.reshape(-1, 3) @ self.axes) + self.centre
-        one, other = (
-            surface.distance(places, REACH_MM).reshape(grid.shape[:3])
-            for surface in (contact.upstream, contact.downstream)
-        )
+        counts = np.ceil((self.high - self.low) / GRID_MM).astype(int) + 1
+        index = np.stack(np.meshgrid(*map(np.arange, counts), indexing="ij"), axis=-1)
+        # Exactly where the midway line may run, in between elsewhere.
+        coarse = index[::2, ::2, ::2]
+        rough = [self._distance(surface, coarse) for surface in (contact.upstream, contact.downstream)]
+        halved = index.transpose(3, 0, 1, 2) / 2
+        one, other = (ndimage.map_coordinates(field, halved, order=1, mode="nearest") for field in rough)
+        near = (np.abs(one - other) < 4.0) & (one + other < REACH_MM + 2)
+        one[near], other[near] = (self._distance(s, index[near]) for s in (contact.upstream, contact.downstream))
         self._difference, self._gap = one - other, one + other
+
+    def _distance(self, surface: Surface, index: np.ndarray) -> np.ndarray:
+        places = (index.reshape(-1, 3) * GRID_MM + self.low) @ self.axes + self.centre
+        return surface.distance(places, REACH_MM).reshape(index.shape[:-1])
 
     def difference(self, places: np.ndarray) -> np.ndarray:
         """Return the distance to the upstream pool minus that to the downstream one at places `[..., 3]`."""
@@ -74,27 +87,44 @@ class Midway:
 
 
 def frame_of(normal: np.ndarray, towards: np.ndarray | None = None) -> np.ndarray:
-    """Return three orthogonal unit rows: two in the plane across `normal`, the first as near to `towards`, and it."""
+    """Return three orthogonal unit rows `[..., 3, 3]`: two in the plane across `normal [..., 3]`, and it.
+
+    The first is as near to `towards [..., 3]` as can be.
+    """
     if towards is None:
-        towards = np.eye(3)[np.abs(normal).argmin()]
-    first = towards - (towards @ normal) * normal
-    first = first / np.linalg.norm(first)
-    return np.stack([first, np.cross(normal, first), normal])
+        towards = np.eye(3)[np.abs(normal).argmin(axis=-1)]
+    first = towards - (towards * normal).sum(axis=-1, keepdims=True) * normal
+    first = first / np.linalg.norm(first, axis=-1, keepdims=True)
+    return np.stack([first, np.cross(normal, first), normal], axis=-2)
 
 
-def find_rim(midway: Midway, centre: np.ndarray, axes: np.ndarray, opened_mm: float) -> Rim:
+def find_rim(
+    midway: Midway, centre: np.ndarray, axes: np.ndarray, base_mm: float, outflow: np.ndarray | None = None
+) -> Rim:
     """Return the rim as seen from an axis.
 
     Args:
       midway: between the two pools.
       centre: `[3]` mm, a point on the axis.
       axes: `[3, 3]`, rows as of `frame_of`; the half-planes begin at the first and turn towards the second.
-      opened_mm: the gap has opened where it is wider than this.
+      base_mm: width of the gap within the valve.
+      outflow: `[3]` mm, a place in whose direction the downstream pool runs up along the upstream one; None where none
+        does.
     """
     angles = 2 * np.pi * np.arange(RAYS) / RAYS
     out = np.cos(angles)[:, None] * axes[0] + np.sin(angles)[:, None] * axes[1]
     lines = _followed(midway, centre, out, axes[2])
-    return _parted(lines, midway.gap(lines), opened_mm)
+    steep = np.zeros(lines.shape[:2], bool)
+    if outflow is not None:
+        towards = frame_of(axes[2], outflow - centre)[0]
+        steep[:, 1:] = _steep(lines, out, axes[2]) & (out @ towards > np.cos(OUTFLOW_ANGLE))[:, None]
+    return _parted(lines, midway.gap(lines), base_mm, steep)
+
+
+def _steep(lines: np.ndarray, out: np.ndarray, normal: np.ndarray) -> np.ndarray:
+    """Return where lines `[RAYS, S, 3]` run up along the upstream pool's side: `[RAYS, S - 1]` bool, by step."""
+    steps = np.diff(lines, axis=1)
+    return -steps @ normal > np.tan(STEEP) * np.einsum("rsk,rk->rs", steps, out)
 
 
 def _followed(midway: Midway, centre: np.ndarray, out: np.ndarray, normal: np.ndarray) -> np.ndarray:
@@ -123,29 +153,48 @@ def _followed(midway: Midway, centre: np.ndarray, out: np.ndarray, normal: np.nd
     return np.stack(lines, axis=1)
 
 
-def _parted(lines: np.ndarray, gaps: np.ndarray, opened_mm: float) -> Rim:
-    """Return where along each line the gap begins to open."""
+def _parted(lines: np.ndarray, gaps: np.ndarray, base_mm: float, steep: np.ndarray) -> Rim:
+    """Return where along each line the gap begins to open, or where the piece begins that is steep up to there."""
     points, found = np.full((len(lines), 3), np.nan), np.zeros(len(lines), bool)
     for ray, (line, gap) in enumerate(zip(lines, gaps, strict=True)):
-        # Wide for a little while may be a hole in a leaflet: it must stay open.
-        narrow = np.flatnonzero(gap <= opened_mm)
+        narrow = np.flatnonzero(gap <= base_mm + OPEN_MM)
         if not len(narrow):
             continue
+        # Wide for a little while may be a hole in a leaflet: it must stay open.
         ends = np.flatnonzero(np.diff(np.append(narrow, len(gap) + STAYS)) > STAYS)
         first = int(narrow[ends[0]]) + 1
         if first >= len(gap) - 2:
             continue
-        begin = max(0, first - int(BEFORE_MM / STEP_MM))
-        window = gap[begin : first + 5]
-        window = window[: int(np.argmax(np.r_[window > opened_mm + 2.0, True]))]
-        along = np.arange(len(window)) * STEP_MM
-        corners = np.arange(0, along[-1], 0.1)
-        ramp = np.maximum(along[None, :] - corners[:, None], 0)
-        centred, flat = ramp - ramp.mean(axis=1, keepdims=True), window - window.mean()
-        steepness = (centred * flat).sum(axis=1) / ((centred**2).sum(axis=1) + 1e-9)
-        error = ((flat - steepness[:, None] * centred) ** 2).sum(axis=1)
-        place = begin + corners[error.argmin()] / STEP_MM
-        low = int(place)
-        points[ray] = line[low] + (place - low) * (line[min(low + 1, len(line) - 1)] - line[low])
+        within = float(np.median(gap[max(first - WITHIN[0], 0) : max(first - WITHIN[1], 1)]))
+        within = min(within, base_mm + SLACK_MM)
+        low, high = (_passed(gap, first, within + level) for level in RISE_MM)
+        # The straight line through both levels, back to where it meets the gap within the valve.
+        place = low - min((high - low) * RISE_MM[0] / (RISE_MM[1] - RISE_MM[0]), MOST_BACK)
+        place = max(place, 0.0)
+        turned = _turned_up(steep[ray, : int(place) + 1])
+        place = place if turned is None else float(turned)
+        below = int(place)
+        points[ray] = line[below] + (place - below) * (line[min(below + 1, len(line) - 1)] - line[below])
         found[ray] = True
     return Rim(points, found)
+
+
+def _turned_up(steep: np.ndarray) -> int | None:
+    """Return the index at which a line turned up for its last piece, of steps that are steep; None where it did not."""
+    places = np.flatnonzero(steep)
+    if not len(places) or len(steep) - 1 - places[-1] > LEVEL_AGAIN:
+        return None
+    parts = np.split(places, np.flatnonzero(np.diff(places) > 2) + 1)
+    return int(parts[-1][0]) - 1 if len(parts[-1]) >= LEAST_STEEP else None
+
+
+def _passed(gap: np.ndarray, first: int, level: float) -> float:
+    """Return the index, between samples, at which a gap that is open at `first` passed a level."""
+    place = min(first, len(gap) - 1)
+    while place > 0 and gap[place - 1] > level:
+        place -= 1
+    while place < len(gap) - 1 and gap[place] <= level:
+        place += 1
+    if place == 0:
+        return 0.0
+    return place - 1 + float(np.clip((level - gap[place - 1]) / (gap[place] - gap[place - 1] + 1e-9), 0, 1))

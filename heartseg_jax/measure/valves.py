@@ -6,212 +6,216 @@ Geometry of the labels and nothing else: no finding here is a diagnosis.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from heartseg_jax.anatomy import HEART
 from heartseg_jax.findings import Finding
-from heartseg_jax.imaging.block_checks import COARSE_MM, EXCLUDES, VALVE_SLICE_MM
+from heartseg_jax.imaging.block_checks import EXCLUDES, VALVE_SLICE_MM
 from heartseg_jax.imaging.volume import Volume
 from heartseg_jax.inference.study import Prediction
-from heartseg_jax.measure.annulus import Annulus, closed_curve, fitted_plane, planes, quantities, with_intervals
-from heartseg_jax.measure.contact import TOLERANCE_MM, NoContact, find_contact, indices_of, places_of
-from heartseg_jax.measure.results import (
-    ABSENT,
-    MEASURED,
-    REFUSED,
-    Quantity,
-    StructureMeasurement,
-    ValveMeasurement,
-)
-from heartseg_jax.measure.rim import OPEN_MM, RAYS, Midway, find_rim, frame_of
+from heartseg_jax.measure.annulus import quantities, with_intervals
+from heartseg_jax.measure.border import seen_on_source
+from heartseg_jax.measure.contact import TOLERANCE_MM, NoContact, places_of
+from heartseg_jax.measure.results import ABSENT, MEASURED, REFUSED, Quantity, StructureMeasurement, ValveMeasurement
+from heartseg_jax.measure.rim import frame_of
+from heartseg_jax.measure.ring import Ring, check_grid, find_ring
+from heartseg_jax.measure.septal_offset import apex_of, septal_offsets
+from heartseg_jax.measure.status import LOW_AGREEMENT
 
 UNCERTAIN = "uncertain"
-CHAMBERS = {"mitral": ("left_atrium", "left_ventricle"), "tricuspid": ("right_atrium", "right_ventricle")}
-AORTIC = ("left_ventricle", "ascending_aorta")
+MITRAL, TRICUSPID = "mitral", "tricuspid"
+CHAMBERS = {MITRAL: ("left_atrium", "left_ventricle"), TRICUSPID: ("right_atrium", "right_ventricle")}
+"""Of each valve, the one upstream first."""
+WIDE_INTERVAL = 0.12
+"""Width of the area's interval over the area, beyond which a valve is uncertain."""
 LABEL = {structure.name: structure.label for structure in HEART.foreground}
-ANISOTROPIC = 6.0
-"""Slices so many pixels apart show no rim in most half-planes."""
-FEWEST_RAYS, FEW_RAYS = 0.75, 0.9
-"""Share of half-planes in which the chambers part: below the first the contact is open, below the second doubtful."""
-NEAR_MM = 5.0
-"""A chamber that the border cuts so near to the valve is not whole there."""
-WIDE_GAP_MM = 3.0
-ROUNDS = 3
+AORTIC_SHARE, NEAREST_MM = 0.05, 10.0
+"""Least share of the aortic valve's contact; how much of the aorta is its root where the valve shows no ring."""
 
 
-@dataclass(frozen=True)
-class Ring:
-    """An annulus with its plane: centre `[3]` mm and normal `[3]`, downstream."""
+class Valves(NamedTuple):
+    """Both valves, and the septal offset; None where one of the two is refused."""
 
-    annulus: Annulus
-    centre: np.ndarray
-    normal: np.ndarray
-    doubts: tuple[str, ...]
+    mitral: ValveMeasurement | None
+    tricuspid: ValveMeasurement | None
+    septal_offset_mm: Quantity | None
 
 
-class Root(NamedTuple):
-    """The aortic root's centre `[3]` mm, and its valve's normal `[3]`, None where it is not known."""
-
-    centre: np.ndarray
-    normal: np.ndarray | None
-
-
-def measure_valves(
-    prediction: Prediction, rows: Sequence[StructureMeasurement]
-) -> tuple[ValveMeasurement | None, ValveMeasurement | None, Quantity | None]:
-    """Return the mitral and the tricuspid valve and the septal offset; None for each in other label sets than hearts'.
+def measure_valves(prediction: Prediction, rows: Sequence[StructureMeasurement]) -> Valves:
+    """Return the valves of a prediction; none of them in label sets other than the heart's.
 
     Args:
       prediction: with its labels.
       rows: what was measured of its structures.
     """
     if prediction.contract.label_set is not HEART:
-        return None, None, None
-    if not prediction.intake.spacing_known:
-        refused = tuple(_refused(valve, "the spacing is unknown") for valve in CHAMBERS)
-        return refused[0], refused[1], None
+        return Valves(None, None, None)
     by_name = {row.name: row for row in rows}
-    found = {}
-    for valve, chambers in CHAMBERS.items():
-        reason = _barred(prediction.findings, [by_name[name] for name in chambers])
-        found[valve] = _refused(valve, reason) if reason else measure_valve(valve, prediction.volume, prediction.labels)
-    return found["mitral"], found["tricuspid"], None
+    barred, doubts = {}, {}
+    for valve, names in CHAMBERS.items():
+        chambers = [by_name[name] for name in names]
+        barred[valve] = _barred(prediction, chambers)
+        doubts[valve] = [
+            f"models, or the views of one, agree little on {row.name} (mean pairwise Dice {row.confidence:.2f})"
+            for row in chambers
+            if row.confidence is not None and row.confidence < LOW_AGREEMENT
+        ]
+    return valves_of_labels(prediction.volume, prediction.labels, barred, doubts, seen=seen_on_source(prediction))
 
 
-def measure_valve(
-    valve: str, volume: Volume, labels: np.ndarray, tolerance_mm: float = TOLERANCE_MM
-) -> ValveMeasurement:
-    """Return what the labels show of a valve.
+def valves_of_labels(
+    volume: Volume,
+    labels: np.ndarray,
+    barred: dict[str, str] | None = None,
+    doubts: dict[str, list[str]] | None = None,
+    *,
+    tolerance_mm: float = TOLERANCE_MM,
+    seen: tuple[slice, ...] | None = None,
+) -> Valves:
+    """Return what labels show of both valves.
 
     Args:
-      valve: 'mitral' or 'tricuspid'.
       volume: the grid of the labels.
-      labels: `[Z, Y, X]`, numbers of the heart's label set.
-      tolerance_mm: of the contact.
+      labels: `[Z, Y, X]` uint8, of the heart's label set.
+      barred: by valve, why it is refused whatever the labels show; '' where nothing bars it.
+      doubts: by valve, what makes it uncertain beside what the labels show.
+      tolerance_mm: of the contacts.
+      seen: the part of the grid that was labelled; all of it where None.
     """
-    upstream, downstream = CHAMBERS[valve]
+    found: dict[str, Ring | str] = {}
+    aorta = _aorta(volume, labels)
+    for valve, outflow in ((MITRAL, aorta), (TRICUSPID, None)):
+        found[valve] = (barred or {}).get(valve, "") or _ring_or_reason(
+            volume, labels, CHAMBERS[valve], tolerance_mm, seen, outflow
+        )
+    measured = {}
+    for valve, ring in found.items():
+        if isinstance(ring, str):
+            measured[valve] = ValveMeasurement(valve, REFUSED, ring)
+            continue
+        root = _aortic_root(volume, labels, aorta) if valve == MITRAL else None
+        towards = _septum(volume, labels, found[MITRAL]) if valve == TRICUSPID else root and root.centre
+        measured[valve] = _measured(valve, volume, ring, towards, root and root.normal, (doubts or {}).get(valve, []))
+    return Valves(measured[MITRAL], measured[TRICUSPID], _offset(volume, labels, found[MITRAL], found[TRICUSPID]))
+
+
+class _Root(NamedTuple):
+    """The aortic root's centre `[3]` mm, and its valve's normal `[3]`, None where it shows no ring."""
+
+    centre: np.ndarray
+    normal: np.ndarray | None
+
+
+def _barred(prediction: Prediction, chambers: Sequence[StructureMeasurement]) -> str:
+    """Return why a valve between chambers is not measured at all; '' where nothing bars it."""
+    for row in chambers:
+        if row.withheld:
+            return f"{row.name} cannot be trusted: {row.reason}"
+        if row.status == ABSENT:
+            return f"there is no {row.name}"
+    if not prediction.intake.spacing_known:
+        return "the spacing is unknown"
+    return next((finding.seen for finding in prediction.findings if _bars(finding)), "")
+
+
+def _bars(finding: Finding) -> bool:
+    """Whether a finding rules a valve's measurement out; slices that are coarse for it only make it uncertain."""
+    return "valve" in EXCLUDES.get(finding.check, ()) and finding.check != "coarse_for_valve"
+
+
+def _ring_or_reason(
+    volume: Volume,
+    labels: np.ndarray,
+    names: tuple[str, str],
+    tolerance_mm: float,
+    seen: tuple[slice, ...] | None,
+    outflow: np.ndarray | None,
+) -> Ring | str:
     try:
-        _check_grid(volume, labels)
-        for name in CHAMBERS[valve]:
+        check_grid(volume, labels)
+        for name in names:
             if not (labels == LABEL[name]).any():
-                raise NoContact(f"there is no {name}")
-        ring = _ring(volume, labels, (LABEL[upstream], LABEL[downstream]), tolerance_mm)
+                return f"there is no {name}"
+        pair = (LABEL[names[0]], LABEL[names[1]])
+        return find_ring(volume, labels, pair, tolerance_mm, seen=seen, outflow=outflow)
     except NoContact as reason:
-        return _refused(valve, str(reason))
-    root = _aortic_root(volume, labels, ring) if valve == "mitral" else None
-    towards = (root and root.centre) if valve == "mitral" else _septum(volume, labels)
-    aortic = root.normal if root else None
-    values = quantities(ring.annulus.curve[None], ring.normal, towards, aortic)
-    resampled = quantities(ring.annulus.resampled, ring.normal, towards, aortic)
-    doubts = list(ring.doubts)
+        return f"{names[0]} and {names[1]}: {reason}"
+
+
+def _measured(
+    valve: str,
+    volume: Volume,
+    ring: Ring,
+    towards: np.ndarray | None,
+    aortic_normal: np.ndarray | None,
+    doubts: Sequence[str],
+) -> ValveMeasurement:
+    values, resampled = (
+        quantities(curves, ring.normal, towards, aortic_normal)
+        for curves in (ring.annulus.curve[None], ring.annulus.resampled)
+    )
+    found = {name: with_intervals(values[name][0], resampled[name]) for name in values}
+    every = [*doubts, *ring.doubts]
+    area = found["area_cm2"]
+    if area.high is not None and area.low is not None and area.high - area.low > WIDE_INTERVAL * area.value:
+        every.append(f"the rim is uneven: resampled, its area is {area.low:.1f} to {area.high:.1f} cm2")
     if max(volume.spacing_mm) > VALVE_SLICE_MM:
-        doubts.insert(0, f"voxels of up to {max(volume.spacing_mm):.3g} mm make its area too large")
+        every.insert(0, f"voxels of up to {max(volume.spacing_mm):.3g} mm make the area too large")
     return ValveMeasurement(
         valve=valve,
-        status=UNCERTAIN if doubts else MEASURED,
-        reason="; ".join(doubts),
+        status=UNCERTAIN if every else MEASURED,
+        reason="; ".join(every),
         centre_mm=ring.centre,
         normal=ring.normal,
         septal=None if towards is None else frame_of(ring.normal, towards - ring.centre)[0],
         curve_mm=ring.annulus.curve,
-        quantities={name: with_intervals(values[name][0], resampled[name]) for name in values},
+        quantities=found,
     )
 
 
-def _barred(findings: Sequence[Finding], chambers: Sequence[StructureMeasurement]) -> str:
-    """Return why a valve between chambers is not measured at all; '' where nothing bars it."""
-    for row in chambers:
-        if row.status == ABSENT:
-            return f"there is no {row.name}"
-        if row.withheld:
-            return f"{row.name} cannot be trusted: {row.reason}"
-    for finding in findings:
-        if "valve" in EXCLUDES.get(finding.check, ()) and finding.check != "coarse_for_valve":
-            return finding.seen
-    return ""
+def _aorta(volume: Volume, labels: np.ndarray) -> np.ndarray | None:
+    """Return the middle of the part of the ascending aorta that is nearest to the left ventricle; None without one."""
+    aorta, left = (np.argwhere(labels == LABEL[name])[::5] for name in ("ascending_aorta", "left_ventricle"))
+    if not len(aorta) or not len(left):
+        return None
+    places = places_of(volume, aorta)
+    away, _ = cKDTree(places_of(volume, left)).query(places)
+    return places[away < away.min() + NEAREST_MM].mean(axis=0)
 
 
-def _refused(valve: str, reason: str) -> ValveMeasurement:
-    return ValveMeasurement(valve, REFUSED, reason)
-
-
-def _check_grid(volume: Volume, labels: np.ndarray) -> None:
-    widest, finest = max(volume.spacing_mm), min(volume.spacing_mm)
-    if min(labels.shape) < 2:
-        raise NoContact("a single slice shows no valve")
-    if widest > COARSE_MM:
-        raise NoContact(f"voxels of {widest:.3g} mm are too large to show a valve")
-    if widest >= ANISOTROPIC * finest:
-        raise NoContact(f"slices {widest:.3g} mm apart, of pixels of {finest:.3g} mm, show no rim of the valve")
-
-
-def _ring(
-    volume: Volume, labels: np.ndarray, pair: tuple[int, int], tolerance_mm: float, least_share: float | None = None
-) -> Ring:
-    """Return the ring in which two labels part. Raises NoContact."""
-    contact = find_contact(volume, labels, pair, tolerance_mm, *([] if least_share is None else [least_share]))
-    midway = Midway(contact)
-    centre, normal = contact.centre, contact.normal
-    for _ in range(ROUNDS):
-        rim = find_rim(midway, centre, frame_of(normal), contact.gap_mm + OPEN_MM)
-        if rim.found.mean() < FEWEST_RAYS:
-            text = f"the contact is open: the two part in {rim.found.sum()} of {RAYS} directions only"
-            raise NoContact(text)
-        points = rim.points[rim.found]
-        _, normal = fitted_plane(points, normal)
-        annulus = closed_curve(points, centre, normal)
-        centres, normals = planes(annulus.curve[None], normal)
-        centre, normal = centres[0], normals[0]
-    _check_border(volume, labels, pair, annulus.curve)
-    doubts = []
-    if rim.found.mean() < FEW_RAYS:
-        doubts.append(f"the two chambers part in {rim.found.sum()} of {RAYS} directions only")
-    if contact.gap_mm > WIDE_GAP_MM:
-        doubts.append(f"the chambers lie {contact.gap_mm:.1f} mm apart")
-    return Ring(annulus, centre, normal, tuple(doubts))
-
-
-def _check_border(volume: Volume, labels: np.ndarray, pair: tuple[int, int], curve: np.ndarray) -> None:
-    """Raise NoContact where the block's border cuts one of the labels near the curve."""
-    margin = NEAR_MM / np.array(volume.spacing_mm)
-    index = indices_of(volume, curve)
-    low, high = index.min(axis=0) - margin, index.max(axis=0) + margin
-    if (low >= 0).all() and (high <= np.array(labels.shape) - 1).all():
-        return
-    box = tuple(slice(max(int(a), 0), int(b) + 2) for a, b in zip(low, high, strict=True))
-    part = np.isin(labels[box], pair)
-    for axis in range(3):
-        for end, at in ((0, 0), (labels.shape[axis] - 1, -1)):
-            if not box[axis].start <= end < box[axis].stop:
-                continue
-            cut = np.argwhere(np.take(part, [at], axis=axis))
-            if not len(cut):
-                continue
-            cut[:, axis] = end - box[axis].start
-            places = places_of(volume, cut + [side.start for side in box])
-            nearest = np.linalg.norm(places[:, None] - curve[None, ::4], axis=2).min()
-            if nearest < NEAR_MM:
-                raise NoContact("a chamber touches the border of the field of view at the valve")
-
-
-def _aortic_root(volume: Volume, labels: np.ndarray, ring: Ring) -> Root | None:
-    """Return the aortic root; where the aortic valve shows no plane, the aorta's part that is nearest to the ring."""
-    label = LABEL["ascending_aorta"]
-    if not (labels == label).any():
+def _aortic_root(volume: Volume, labels: np.ndarray, aorta: np.ndarray | None) -> _Root | None:
+    """Return the aortic root: its valve's ring, or where it shows none, `aorta`."""
+    if aorta is None:
         return None
     try:
-        aortic = _ring(volume, labels, (LABEL["left_ventricle"], label), TOLERANCE_MM, 0.05)
-        return Root(aortic.centre, aortic.normal)
+        pair = (LABEL["left_ventricle"], LABEL["ascending_aorta"])
+        aortic = find_ring(volume, labels, pair, TOLERANCE_MM, AORTIC_SHARE, resamples=0)
+        return _Root(aortic.centre, aortic.normal)
     except NoContact:
-        places = places_of(volume, np.argwhere(labels == label)[::7])
-        away = np.linalg.norm(places - ring.centre, axis=1)
-        return Root(places[away < away.min() + 10].mean(axis=0), None)
+        return _Root(aorta, None)
 
 
-def _septum(volume: Volume, labels: np.ndarray) -> np.ndarray | None:
-    """Return the middle of the left ventricle, in whose direction the septum lies from the right side."""
+def _septum(volume: Volume, labels: np.ndarray, mitral: Ring | str) -> np.ndarray | None:
+    """Return a place towards which the septum lies from the right side: the mitral valve, or the left ventricle."""
+    if isinstance(mitral, Ring):
+        return mitral.centre
     left = np.argwhere(labels == LABEL["left_ventricle"])
     return places_of(volume, left.mean(axis=0)[None])[0] if len(left) else None
+
+
+def _offset(volume: Volume, labels: np.ndarray, mitral: Ring | str, tricuspid: Ring | str) -> Quantity | None:
+    if isinstance(mitral, str) or isinstance(tricuspid, str):
+        return None
+    left = places_of(volume, np.argwhere(labels == LABEL["left_ventricle"])[::5])
+    apex = apex_of(left, mitral.centre)
+    value, resampled = (
+        septal_offsets(one, other, apex)
+        for one, other in (
+            (mitral.annulus.curve[None], tricuspid.annulus.curve[None]),
+            (mitral.annulus.resampled, tricuspid.annulus.resampled),
+        )
+    )
+    return with_intervals(value[0], resampled)

@@ -70,8 +70,8 @@ def measure(prediction: Prediction) -> Measurements:
     doubts = checks.of_model(prediction.contract) + checks.of_any(rows)
     if is_heart:
         doubts += checks.of_heart(labels, volume, boxes, surfaces, rows)
-    mitral, tricuspid, offset = measure_valves(prediction, rows)
-    return Measurements(tuple(rows), tuple(warnings_of([*prediction.findings, *doubts])), mitral, tricuspid, offset)
+    warnings = tuple(warnings_of([*prediction.findings, *doubts]))
+    return Measurements(tuple(rows), warnings, *measure_valves(prediction, rows))
 
 
 def released(prediction: Prediction, measurements: Measurements) -> Prediction:
