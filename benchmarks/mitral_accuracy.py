@@ -133,7 +133,7 @@ def measure_maps(folder: Path) -> None:
     print("|---" * len(COLUMNS) + "|")
     for pattern, meaning in MAPS:
         for path in sorted(folder.glob(pattern)):
-            volume = _heart(read_labels(path), meaning)
+            volume = heart(read_labels(path), meaning)
             if volume is not None:
                 print(_row(path.name.removesuffix(".nii.gz"), volume), flush=True)
 
@@ -170,7 +170,7 @@ def _row(name: str, volume: Volume) -> str:
     )
 
 
-def _heart(volume: Volume, meaning: dict[int, int]) -> Volume | None:
+def heart(volume: Volume, meaning: dict[int, int]) -> Volume | None:
     """Return a map in our labels, cut to the heart with a margin; None without both left chambers."""
     table = np.zeros(max(int(volume.voxels.max()), *meaning) + 1, np.uint8)
     for theirs, ours in meaning.items():
