@@ -20,7 +20,7 @@ SMALLEST = 32
 COARSE_MM = 5.0
 """Slices and pixels beyond this have too few voxels in a chamber for its volume."""
 VALVE_SLICE_MM, VALVE_PIXEL_MM = 2.0, 1.5
-"""At slices of 3 mm the valve's area comes out 10 to 22 % too large."""
+"""At slices of 3 mm the valve's area comes out wrong by up to 10 % (docs/mitral.md)."""
 PADDED_MIDDLE = 0.01
 """Scanners pad the corners around a round field of view, which reach no pixel of the middle."""
 
@@ -98,7 +98,7 @@ def of_extent(count: int, shape: tuple[int, int], spacing_mm: Sequence[float]) -
         text = f"pixels are {pixel:.3g} mm wide: too few lie in a chamber for its volume"
         found.append(Finding(WARN, "coarse_pixels", text, fix=f"prefer pixels of at most {COARSE_MM:g} mm"))
     if (slices > VALVE_SLICE_MM or pixel > VALVE_PIXEL_MM) and max(slices, pixel) <= COARSE_MM:
-        text = f"slices {slices:.3g} mm apart, of pixels of {pixel:.3g} mm, make the mitral valve's area too large"
+        text = f"slices {slices:.3g} mm apart, of pixels of {pixel:.3g} mm, make the mitral valve's area inexact"
         fix = f"prefer slices at most {VALVE_SLICE_MM:g} mm apart and pixels of at most {VALVE_PIXEL_MM:g} mm"
         found.append(Finding(NOTE, "coarse_for_valve", text, fix=fix))
     return found

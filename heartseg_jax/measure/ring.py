@@ -94,7 +94,7 @@ def find_ring(
     check_border(volume, labels, pair, annulus.curve, seen or whole)
     doubts = []
     if rim.found.mean() < FEW_RAYS:
-        doubts.append(f"the chambers part in {rim.found.sum()} of {RAYS} directions only")
+        doubts.append(f"the two chambers part in {rim.found.sum()} of {RAYS} directions only")
     if contact.gap_mm > WIDE_GAP_MM:
         doubts.append(f"the chambers lie {contact.gap_mm:.1f} mm apart")
     if annulus.spread_mm > UNEVEN_MM:

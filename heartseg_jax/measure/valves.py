@@ -142,7 +142,7 @@ def _ring_or_reason(
         pair = (LABEL[names[0]], LABEL[names[1]])
         return find_ring(volume, labels, pair, tolerance_mm, seen=seen, outflow=outflow)
     except NoContact as reason:
-        return f"{names[0]} and {names[1]}: {reason}"
+        return str(reason)
 
 
 def _measured(
@@ -163,7 +163,7 @@ def _measured(
     if area.high is not None and area.low is not None and area.high - area.low > WIDE_INTERVAL * area.value:
         every.append(f"the rim is uneven: resampled, its area is {area.low:.1f} to {area.high:.1f} cm2")
     if max(volume.spacing_mm) > VALVE_SLICE_MM:
-        every.insert(0, f"voxels of up to {max(volume.spacing_mm):.3g} mm make the area too large")
+        every.insert(0, f"voxels of up to {max(volume.spacing_mm):.3g} mm make its area wrong by up to about 10 %")
     return ValveMeasurement(
         valve=valve,
         status=UNCERTAIN if every else MEASURED,

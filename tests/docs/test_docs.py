@@ -27,7 +27,20 @@ WRITTEN = ("docs/messages.md",)
 PAGES = {path.relative_to(ROOT).as_posix(): read_page(path) for path in PATHS}
 FIELDS = dict(load.fields(schema.defaults()))
 GROUPS = {field.rpartition(".")[0] for field in FIELDS} - {""}
-OTHER_FLAGS = {"upgrade", "durations", "members", "mutants", "seed", "ml", "volume", "known", "part", "shape", "looks"}
+OTHER_FLAGS = {
+    "spacing",
+    "upgrade",
+    "durations",
+    "members",
+    "mutants",
+    "seed",
+    "ml",
+    "volume",
+    "known",
+    "part",
+    "shape",
+    "looks",
+}
 """Flags of other programs that the pages name: pip, pytest, benchmarks, TotalSegmentator."""
 
 pages = pytest.mark.parametrize("name", PAGES)

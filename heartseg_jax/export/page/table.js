@@ -57,7 +57,7 @@ const KNOWN = {
   reason_untouched: /^they do not touch$/,
   reason_slice: /^a single slice shows no valve$/,
   reason_large_voxels: /^voxels of (?<mm>[\d.]+) mm are too large to show a valve$/,
-  reason_coarse: /^voxels of up to (?<mm>[\d.]+) mm make its area too large$/,
+  reason_coarse: /^voxels of up to (?<mm>[\d.]+) mm make its area wrong by up to about 10 %$/,
   reason_open: /^the contact is open: the two part in (?<found>\d+) of (?<all>\d+) directions only$/,
   reason_few: /^the two chambers part in (?<found>\d+) of (?<all>\d+) directions only$/,
   reason_gap: /^the chambers lie (?<mm>[\d.]+) mm apart$/,
