@@ -1,10 +1,10 @@
 """Which confidence finds the bad structures: area under the risk-coverage curve of several, on patients not trained on.
 
 python benchmarks/confidence.py --members=RUN[,RUN...] [--members=RUN[,RUN...]] [--data=DATASET] [--split=test]
-    [--per=patient|slice] [--json=FILE]
+    [--part=NAME] [--per=patient|slice] [--json=FILE]
 
 Each --members is one model: a run, or several whose probabilities are averaged, scored on the test patients of its own
-dataset or on DATASET. Give it once per fold of a leave-one-patient-out: the cases of all are ranked together. A case is
+dataset or on DATASET; of several joined datasets only on those of --part. Give it once per fold of a leave-one-patient-out: the cases of all are ranked together. A case is
 a structure in a patient (or a slice), which truth or prediction has; its risk is 1 - Dice. Structures that a source
 does not label by themselves are left out. Confidences of what is not predicted at all are the lowest, 0:
 
@@ -57,7 +57,9 @@ class _Sums(NamedTuple):
     shared: dict[str, np.ndarray]
 
 
-def cases_of(runs: list[Path], data: str | None, split: str | None, per: str) -> Iterator[Case]:
+def cases_of(
+    runs: list[Path], data: str | None, split: str | None, per: str, part: str | None = None
+) -> Iterator[Case]:
     """Yield the cases of one model: the mean of its runs, on the patients that are asked for."""
     mean, contract, config = load_models(runs)
     predictors = {"members": mean, "views": load_models(runs[:1], views=True)[0]}
@@ -68,6 +70,8 @@ def cases_of(runs: list[Path], data: str | None, split: str | None, per: str) ->
     dataset, used = asked[0].dataset, asked[0].split
     for position, slices in dataset.slices_of(used).items():
         patient = dataset.patients[position]
+        if part is not None and dataset.part_of(patient).name != part:
+            continue
         spec, _ = contract.input.for_intensity(dataset.part_of(patient).intensity)
         images, truth = dataset.images(patient), np.asarray(dataset.labels(patient)[slices])
         given = spec, images, slices, patient.spacing_mm, patient.contiguous
@@ -184,11 +188,14 @@ def main(argv: list[str]) -> None:
     parser.add_argument(
         "--split", choices=("train", "validation", "test", "all"), help="default: test; with --data: all"
     )
+    parser.add_argument("--part", help="of several joined datasets, the name of the only one to score")
     parser.add_argument("--per", choices=("patient", "slice"), default="patient")
     parser.add_argument("--json", type=Path, help="also write the rows and every case here")
     asked = parser.parse_args(argv)
     models = [[Path(run) for run in group.split(",")] for group in asked.members]
-    cases = with_prior([case for runs in models for case in cases_of(runs, asked.data, asked.split, asked.per)])
+    cases = with_prior(
+        [case for runs in models for case in cases_of(runs, asked.data, asked.split, asked.per, asked.part)]
+    )
     if not cases:
         raise SystemExit("no case: neither truth nor prediction has a structure")
     rows = compare(cases)
