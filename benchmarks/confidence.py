@@ -4,9 +4,10 @@ python benchmarks/confidence.py --members=RUN[,RUN...] [--members=RUN[,RUN...]] 
     [--part=NAME] [--per=patient|slice] [--json=FILE]
 
 Each --members is one model: a run, or several whose probabilities are averaged, scored on the test patients of its own
-dataset or on DATASET; of several joined datasets only on those of --part. Give it once per fold of a leave-one-patient-out: the cases of all are ranked together. A case is
-a structure in a patient (or a slice), which truth or prediction has; its risk is 1 - Dice. Structures that a source
-does not label by themselves are left out. Confidences of what is not predicted at all are the lowest, 0:
+dataset or on DATASET; of several joined datasets only on those of --part. Give it once per fold of a leave-one-patient-
+out: the cases of all are ranked together. A case is a structure in a patient (or a slice), which truth or prediction
+has; its risk is 1 - Dice. Structures that a source does not label by themselves are left out. Confidences of what is
+not predicted at all are the lowest, 0:
 
 max_probability  mean over the structure's pixels of the largest class probability
 entropy          1 - mean entropy of the class probabilities there, as a share of log(classes)
