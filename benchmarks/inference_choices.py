@@ -1,12 +1,13 @@
 """What more looks and more models are worth, on the patients that each of several folds left out: no training.
 
-python benchmarks/inference_choices.py --members=RUN[,RUN...] [--members=RUN[,RUN...]] [--looks=0.5,0.7] [--json=FILE]
+python benchmarks/inference_choices.py --members=RUN[,RUN...] [--members=RUN[,RUN...]] [--looks=0.5,0.7]
+    [--part=NAME] [--json=FILE]
 
 Each --members is one fold: a run, or several whose probabilities are averaged, scored on the test patients of its own
 dataset. Give it once per fold of a leave-one-patient-out. Every run is scored alone and, where there are several, their
 mean; each of these with the looks asked for (`data.closer`; 'none' is one look alone), once per --looks. A row is a
 choice; of a dataset in which every fold left out patients of its own the patients' means are shown, of one whose
-patients all folds share each structure's lowest and highest mean over the folds.
+patients all folds share each structure's lowest and highest mean over the folds. --part keeps it to one dataset.
 """
 
 from __future__ import annotations
@@ -37,11 +38,14 @@ Scores = dict[str, dict[str, PatientScore]]
 """Dataset -> patient -> its score."""
 
 
-def scores_of(runs: list[Path], looks: tuple[float, ...] | None) -> tuple[Scores, str, LabelSet]:
+def scores_of(runs: list[Path], looks: tuple[float, ...] | None, part: str | None) -> tuple[Scores, str, LabelSet]:
     """Return what the mean of `runs` scores on their test patients, its looks, and the structures."""
     predictor, contract, config = load_models(runs)
     spec = contract.input if looks is None else dataclasses.replace(contract.input, closer=looks)
     dataset = _patients(runs[0], config, contract, None, "test").dataset
+    if part is not None:
+        wanted = tuple(p for p in dataset.patients if dataset.part_of(p).name == part)
+        dataset = dataclasses.replace(dataset, patients=wanted)
     scores: Scores = defaultdict(dict)
     for found in predict_split(predictor, dataset, "test", spec):
         patient = dataset.patients[found.patient]
@@ -58,6 +62,7 @@ def main(argv: list[str]) -> None:
     )
     parser.add_argument("--members", action="append", required=True, metavar="RUN[,RUN...]")
     parser.add_argument("--looks", action="append", metavar="SHARES", help=f"'{NO_LOOK}', or such as 0.5,0.7")
+    parser.add_argument("--part", help="of several joined datasets, the name of the only one to score")
     parser.add_argument("--json", type=Path, help="also write the rows here")
     asked = parser.parse_args(argv)
     folds = [[Path(run) for run in group.split(",")] for group in asked.members]
@@ -77,9 +82,11 @@ def main(argv: list[str]) -> None:
             by_fold = []
             for runs in models:
                 print(f"scoring {called} of {' and '.join(map(str, runs))}", file=sys.stderr)
-                scores, row["looks"], labels = scores_of(runs, looks)
+                scores, row["looks"], labels = scores_of(runs, looks, asked.part)
                 by_fold.append(scores)
             rows.append(row | _row(by_fold, labels))
+    if len({tuple(row) for row in rows}) > 1:
+        raise SystemExit("the runs of a fold have different test patients: each must have left out the same ones")
     names = list(rows[0])
     print(f"| {' | '.join(names)} |\n|{'---|' * len(names)}")
     for row in rows:
