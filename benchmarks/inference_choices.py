@@ -1,13 +1,14 @@
 """What more looks and more models are worth, on the patients that each of several folds left out: no training.
 
 python benchmarks/inference_choices.py --members=RUN[,RUN...] [--members=RUN[,RUN...]] [--looks=0.5,0.7]
-    [--part=NAME] [--json=FILE]
+    [--part=NAME] [--json=FILE] [--output=DIR]
 
 Each --members is one fold: a run, or several whose probabilities are averaged, scored on the test patients of its own
 dataset. Give it once per fold of a leave-one-patient-out. Every run is scored alone and, where there are several, their
 mean; each of these with the looks asked for (`data.closer`; 'none' is one look alone), once per --looks. A row is a
 choice; of a dataset in which every fold left out patients of its own the patients' means are shown, of one whose
 patients all folds share each structure's lowest and highest mean over the folds. --part keeps it to one dataset.
+With --output, `table.md` and `by_patient.png` show each left-out patient's structures by the last choice.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
+from benchmarks.patient_figure import by_patient
 from heartseg_jax.anatomy import LabelSet
 from heartseg_jax.config.schema import closer_of
 from heartseg_jax.evaluation.metrics import PatientScore, score_patient, summarise
 from heartseg_jax.evaluation.report import number
+from heartseg_jax.figures.drawing import Palette
 from heartseg_jax.files import write_json
 from heartseg_jax.inference.dataset import predict_split
 from heartseg_jax.verbs.evaluate import _patients
@@ -64,6 +67,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--looks", action="append", metavar="SHARES", help=f"'{NO_LOOK}', or such as 0.5,0.7")
     parser.add_argument("--part", help="of several joined datasets, the name of the only one to score")
     parser.add_argument("--json", type=Path, help="also write the rows here")
+    parser.add_argument("--output", type=Path, help="folder for the table and the figure of the last choice")
     asked = parser.parse_args(argv)
     folds = [[Path(run) for run in group.split(",")] for group in asked.members]
     if len({len(runs) for runs in folds}) > 1:
@@ -93,6 +97,43 @@ def main(argv: list[str]) -> None:
         print(f"| {' | '.join(str(row[name]) for name in names)} |")
     if asked.json:
         write_json(asked.json, {"choices": rows})
+    if asked.output:
+        _show(_left_out(by_fold), labels, asked.output)
+
+
+def _left_out(by_fold: list[Scores]) -> dict[str, PatientScore]:
+    """Return the scores of the patients that one fold alone has."""
+    found = [{name: set(own) for name, own in scores.items()} for scores in by_fold]
+    return {
+        patient: score
+        for scores in by_fold
+        for name, own in scores.items()
+        if len(by_fold) == 1 or any(one[name] != set(own) for one in found)
+        for patient, score in own.items()
+    }
+
+
+def _show(scores: dict[str, PatientScore], labels: LabelSet, output: Path) -> None:
+    """Write a row per patient and a column per structure, and the figure of the same."""
+    shorts = [structure.short for structure in labels.foreground]
+    lines = [f"| left out | slices | {' | '.join(shorts)} | mean Dice |", f"|---|---|{'---|' * (len(shorts) + 1)}"]
+    cases, means = [], []
+    columns: dict[str, list[float]] = defaultdict(list)
+    for patient, score in scores.items():
+        own = summarise({patient: score}, labels)
+        dice = {s.name: own["structures"][s.name]["dice"] for s in labels.foreground}
+        cells = [number(value) for value in (*dice.values(), own["mean_dice"])]
+        lines.append(f"| {patient.rpartition('/')[2]} | {score.slices} | {' | '.join(cells)} |")
+        means.append(own["mean_dice"])
+        for name, value in dice.items():
+            cases.append({"patient": patient.rpartition("/")[2], "structure": name, "dice": value})
+            columns[name] += [] if value is None else [value]
+    total = [number(float(np.mean(columns[s.name])) if columns[s.name] else None) for s in labels.foreground]
+    slices = sum(score.slices for score in scores.values())
+    lines.append(f"| **mean** | {slices} | {' | '.join(total)} | **{number(float(np.mean(means)), 3)}** |")
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "table.md").write_text("\n".join(lines) + "\n")
+    by_patient(cases, output / "by_patient.png", Palette(labels, "display"), title="Each patient left out in turn")
 
 
 def _row(by_fold: list[Scores], labels: LabelSet) -> dict[str, str]:
