@@ -45,6 +45,7 @@ def rows(study_name: str, content: Mapping[str, Any]) -> list[dict[str, Any]]:
     valves = {
         column: value
         for valve in ("mitral", "tricuspid")
+        if f"{valve}_valve" in content  # earlier versions measured none
         for column, value in _valve_cells(valve, content[f"{valve}_valve"], content[f"{valve}_valve_reason"]).items()
     } | {"septal_offset_mm": (content.get("septal_offset_mm") or {}).get("value")}
     for name, structure in content["structures"].items():

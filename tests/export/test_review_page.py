@@ -21,7 +21,7 @@ from heartseg_jax.imaging.intake import Intake
 from heartseg_jax.imaging.volume import Volume
 from heartseg_jax.measure import status
 from heartseg_jax.measure.results import REFUSED, ValveMeasurement
-from heartseg_jax.measure.valves import measure_valve
+from heartseg_jax.measure.valves import valves_of_labels
 from tests.export import studies
 from tests.valves import saddle
 
@@ -180,7 +180,7 @@ CHAMBERS[1:3, 1:3, 1:3], CHAMBERS[5:7, 5:7, 5:7] = 2, 3
     ],
 )
 def test_a_valves_reasons_are_known_in_spanish(labels, mm, key, values):
-    found = measure_valve("mitral", Volume(labels, (mm, mm, mm)), labels)
+    found = valves_of_labels(Volume(labels, (mm, mm, mm)), labels).mitral
     assert found.status == REFUSED
     assert known_in_spanish(found.reason) == {key: values}
 

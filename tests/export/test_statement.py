@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import nibabel
+import numpy as np
 import pydicom
 import pytest
 from PIL import Image
@@ -13,6 +14,7 @@ from PIL import Image
 from heartseg_jax.export.registry import EXPORTERS, Options
 from heartseg_jax.export.statement import RESEARCH_USE
 from tests.export.studies import GEOMETRIES, WARNING, case
+from tests.valves import saddle
 
 WARNINGS = (WARNING, "no_contrast: 38 HU; take a scan with contrast", "small_field: 90 mm; take a larger one")
 WARNINGS += tuple(f"check_{number}: {'what was seen in it, ' * 20}and what to do" for number in range(9))
@@ -45,7 +47,9 @@ def test_research_use_and_every_warning_of_the_report(study, tmp_path):
 
 
 def check(names, study, folder):
-    measurements = replace(study.measurements, warnings=WARNINGS)
+    # Whatever this study's labels show: a valve that is refused has no file.
+    valve = saddle(centre=np.array(study.prediction.volume.origin_mm) + 30)
+    measurements = replace(study.measurements, warnings=WARNINGS, mitral=valve)
     seen = set()
     for name in names:
         EXPORTERS[name].write(study.prediction, measurements, folder, Options())
