@@ -134,7 +134,7 @@ def _mean(model: UNet, count: int, views: bool) -> Any:
 
     def program(params: Any, batch_stats: Any, batch: Batch) -> Output:
         image = network_input(batch)
-        # One after the other: mapped over the weights, convolutions become grouped ones, three times as slow on a CPU.
+        # One after the other: mapped over the weights, convolutions would become grouped ones, slower on a CPU.
         found = []
         for i in range(count):
             own_params, own_stats = jax.tree.map(operator.itemgetter(i), (params, batch_stats))
