@@ -19,13 +19,20 @@ from heartseg_jax.inference.study import Prediction
 from heartseg_jax.measure.annulus import quantities, with_intervals
 from heartseg_jax.measure.border import seen_on_source
 from heartseg_jax.measure.contact import TOLERANCE_MM, NoContact, places_of
-from heartseg_jax.measure.results import ABSENT, MEASURED, REFUSED, Quantity, StructureMeasurement, ValveMeasurement
+from heartseg_jax.measure.results import (
+    ABSENT,
+    MEASURED,
+    REFUSED,
+    UNCERTAIN,
+    Quantity,
+    StructureMeasurement,
+    ValveMeasurement,
+)
 from heartseg_jax.measure.rim import frame_of
 from heartseg_jax.measure.ring import Ring, check_grid, find_ring
 from heartseg_jax.measure.septal_offset import apex_of, septal_offsets
 from heartseg_jax.measure.status import LOW_AGREEMENT
 
-UNCERTAIN = "uncertain"
 MITRAL, TRICUSPID = "mitral", "tricuspid"
 CHAMBERS = {MITRAL: ("left_atrium", "left_ventricle"), TRICUSPID: ("right_atrium", "right_ventricle")}
 """Of each valve, the one upstream first."""
