@@ -11,7 +11,6 @@ MEASURED, PARTIAL, ABSENT, REFUSED = "measured", "partial", "absent", "refused"
 STATUSES = (MEASURED, PARTIAL, ABSENT, REFUSED)
 UNCERTAIN = "uncertain"
 """Of a valve: there are numbers, and a reason to trust them less."""
-VALVE_STATUSES = (MEASURED, UNCERTAIN, REFUSED)
 
 
 @dataclass(frozen=True)
