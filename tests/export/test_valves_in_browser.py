@@ -85,6 +85,17 @@ def test_the_annulus_is_drawn_where_it_passes_through_the_slice(opened, zoom):
         np.testing.assert_allclose(found[1:], [[0, BEHIND_MM + RING_MM]], atol=1.5)
 
 
+def test_enlarging_keeps_the_crosshair_in_its_place(opened):
+    """The scan may lie far from the origin of its coordinates."""
+    place = "[...review.scene.slices.frac2canvasPos(review.scene.slices.scene.crosshairPos)]"
+    before = opened.page.evaluate(place)
+    opened.scene("scene.zoom(3)")
+    enlarged = opened.page.evaluate(place)
+    opened.scene("scene.zoom(0.1)")
+    np.testing.assert_allclose(enlarged, before, atol=0.5)
+    np.testing.assert_allclose(opened.page.evaluate(place), before, atol=1e-6)
+
+
 def test_what_runs_within_the_slice_is_drawn_on_the_ring(opened):
     """A sagittal slice leaves the ring, turned by 3.5 degrees, 12 mm before and behind the line where both meet."""
     pixels = opened.pixels("sagittal")

@@ -171,9 +171,12 @@ class Scene {
     return [...this.slices.frac2mm(this.slices.scene.crosshairPos, 0, true)].slice(0, 3);
   }
 
-  zoom(factor) {
+  zoom(factor) { // the crosshair stays where it is: NiiVue enlarges around the origin, which may lie outside the scan
     const [x, y, z, now] = this.slices.scene.pan2Dxyzmm;
-    this.slices.setPan2Dxyzmm([x, y, z, Math.min(Math.max(now * factor, 1), 10)]);
+    const next = Math.min(Math.max(now * factor, 1), 10);
+    const mm = this.slices.frac2mm(this.slices.scene.crosshairPos);
+    const pan = next === 1 ? [0, 0, 0] : [x, y, z].map((moved, k) => moved + (now - next) * mm[k]);
+    this.slices.setPan2Dxyzmm([...pan, next]);
   }
 
   arrange(view) { // 'all', a plane, or 'surfaces'; returns the place of each panel as shares of the stage
