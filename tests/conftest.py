@@ -13,9 +13,10 @@ _cache = tempfile.TemporaryDirectory(prefix="jax-cache-", ignore_cleanup_errors=
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _cache.name)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
-# Nobody's own salt and tables are read or written by tests.
+# Nobody's own salt, tables and compiled programs are read or written by tests.
 _own = tempfile.TemporaryDirectory(prefix="config-", ignore_cleanup_errors=True)
 os.environ["XDG_CONFIG_HOME"] = _own.name
+os.environ["XDG_CACHE_HOME"] = _own.name
 
 # ml_collections and orbax read absl flags; under pytest nobody has parsed them.
 flags.FLAGS.mark_as_parsed()

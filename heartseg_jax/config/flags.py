@@ -95,6 +95,15 @@ def switches(values: flags.FlagValues, **meanings: str) -> None:
         flags.DEFINE_boolean(name, False, meaning, flag_values=values)
 
 
+def define_cache(values: flags.FlagValues) -> None:
+    """Declare --compilation_cache, for the verbs that compile."""
+    meaning = (
+        "folder in which compiled programs are kept from run to run, or off (default: heartseg_jax/ in your cache "
+        "folder, or what JAX_COMPILATION_CACHE_DIR names)"
+    )
+    texts(values, compilation_cache=meaning)
+
+
 def given(values: flags.FlagValues) -> dict[str, Any]:
     """Return the flags that were typed and their values; a switch that was set to false is left out."""
     return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from heartseg_jax.compilation_cache import requests
 from heartseg_jax.errors import UserError
+from heartseg_jax.progress import duration, say
 
 
 def describe() -> str:
@@ -44,10 +47,17 @@ def replicate(mesh: Mesh, tree: Any) -> Any:
 def compile_step(step: Any, state: Any, batch: Any, key: Any) -> None:
     """Compile a jitted step for these arguments, which are left as they are; calling it then compiles nothing.
 
+    Says how long it took, and whether the program came from the compilation cache.
+
     Raises:
       UserError: the program needs more memory than is available.
     """
-    compiled = step.lower(state, batch, key).compile()
+    say("compiling the training step (usually 5 to 60 s)")
+    began = time.monotonic()
+    with requests() as asked:
+        compiled = step.lower(state, batch, key).compile()
+    source = "found in the compilation cache" if asked.all_found else "compiled"
+    say(f"the training step was {source} in {duration(time.monotonic() - began)}")
     planned = compiled.memory_analysis()
     if planned is not None:
         # The arguments are on the device already; the state's buffers are used again for what comes out.

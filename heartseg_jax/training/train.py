@@ -107,7 +107,6 @@ def _take_steps(run: Run, state: steps.TrainState, batches: Any, checkpoints: Ch
         clock.stop()
         if run.transfers:
             phase_log.start_phase(run, number, state)
-        say("compiling the training step (usually 5 to 60 s)")
         devices.compile_step(program.step, state, batch, run.key)
         clock.start()
         shown.start()

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from absl.flags import DEFINE_enum, FlagValues
 
-from heartseg_jax.config.flags import define_step, texts
+from heartseg_jax.config.flags import define_cache, define_step, texts
 from heartseg_jax.data.dataset.join import paths_of, read_datasets
 from heartseg_jax.data.dataset.records import SPLITS, Dataset, Patient
 from heartseg_jax.data.dataset.verify import check_arrays
@@ -32,6 +32,7 @@ def define(values: FlagValues, argv: Sequence[str]) -> None:
         output="where to write (default: evaluation... in the run's folder)",
     )
     define_step("step", "which checkpoint: a step, or best (default: the last)", values)
+    define_cache(values)
     DEFINE_enum("split", None, (*SPLITS, "all"), "which patients (default: test; with --data: all)", flag_values=values)
 
 
@@ -44,6 +45,7 @@ def run(values: FlagValues, argv: list[str]) -> None:
     """
     path = Path(values.workdir)
     # JAX and Orbax take seconds to import: only once the flags are known to be good.
+    from heartseg_jax.compilation_cache import open_cache
     from heartseg_jax.evaluation import report
     from heartseg_jax.evaluation.score_split import score_split
     from heartseg_jax.inference.predictor import make_predictor
@@ -51,6 +53,7 @@ def run(values: FlagValues, argv: list[str]) -> None:
     from heartseg_jax.training.checkpoints import BEST
     from heartseg_jax.verbs.models import load_model
 
+    open_cache(values.compilation_cache)
     loaded = load_model(path, values.step)
     config, contract, number = loaded.config, loaded.contract, loaded.identity.step
     network = loaded.network

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl.flags import DEFINE_enum, DEFINE_list, FlagValues
 
-from heartseg_jax.config.flags import define_step, given, switches, texts
+from heartseg_jax.config.flags import define_cache, define_step, given, switches, texts
 from heartseg_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def define(values: FlagValues, argv: Sequence[str]) -> None:
     DEFINE_list("export", None, "which outputs (default: all that the input allows; docs/predict.md)", **own)
     DEFINE_enum("language", "en", ("en", "es"), "of the outputs that are pages", **own)
     define_step("step", "which checkpoint of each run: a step, or best (default: the last)", values)
+    define_cache(values)
     switches(
         values,
         tta="test-time augmentation: the mean over small rotations, shifts and scales (7 times as slow)",
@@ -137,6 +138,7 @@ def _places(flags: dict[str, Any]) -> tuple[Places, Naming, tuple[int, int] | No
 
 def _job(flags: dict[str, Any], runs: list[Path], checkpoint: Path | None) -> Job:
     """Return what is done with every study. JAX and Orbax take seconds to import: only once all else is known."""
+    from heartseg_jax.compilation_cache import open_cache
     from heartseg_jax.export.registry import Options
     from heartseg_jax.inference.postprocess import settings_of
     from heartseg_jax.preprocess.learned import in_words
@@ -144,6 +146,7 @@ def _job(flags: dict[str, Any], runs: list[Path], checkpoint: Path | None) -> Jo
     from heartseg_jax.verbs.models import load_models
     from heartseg_jax.verbs.predict_study import Job, check_exporters
 
+    open_cache(flags.get("compilation_cache"))
     exporters = check_exporters(flags.get("export", ()))
     views = "tta" in flags
     predictor, contract, config = load_models(runs, checkpoint, flags.get("step"), views=views)

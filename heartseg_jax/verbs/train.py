@@ -8,13 +8,14 @@ from pathlib import Path
 from absl.flags import FlagValues
 
 from heartseg_jax.config import load
-from heartseg_jax.config.flags import define_config, given, texts
+from heartseg_jax.config.flags import define_cache, define_config, given, texts
 
 
 def define(values: FlagValues, argv: Sequence[str]) -> None:
     """Declare the verb's flags."""
     define_config(values, argv, required=True)
     texts(values, workdir="the run's folder (default: runs/<config name>)")
+    define_cache(values)
 
 
 def run(values: FlagValues, argv: list[str]) -> None:
@@ -23,8 +24,10 @@ def run(values: FlagValues, argv: list[str]) -> None:
     from heartseg_jax.progress import unless_said
 
     with unless_said("starting: loading JAX, then opening the data"):
+        from heartseg_jax.compilation_cache import open_cache
         from heartseg_jax.training.train import train
 
+        open_cache(values.compilation_cache)
         train(config, _folder(values), argv)
 
 
