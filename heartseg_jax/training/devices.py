@@ -10,7 +10,6 @@ from typing import Any
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from heartseg_jax.compilation_cache import requests
 from heartseg_jax.errors import UserError
 from heartseg_jax.progress import duration, say
 
@@ -52,6 +51,8 @@ def compile_step(step: Any, state: Any, batch: Any, key: Any) -> None:
     Raises:
       UserError: the program needs more memory than is available.
     """
+    from heartseg_jax.compilation_cache import requests
+
     say("compiling the training step (usually 5 to 60 s)")
     began = time.monotonic()
     with requests() as asked:
