@@ -213,3 +213,24 @@ def test_importing_the_ground_floor_leaves_jax_out():
     code = f"import sys\nimport {', '.join(names)}\nprint(sorted({JAX!r} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+HEAVY = {"flax", "optax", "orbax", "grain", "scipy", "h5py", "matplotlib", "pydicom", "nibabel", "skimage"}
+
+
+@pytest.mark.parametrize(
+    ("code", "allowed"),
+    [
+        ("import main; main.main(['--help'])", set()),
+        ("import main; main.main(['train', '--help'])", set()),
+        ("import main; assert main.main(['check', '--config=configs/quickstart.py']) == 0", {"jax"}),
+        # What `inspect` reads a run with; jax is imported by Orbax.
+        (f"import {PACKAGE}.verbs.inspect, {PACKAGE}.training.networks", {"jax", "orbax"}),
+    ],
+    ids=["help", "verb's help", "check", "inspect"],
+)
+def test_what_answers_at_once_loads_nothing_heavy(code, allowed):
+    """Each of these libraries takes between a fifth of a second and a second to import."""
+    code += f"; import sys; print(sorted({HEAVY | {'jax'}!r} & set(sys.modules)))"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-1] == str(sorted(allowed))

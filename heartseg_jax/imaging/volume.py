@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy.sparse import csr_array
 
 AIR_HU = -1000
 
@@ -126,6 +125,8 @@ def resample_slices(image: np.ndarray, size: int, scale: tuple[float, float], fi
         return image
     rows, columns = resampling_matrix(height, size, scale[0]), resampling_matrix(width, size, scale[1])
     outside = ~np.logical_and.outer(rows.any(axis=1), columns.any(axis=1))
+    from scipy.sparse import csr_array  # 0.3 s, which checks and lists of arrays do without
+
     few_rows, few_columns = csr_array(rows), csr_array(columns)  # a sample averages a few pixels, the rest are zeros
     result = np.empty((count, size, size), image.dtype)
     for index in range(count):  # Slice by slice: a whole volume in float32 would be four times its int16.

@@ -28,7 +28,7 @@ from heartseg_jax.lab.arms import ARMS, Job, arm_config, arms_of, jobs_of
 from heartseg_jax.lab.run import missing_folds, read_results
 from heartseg_jax.lab.unseen import check_unseen
 from heartseg_jax.lab.workers import work_all
-from heartseg_jax.models import cost, registry
+from heartseg_jax.models import cost
 from heartseg_jax.models.speed import network_flops_per_second
 from heartseg_jax.progress import bar, duration, say
 from heartseg_jax.training import devices, phases
@@ -146,7 +146,7 @@ def step_flops(config: FrozenConfigDict) -> float:
     """
     model, size = config.model, config.data.size
     channels = len(parse(config.data.channels, None))
-    layers = cost.layer_costs(size, size, registry.shape_of(model, LABEL_SETS[config.data.task], channels))
+    layers = cost.layer_costs(size, size, cost.shape_of(model, LABEL_SETS[config.data.task], channels))
     stages = phases.stages(model.levels)
     total = 0.0
     for phase in phases.plan(config.transfer, model.levels, config.train.steps):

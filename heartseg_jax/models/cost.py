@@ -3,23 +3,31 @@
 No network is built here, so `check` answers before anything is compiled; tests compare it with real trees.
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from heartseg_jax.models.unet import NORMS
+from heartseg_jax.anatomy import LabelSet
 
 FLOAT32_BYTES = 4
 
+NORMS = ("none", "batch", "encoder")
+"""Where a U-Net normalises: nowhere, everywhere, or in its encoder."""
+
 
 class LayerCost(NamedTuple):
-    """One layer's cost for one image. `outputs` counts elements; `flops` counts a multiply-add as two."""
+    """One layer's cost for one image. `outputs` counts elements; `flops` counts a multiply-add as two.
+
+    `arrays` are the shapes of the layer's arrays by name: `kernel` and `bias`, or `bias`, `scale`, `mean` and `var`.
+    """
 
     path: str
     parameters: int
     statistics: int
     flops: int
     outputs: int
+    arrays: Mapping[str, tuple[int, ...]]
 
 
 class Shape(NamedTuple):
@@ -31,6 +39,15 @@ class Shape(NamedTuple):
     num_classes: int
     norm: str
     fold: int = 1
+
+
+STATISTICS = ("mean", "var")
+"""Names of BatchNorm's running statistics."""
+
+
+def shape_of(model: Any, labels: LabelSet, channels: int) -> Shape:
+    """Return what the cost of the network of a config's `model` group depends on, for images of `channels` channels."""
+    return Shape(channels, model.width, model.levels, labels.num_classes, model.norm, model.fold)
 
 
 def layer_costs(height: int, columns: int, shape: Shape) -> list[LayerCost]:
@@ -45,18 +62,21 @@ def layer_costs(height: int, columns: int, shape: Shape) -> list[LayerCost]:
         raise ValueError(f"norm {norm!r} is unknown; choose one of {', '.join(NORMS)}")
     costs: list[LayerCost] = []
 
-    def convolution(path: str, kernel: int, inputs: int, outputs: int, input_pixels: int, pixels: int) -> None:
-        # Each input channel of `input_pixels` positions meets kernel * outputs weights.
-        weights = kernel * inputs * outputs
-        costs.append(LayerCost(path, weights + outputs, 0, 2 * input_pixels * weights, pixels * outputs))
+    def convolution(path: str, side: int, inputs: int, outputs: int, input_pixels: int, pixels: int) -> None:
+        # Each input channel of `input_pixels` positions meets side * side * outputs weights.
+        weights = side * side * inputs * outputs
+        ends = (outputs, inputs) if side == 2 else (inputs, outputs)  # a transposed convolution's are the other way
+        arrays = {"bias": (outputs,), "kernel": (side, side, *ends)}
+        costs.append(LayerCost(path, weights + outputs, 0, 2 * input_pixels * weights, pixels * outputs, arrays))
 
     def block(path: str, inputs: int, outputs: int, pixels: int, normed: bool) -> None:
         for index, source in ((1, inputs), (2, outputs)):
-            convolution(f"{path}/conv{index}", 9, source, outputs, pixels, pixels)
+            convolution(f"{path}/conv{index}", 3, source, outputs, pixels, pixels)
             if normed:
                 # Scale and shift are one multiply-add an element.
                 size = pixels * outputs
-                costs.append(LayerCost(f"{path}/norm{index}", 2 * outputs, 2 * outputs, 2 * size, size))
+                arrays = dict.fromkeys(("bias", "scale", *STATISTICS), (outputs,))
+                costs.append(LayerCost(f"{path}/norm{index}", 2 * outputs, 2 * outputs, 2 * size, size, arrays))
 
     filters = [width * 2**level for level in range(levels)]
     pixels = [(height >> level) * (columns >> level) for level in range(levels)]
@@ -65,14 +85,25 @@ def layer_costs(height: int, columns: int, shape: Shape) -> list[LayerCost]:
         block(f"encoder/stage{level + 1}", inputs, filters[level], pixels[level], norm != "none")
     for level in reversed(range(levels - 1)):
         path = f"decoder/stage{level + 1}"
-        convolution(f"{path}/up", 4, filters[level + 1], filters[level], pixels[level + 1], pixels[level])
+        convolution(f"{path}/up", 2, filters[level + 1], filters[level], pixels[level + 1], pixels[level])
         block(f"{path}/block", 2 * filters[level], filters[level], pixels[level], norm == "batch")
     # Each place of the head gives `fold` x `fold` pixels, which share the bias of their class.
-    weights = width * num_classes * fold**2
-    costs.append(
-        LayerCost("head", weights + num_classes, 0, 2 * pixels[0] * weights, pixels[0] * num_classes * fold**2)
-    )
+    outputs = num_classes * fold**2
+    weights = width * outputs
+    arrays = {"bias": (num_classes,), "kernel": (1, 1, width, outputs)}
+    costs.append(LayerCost("head", weights + num_classes, 0, 2 * pixels[0] * weights, pixels[0] * outputs, arrays))
     return costs
+
+
+def array_shapes(shape: Shape) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each array of the network by its path, `params/...` and `batch_stats/...`, sorted."""
+    side = shape.fold * 2 ** (shape.levels - 1)
+    found = {
+        f"{'batch_stats' if name in STATISTICS else 'params'}/{layer.path}/{name}": array
+        for layer in layer_costs(side, side, shape)
+        for name, array in layer.arrays.items()
+    }
+    return dict(sorted(found.items()))
 
 
 def forward_flops(height: int, columns: int, shape: Shape) -> int:

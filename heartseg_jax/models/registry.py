@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 
 from heartseg_jax.anatomy import LabelSet
-from heartseg_jax.models.cost import Shape
 from heartseg_jax.models.unet import UNet
 
 ARCHITECTURES: dict[str, type[nn.Module]] = {"unet": UNet}
@@ -36,11 +35,6 @@ def build_model(model: Any, labels: LabelSet) -> Any:
         fold=model.fold,
         dtype=jnp.dtype(model.dtype),
     )
-
-
-def shape_of(model: Any, labels: LabelSet, channels: int) -> Shape:
-    """Return what the cost of that network depends on, for images of `channels` channels."""
-    return Shape(channels, model.width, model.levels, labels.num_classes, model.norm, model.fold)
 
 
 def apply_model(model: nn.Module, params: Any, batch_stats: Any, image: jax.Array) -> jax.Array:

@@ -13,11 +13,10 @@ import jax
 import jax.numpy as jnp
 
 from heartseg_jax.models import convolution
+from heartseg_jax.models.cost import NORMS
 
 BATCH_NORM_EPSILON = 1e-3
 """Keras's default, which the brain model was trained with."""
-
-NORMS = ("none", "batch", "encoder")
 
 TRUNCATED_STD = 0.87962566103423978
 """Standard deviation of the standard normal cut at two."""

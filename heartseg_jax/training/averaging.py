@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from heartseg_jax.models.tree import map_within
 
@@ -38,6 +37,8 @@ def follow(
     `average` and `latest` are trees {'params', 'batch_stats'}. What is `frozen` (names of groups) is the latest bit by
     bit: `d * x + (1 - d) * x` would round.
     """
+    import optax  # half a second, which those who only read weights do without
+
     moved = optax.incremental_update(latest, average, 1.0 - decay_at(step, kept))
     return {kind: map_within(frozen, lambda new, _: new, latest[kind], moved[kind]) for kind in moved}
 

@@ -13,7 +13,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -24,7 +24,9 @@ from heartseg_jax.errors import UserError
 from heartseg_jax.files import full_disk_refused
 from heartseg_jax.models.tree import mismatches
 from heartseg_jax.training import seal
-from heartseg_jax.training.steps import TrainState
+
+if TYPE_CHECKING:
+    from heartseg_jax.training.steps import TrainState
 
 # Orbax logs a dozen lines per save, and each error with several tracebacks; what matters is raised as well.
 absl_logging.set_verbosity(absl_logging.FATAL)
@@ -167,7 +169,7 @@ class Checkpoints:
             if wrong:
                 more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
                 raise UserError(f"the checkpoint {self.folder(step)} is of another model: {'; '.join(wrong[:3])}{more}")
-            return TrainState(**store.state(number, target))
+            return like._replace(**store.state(number, target))
 
     def restore_arrays(self, step: Step) -> dict[str, Any]:
         """Return the state of `step` as a tree of numpy arrays in the form it was saved, whatever the model.

@@ -12,9 +12,8 @@ from heartseg_jax.data.dataset.join import paths_of, read_datasets
 from heartseg_jax.data.learned import learned_from
 from heartseg_jax.data.run_dataset import dataset_identity, resplit
 from heartseg_jax.errors import UserError
-from heartseg_jax.inference.predictor import ModelIdentity
+from heartseg_jax.inference.identity import ModelIdentity
 from heartseg_jax.interop import package
-from heartseg_jax.interop.encoder import SHIPPED
 from heartseg_jax.preprocess.contract import Contract
 from heartseg_jax.preprocess.learned import UNRECORDED, Learned, inherited
 from heartseg_jax.training import averaging
@@ -109,6 +108,8 @@ def records_of(contract: Contract, config: Any) -> tuple[Learned, ...]:
     """
     if contract.learned_from or not all(place.is_dir() for place in paths_of(contract.dataset)):
         return contract.learned_from
+    from heartseg_jax.interop.encoder import SHIPPED  # reads Keras files, which most callers do not
+
     dataset = resplit(read_datasets(contract.dataset), config)
     if dataset_identity(dataset) != contract.dataset_identity:
         return ()

@@ -206,7 +206,7 @@ def inspect_data(dataset: Dataset, policy: Any, progress: Progress) -> list[str]
 def _step_memory_bytes(config: Any) -> int:
     """Return what a step of the config's own batch, image size and input channels needs on each device."""
     model, size = config.model, config.data.size
-    shape = registry.shape_of(model, LABEL_SETS[config.data.task], len(parse(config.data.channels, None)))
+    shape = cost.shape_of(model, LABEL_SETS[config.data.task], len(parse(config.data.channels, None)))
     share = -(-config.data.batch_size // len(jax.devices()))
     return cost.step_memory_bytes(share, size, size, shape, model.dtype, averaged=config.train.ema_decay > 0)
 

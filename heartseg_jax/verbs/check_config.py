@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
-import numpy as np
 
 from heartseg_jax.anatomy import LABEL_SETS
 from heartseg_jax.config import load
@@ -14,9 +15,8 @@ from heartseg_jax.config.channels import parse
 from heartseg_jax.data.dataset.join import paths_of, read_datasets
 from heartseg_jax.data.examples import steps_per_epoch
 from heartseg_jax.data.run_dataset import resplit
-from heartseg_jax.models import cost, registry
+from heartseg_jax.models import cost
 from heartseg_jax.models.speed import network_flops_per_second
-from heartseg_jax.models.tree import named_leaves
 from heartseg_jax.progress import duration
 from heartseg_jax.training.cadence import STEP_COST
 
@@ -53,21 +53,17 @@ def check_config(name: str, config: Any, *, as_json: bool = False) -> None:
     model, size = config.model, config.data.size
     channels = len(parse(config.data.channels, None))
     labels = LABEL_SETS[config.data.task]
-    shape = registry.shape_of(model, labels, channels)
-    image = jax.ShapeDtypeStruct((1, size, size, channels), np.float32)
-    init = lambda key, image: registry.build_model(model, labels).init(key, image, train=False)  # noqa: E731
-    tree = jax.eval_shape(init, jax.random.key(0), image)
-    counts = {
-        kind: sum(leaf.size for leaf in jax.tree.leaves(tree.get(kind, {}))) for kind in ("params", "batch_stats")
-    }
+    shape = cost.shape_of(model, labels, channels)
+    layers = cost.layer_costs(size, size, shape)
+    trainable, statistics = sum(layer.parameters for layer in layers), sum(layer.statistics for layer in layers)
     field = cost.receptive_field(model.levels, model.fold)
     found: dict[str, Any] = {
         "name": name,
         "backend": {"platform": jax.default_backend(), "devices": [d.device_kind for d in jax.devices()]},
         "parameters": {
-            "total": counts["params"] + counts["batch_stats"],
-            "trainable": counts["params"],
-            "statistics": counts["batch_stats"],
+            "total": trainable + statistics,
+            "trainable": trainable,
+            "statistics": statistics,
         },
         "receptive_field": {"pixels": field, "mm": _field_mm(config, field)},
         "flops_per_image": cost.forward_flops(size, size, shape),
@@ -77,7 +73,7 @@ def check_config(name: str, config: Any, *, as_json: bool = False) -> None:
         "config": load.to_plain(config),
     }
     found["estimate"] = estimate(config, found["flops_per_image"])
-    print(json.dumps(found) if as_json else _page(found, tree))
+    print(json.dumps(found) if as_json else _page(found, cost.array_shapes(shape)))
 
 
 def estimate(config: Any, flops_per_image: int) -> dict[str, Any]:
@@ -113,14 +109,14 @@ def _field_mm(config: Any, pixels: int) -> list[float]:
     return [pixels * view / config.data.size for view in FIELD_OF_VIEW_MM]
 
 
-def _page(found: dict[str, Any], tree: Any) -> str:
+def _page(found: dict[str, Any], arrays: Mapping[str, tuple[int, ...]]) -> str:
     """Return the page for the terminal."""
     lines = [f"config {found['name']}"]
     lines += [f"  {field:<32} {value}" for field, value in load.fields(found["config"])]
     backend = found["backend"]
     lines += ["", f"backend  {backend['platform']} ({', '.join(backend['devices'])})", "", "parameters"]
-    for path, leaf in named_leaves(tree).items():
-        lines.append(f"  {path:<52} {'x'.join(map(str, leaf.shape)):<16} {leaf.size:>12,}")
+    for path, shape in arrays.items():
+        lines.append(f"  {path:<52} {'x'.join(map(str, shape)):<16} {math.prod(shape):>12,}")
     p = found["parameters"]
     lines.append(f"  {p['total']:,} in total: {p['trainable']:,} trainable, {p['statistics']:,} BatchNorm statistics")
     low, high = found["receptive_field"]["mm"]

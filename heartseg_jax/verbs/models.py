@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from heartseg_jax.errors import UserError
-from heartseg_jax.inference.predictor import ModelIdentity, Predictor, make_predictor
+from heartseg_jax.inference.identity import ModelIdentity
+from heartseg_jax.inference.predictor import Predictor, make_predictor
 from heartseg_jax.models.registry import build_model
 from heartseg_jax.models.tree import mismatches
 from heartseg_jax.models.unet import UNet

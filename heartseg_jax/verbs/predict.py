@@ -13,7 +13,7 @@ from heartseg_jax.errors import UserError
 
 if TYPE_CHECKING:
     from heartseg_jax.data.sources.naming import Naming
-    from heartseg_jax.inference.predictor import ModelIdentity
+    from heartseg_jax.inference.identity import ModelIdentity
     from heartseg_jax.verbs.predict_places import Places
     from heartseg_jax.verbs.predict_study import Job
 

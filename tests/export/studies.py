@@ -14,7 +14,7 @@ from heartseg_jax.imaging.dicom.series import read_block
 from heartseg_jax.imaging.dicom.study import read_contents
 from heartseg_jax.imaging.intake import Intake
 from heartseg_jax.imaging.phantom.generator import PhantomSpec, generate
-from heartseg_jax.inference.predictor import ModelIdentity
+from heartseg_jax.inference.identity import ModelIdentity
 from heartseg_jax.inference.study import Prediction
 from heartseg_jax.measure.results import ABSENT, MEASURED, Measurements, StructureMeasurement
 from heartseg_jax.preprocess.contract import Contract

@@ -11,7 +11,8 @@ from heartseg_jax.errors import UserError
 from heartseg_jax.imaging.intake import of_volume
 from heartseg_jax.imaging.phantom.generator import PhantomSpec, generate
 from heartseg_jax.imaging.volume import Volume
-from heartseg_jax.inference.predictor import ModelIdentity, make_predictor
+from heartseg_jax.inference.identity import ModelIdentity
+from heartseg_jax.inference.predictor import make_predictor
 from heartseg_jax.inference.study import predict_volume
 from heartseg_jax.models.unet import UNet
 from heartseg_jax.preprocess.contract import Contract

@@ -283,7 +283,7 @@ def test_export_gets_the_checkpoints_arrays(tmp_path, monkeypatch, capsys):
     """The other way, with the writer, the run and its checkpoints stood in for: what is handed on."""
     import types
 
-    from heartseg_jax.inference.predictor import ModelIdentity
+    from heartseg_jax.inference.identity import ModelIdentity
     from heartseg_jax.training import networks
 
     kernel = np.zeros((3, 3, 12, 4), np.float32)  # of three channels, in squares of 2 x 2 pixels

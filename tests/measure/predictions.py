@@ -8,7 +8,7 @@ import numpy as np
 
 from heartseg_jax.imaging.intake import Intake, of_volume
 from heartseg_jax.imaging.volume import Volume
-from heartseg_jax.inference.predictor import ModelIdentity
+from heartseg_jax.inference.identity import ModelIdentity
 from heartseg_jax.inference.study import Prediction
 from heartseg_jax.preprocess.contract import Contract
 from tests.preprocess.specs import spec

@@ -47,6 +47,14 @@ def test_parameter_count_is_the_real_tree_s(norm, channels, width, levels, class
     assert [sum(c.parameters for c in costs), sum(c.statistics for c in costs)] == real
 
 
+@pytest.mark.parametrize(("norm", "fold"), [("none", 1), ("batch", 2), ("encoder", 1)])
+def test_the_arrays_are_the_real_tree_s(norm, fold):
+    model = UNet(width=4, levels=3, num_classes=9, norm=norm, fold=fold)
+    variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), jnp.zeros((1, 16, 16, 3)))
+    real = [(path, leaf.shape) for path, leaf in named_leaves(variables).items()]
+    assert list(cost.array_shapes(cost.Shape(3, 4, 3, 9, norm, fold)).items()) == real
+
+
 def test_forward_flops_of_two_levels_by_hand():
     # 4x4 image of 1 channel, width 2. Multiply-adds a pixel: 9 * in * out; 1x1: in * out; 2x2 up: 4 * in * out a
     # coarse pixel.

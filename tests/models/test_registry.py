@@ -21,4 +21,4 @@ def test_the_classes_are_the_label_sets():
         image = jax.ShapeDtypeStruct((2, 16, 16, 3), jnp.float32)
         logits, _ = jax.eval_shape(lambda x, n=network: n.init_with_output(jax.random.key(0), x, train=False), image)
         assert logits.shape == (2, 16, 16, labels.num_classes)
-        assert registry.shape_of(model, labels, 3) == cost.Shape(3, 64, 3, labels.num_classes, "none")
+        assert cost.shape_of(model, labels, 3) == cost.Shape(3, 64, 3, labels.num_classes, "none")
