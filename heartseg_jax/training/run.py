@@ -284,7 +284,7 @@ def learning_rates(run: Run) -> dict[str, np.ndarray]:
     for phase in run.phases:
         places = np.arange(phase.first, phase.end)
         schedule = phases.learning_rates(whole, phase, run.config.transfer.rewarm_steps)
-        rates = np.broadcast_to(np.asarray(schedule(places)), places.shape)
+        rates = np.broadcast_to(np.asarray(jax.jit(schedule)(places)), places.shape)  # else a program per operation
         for group, multiplier in phase.multipliers:
             found.setdefault(group, []).append(rates * multiplier)
     joined = {group: np.concatenate(parts) for group, parts in found.items()}

@@ -259,11 +259,8 @@ def draw(slab: Slab, patient: Patient, lung_vessels) -> tuple[np.ndarray, np.nda
     tissue = np.zeros(slab.shape, np.uint8)
     label = np.zeros(slab.shape, np.uint8)
     lung = _chest(slab, patient, mediastinum, tissue)
-    near = slab.full()
     for tube, artery in lung_vessels:
-        near[...] = 1
-        slab.add_tube(near, tube.points, tube.radii, 1.0)
-        tissue[(near < 0) & lung] = ID["lung_artery" if artery else "pulmonary_vein"]
+        slab.paint_tube(tissue, lung, tube.points, tube.radii, ID["lung_artery" if artery else "pulmonary_vein"])
     tissue[(heart < np.float32(patient.fat)) & (tissue != ID["air"]) & (tissue != ID["lung"])] = ID["fat"]
 
     tissue[oesophagus < 0] = ID["oesophagus"]

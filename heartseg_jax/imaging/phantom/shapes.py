@@ -8,12 +8,16 @@ must not.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
 
 FAR = 40.0
 """Distance in reference mm beyond which no shape is evaluated."""
+
+Box = tuple[slice, slice, slice]
+"""Slices along z, y and x."""
 
 NODES = 13
 """Nodes along each axis of a smooth random field."""
@@ -59,12 +63,25 @@ class Frame:
     turn: np.ndarray
     scale: float
     shift: tuple[float, float, float]
+    _bounds: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=dict, compare=False)
 
     def to_world(self, point) -> np.ndarray:
         """World mm of reference points `[..., 3]`, before the smooth deformation."""
         p, t = np.asarray(point, np.float64), self.turn
         rows = [self.scale * (p[..., 0] * r[0] + p[..., 1] * r[1] + p[..., 2] * r[2]) for r in t]
         return np.round(np.stack(rows, -1) + np.array(self.shift), 6)
+
+    def bounds(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the lower and upper corners `[n - 1, 3]` (world mm) of each segment of a polyline of reference points.
+
+        They are kept: a volume is drawn in slabs, each of which asks again for the same tubes.
+        """
+        known = self._bounds.get(id(points))
+        if known is None or known[0] is not points:
+            world = self.to_world(points)
+            known = points, np.minimum(world[:-1], world[1:]), np.maximum(world[:-1], world[1:])
+            self._bounds[id(points)] = known
+        return known[1], known[2]
 
 
 class SmoothField:
@@ -136,12 +153,12 @@ class Slab:
         """A float32 array `[z, y, x]` of one value."""
         return np.full(self.shape, value, np.float32)
 
-    def box(self, low, high, margin: float) -> tuple[slice, slice, slice] | None:
+    def box(self, low, high, margin: float) -> Box | None:
         """Slices that hold every voxel within `margin` reference mm of the segment `low`..`high`, or None."""
         ends = self.frame.to_world(np.array([low, high]))
         return self._around(ends[0], ends[1], margin)
 
-    def _around(self, a: np.ndarray, b: np.ndarray, margin: float) -> tuple[slice, slice, slice] | None:
+    def _around(self, a: np.ndarray, b: np.ndarray, margin: float) -> Box | None:
         reach = self.frame.scale * (margin + 1.3 * self.reach)
         slices = []
         for axis, (first, pitch, count) in zip((2, 1, 0), self.grid, strict=True):
@@ -180,32 +197,64 @@ class Slab:
         k = np.sqrt(inside)
         unite(field[box], k * (k - 1) / np.sqrt(slope + np.float32(1e-10)), blend)
 
+    def segments(self, points, radii, margin: float) -> Iterator[tuple[int, Box]]:
+        """Yield (index, box) of each segment of a polyline, with a radius at each point, that comes near this slab."""
+        low, high = self.frame.bounds(points)
+        thickest = float(radii.max()) + margin
+        if self._around(low.min(0), high.max(0), thickest) is None:
+            return
+        # The same arithmetic as in `_around`, for all segments at once.
+        reach = self.frame.scale * (np.maximum(radii[:-1], radii[1:]) + margin + 1.3 * self.reach)
+        ranges = []
+        for axis, (first, pitch, count) in zip((2, 1, 0), self.grid, strict=True):
+            start = np.ceil((low[:, axis] - reach - first) / pitch)
+            stop = np.floor((high[:, axis] + reach - first) / pitch) + 1
+            ranges.append((np.maximum(start, 0).astype(int), np.minimum(stop, count).astype(int)))
+        inside = np.logical_and.reduce([start < stop for start, stop in ranges])
+        for i in np.flatnonzero(inside).tolist():
+            z, y, x = (slice(int(start[i]), int(stop[i])) for start, stop in ranges)
+            yield i, (z, y, x)
+
+    def _segment(self, box: Box, points, radii, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the signed distances of a box's voxels from segment i of a tube, and where along it (0..1) they are."""
+        a, b, ra, rb = points[i], points[i + 1], float(radii[i]), float(radii[i + 1])
+        x, y, z = self.offsets(box, a)
+        dx, dy, dz = (float(v) for v in (b - a))
+        length2 = max(dx * dx + dy * dy + dz * dz, 1e-6)
+        t = x * np.float32(dx / length2)
+        t += y * np.float32(dy / length2)
+        t += z * np.float32(dz / length2)
+        np.clip(t, 0, 1, out=t)
+        x -= t * np.float32(dx)
+        y -= t * np.float32(dy)
+        z -= t * np.float32(dz)
+        x *= x
+        y *= y
+        z *= z
+        x += y
+        x += z
+        np.sqrt(x, out=x)
+        x -= np.float32(ra) + t * np.float32(rb - ra)
+        return x, t
+
     def add_tube(self, field, points, radii, margin: float = 8.0, blend: float = 0.0, progress=None) -> None:
         """Unite `field` with a tube along a polyline of reference points `[n, 3]` with a radius at each.
 
         `progress`, if given, receives the index along the polyline (0..n-1) of the nearest segment.
         """
-        world = self.frame.to_world(points)
-        if self._around(world.min(0), world.max(0), float(radii.max()) + margin) is None:
-            return
-        for i in range(len(points) - 1):
-            a, b, ra, rb = points[i], points[i + 1], float(radii[i]), float(radii[i + 1])
-            box = self._around(world[i], world[i + 1], max(ra, rb) + margin)
-            if box is None:
-                continue
-            x, y, z = self.offsets(box, a)
-            dx, dy, dz = (float(v) for v in (b - a))
-            length2 = max(dx * dx + dy * dy + dz * dz, 1e-6)
-            t = x * np.float32(dx / length2) + y * np.float32(dy / length2) + z * np.float32(dz / length2)
-            np.clip(t, 0, 1, out=t)
-            x -= t * np.float32(dx)
-            y -= t * np.float32(dy)
-            z -= t * np.float32(dz)
-            distance = np.sqrt(x * x + y * y + z * z) - (np.float32(ra) + t * np.float32(rb - ra))
+        for i, box in self.segments(points, radii, margin):
+            distance, t = self._segment(box, points, radii, i)
             if progress is not None:
                 nearer = distance < field[box]
                 progress[box][nearer] = (t + np.float32(i))[nearer]
             unite(field[box], distance, blend)
+
+    def paint_tube(self, values, where, points, radii, value: int) -> None:
+        """Set `values` to `value` inside a tube, where `where` allows."""
+        for i, box in self.segments(points, radii, 1.0):
+            allowed = where[box]
+            if allowed.any():
+                values[box][allowed & (self._segment(box, points, radii, i)[0] < 0)] = value
 
     def cut(self, field, centre, direction, radius: float, depth: float) -> None:
         """Take away from `field` what lies upstream of a valve's plane, within `radius` of it and `depth` deep."""
