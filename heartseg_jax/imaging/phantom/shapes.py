@@ -216,7 +216,7 @@ class Slab:
             yield i, (z, y, x)
 
     def _segment(self, box: Box, points, radii, i: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the signed distances of a box's voxels from segment i of a tube, and where along it (0..1) they are."""
+        """Return signed distances of a box's voxels from segment i of a tube, and where along it (0..1) they are."""
         a, b, ra, rb = points[i], points[i + 1], float(radii[i]), float(radii[i + 1])
         x, y, z = self.offsets(box, a)
         dx, dy, dz = (float(v) for v in (b - a))
