@@ -108,7 +108,7 @@ def _prepare(folder: Path) -> None:
 
 
 class Requests:
-    """The programs that this thread asked for: how many, and how many of them the cache had."""
+    """The programs that this thread needed: how many, and how many of them the cache had."""
 
     def __init__(self) -> None:
         self.made = 0
@@ -122,18 +122,21 @@ class Requests:
 
 @contextlib.contextmanager
 def requests() -> Iterator[Requests]:
-    """Count what this thread asks of the cache within the block; nothing where the cache is off."""
+    """Count the programs that this thread compiles or finds in the cache within the block."""
     from jax import monitoring
 
     counted, own = Requests(), threading.get_ident()
 
-    def listen(event: str, **_: object) -> None:
-        if threading.get_ident() == own:
-            counted.made += event == "/jax/compilation_cache/compile_requests_use_cache"
-            counted.found += event == "/jax/compilation_cache/cache_hits"
+    def find(event: str, **_: object) -> None:
+        counted.found += threading.get_ident() == own and event == "/jax/compilation_cache/cache_hits"
 
-    monitoring.register_event_listener(listen)
+    def make(event: str, duration_secs: float, **_: object) -> None:
+        counted.made += threading.get_ident() == own and event == "/jax/core/compile/backend_compile_duration"
+
+    monitoring.register_event_listener(find)
+    monitoring.register_event_duration_secs_listener(make)
     try:
         yield counted
     finally:
-        monitoring.unregister_event_listener(listen)
+        monitoring.unregister_event_listener(find)
+        monitoring.unregister_event_duration_listener(make)

@@ -71,7 +71,7 @@ def test_a_folder_of_the_users_own_and_off_go_before_the_default(cache, tmp_path
     assert open_cache(str(tmp_path / "asked")) == tmp_path / "asked" / machine()
     assert open_cache("off") is None
     assert not jax.config.jax_enable_compilation_cache
-    assert compile_one(1.5).made == 0
+    assert compile_one(1.5).found == 0 < compile_one(5.5).made
     assert open_cache() is None  # JAX_ENABLE_COMPILATION_CACHE=false of the user's stays
     assert not cache.exists()
 

@@ -12,7 +12,7 @@ from heartseg_jax.anatomy import HEART, LABEL_SETS
 from heartseg_jax.config import load
 from heartseg_jax.config.schema import shares_of
 from heartseg_jax.data.dataset.join import read_datasets
-from heartseg_jax.data.dataset.records import Dataset, with_test_patients
+from heartseg_jax.data.dataset.records import Dataset, Patient, with_test_patients
 from heartseg_jax.errors import UserError
 from heartseg_jax.progress import say
 
@@ -58,11 +58,7 @@ def resplit(dataset: Dataset, config: Any) -> Dataset:
 
 def phantom_dataset(group: Any, parent: Path) -> Path:
     """Return the folder of the phantom patients that `group` (`config.data.phantom`) asks for; make a missing one."""
-    from heartseg_jax.imaging.phantom import generator  # a run on a dataset needs no phantoms
-
-    asked = {"version": generator.VERSION, **load.to_plain(group)}
-    name = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
-    path = parent / "datasets" / f"phantom-v{generator.VERSION}-{name}"
+    path = _phantom_folder(group, parent)
     if not path.is_dir():
         from heartseg_jax.data.sources.case import Options
         from heartseg_jax.data.sources.phantom import phantom
@@ -76,6 +72,36 @@ def phantom_dataset(group: Any, parent: Path) -> Path:
             if not path.is_dir():
                 raise
     return path
+
+
+def phantoms_to_make(config: Any, workdir: Path) -> Dataset | None:
+    """Return a blank dataset like the phantom patients that `dataset_for` would have to make first, or None."""
+    group = config.data.phantom
+    if config.data.path or LABEL_SETS[config.data.task] != HEART or _phantom_folder(group, workdir.parent).is_dir():
+        return None
+    from heartseg_jax.data.dataset.blank import BlankDataset
+    from heartseg_jax.data.sources.case import Options
+    from heartseg_jax.data.sources.phantom import phantom
+
+    source = phantom(Options(phantom=group))
+    assert source.splits is not None
+    slices, height, width = group.shape
+    no_digests = {"images": "", "labels": ""}
+    none = ((height * width,) + (0,) * HEART.num_classes,) * slices
+    patients = [
+        Patient(name, group.spacing_mm, True, HEART.all_known, none, ("",) * slices, (split,) * slices, no_digests)
+        for name, split in source.splits.items()
+    ]
+    blank = BlankDataset(Path(), "HU", height, width, "patient", source.about, tuple(patients), HEART)
+    return resplit(blank, config)
+
+
+def _phantom_folder(group: Any, parent: Path) -> Path:
+    from heartseg_jax.imaging.phantom import generator  # a run on a dataset needs no phantoms
+
+    asked = {"version": generator.VERSION, **load.to_plain(group)}
+    name = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
+    return parent / "datasets" / f"phantom-v{generator.VERSION}-{name}"
 
 
 def dataset_identity(dataset: Dataset) -> str:

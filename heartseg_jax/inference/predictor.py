@@ -71,9 +71,16 @@ def make_predictor(
     else:
         weights, program = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members), _mean(model, len(members), views)
     weights = jax.device_put(weights)
-    return Predictor(
-        lambda batch: program(*weights, jax.device_put(batch._replace(label=None, merge=None))), batch_size, models
-    )
+    return Predictor(lambda batch: program(*weights, _given(batch)), batch_size, models)
+
+
+def compile_predictor(model: UNet, params: Any, batch_stats: Any, batch: Batch) -> None:
+    """Compile the program of a single network for a host batch like this, and weights or their shapes."""
+    _one(model).lower(params, batch_stats, _given(batch)).compile()
+
+
+def _given(batch: Batch) -> Any:
+    return jax.device_put(batch._replace(label=None, merge=None))
 
 
 def _softmax(model: UNet, params: Any, batch_stats: Any, image: jax.Array) -> jax.Array:
@@ -83,9 +90,11 @@ def _softmax(model: UNet, params: Any, batch_stats: Any, image: jax.Array) -> ja
 @functools.lru_cache(maxsize=16)
 def _one(model: UNet) -> Any:
     """One program per model, for any number of weights."""
-    return jax.jit(
-        lambda params, batch_stats, batch: Output(_softmax(model, params, batch_stats, network_input(batch)))
-    )
+
+    def probabilities(params: Any, batch_stats: Any, batch: Batch) -> Output:
+        return Output(_softmax(model, params, batch_stats, network_input(batch)))
+
+    return jax.jit(probabilities)
 
 
 @functools.lru_cache(maxsize=16)

@@ -43,22 +43,25 @@ def replicate(mesh: Mesh, tree: Any) -> Any:
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
-def compile_step(step: Any, state: Any, batch: Any, key: Any) -> None:
+def compile_step(step: Any, state: Any, batch: Any, key: Any, *, again: bool = False) -> None:
     """Compile a jitted step for these arguments, which are left as they are; calling it then compiles nothing.
 
-    Says how long it took, and whether the program came from the compilation cache.
+    Says how long it took, and whether the program came from the compilation cache. `again`: it has been compiled for
+    such arguments already, of which nothing is said.
 
     Raises:
       UserError: the program needs more memory than is available.
     """
     from heartseg_jax.compilation_cache import requests
 
-    say("compiling the training step (usually 5 to 60 s)")
+    if not again:
+        say("compiling the training step (usually 5 to 60 s)")
     began = time.monotonic()
     with requests() as asked:
         compiled = step.lower(state, batch, key).compile()
-    source = "found in the compilation cache" if asked.all_found else "compiled"
-    say(f"the training step was {source} in {duration(time.monotonic() - began)}")
+    if not again or asked.made:
+        source = "found in the compilation cache" if asked.all_found else "compiled"
+        say(f"the training step was {source} in {duration(time.monotonic() - began)}")
     planned = compiled.memory_analysis()
     if planned is not None:
         # The arguments are on the device already; the state's buffers are used again for what comes out.

@@ -98,7 +98,7 @@ def open_run(config: Any, folder: runs.Workdir) -> Run:
     """
     devices.check_memory(_step_memory_bytes(config))  # before anything is read or compiled; the step is checked again
     before = _inherited(config.pretrained, folder)  # what is wrong there is said before minutes are spent on data
-    mesh = devices.data_mesh(config.data.batch_size)
+    devices.data_mesh(config.data.batch_size)  # the devices must fit before phantoms are made for minutes
     dataset = dataset_for(config, folder.path)
     if not dataset.examples("train"):
         raise UserError(f"{dataset.path} has no training patients; prepare it with others, or fewer test patients")
@@ -112,6 +112,12 @@ def open_run(config: Any, folder: runs.Workdir) -> Run:
     warnings = inspect_data(dataset, config.guards, bar("patients inspected by the guards"))
     for warning in (*warnings, *copies(dataset), *slices.misfits(spec, dataset.patients)):
         say(f"WARNING {warning}")
+    return run_of(config, folder, dataset, before)
+
+
+def run_of(config: Any, folder: runs.Workdir, dataset: Dataset, before: tuple[Learned, ...] = ()) -> Run:
+    """Return the run of a config on a dataset; `before` is what its initial weights had learned from."""
+    spec = input_spec(config.data, dataset.intensity)
     examples = SliceStore(dataset, "train", spec.finer(config.data.detail), config.data.cache_gb)
     # The training slices are watched where there are no others: as they are stored, or as the network sees them.
     validates, watched = bool(dataset.examples("validation")), examples
@@ -120,6 +126,7 @@ def open_run(config: Any, folder: runs.Workdir) -> Run:
     per_epoch = slices.steps_per_epoch(len(examples), config.data.batch_size)
     total_steps = config.train.steps or per_epoch * config.train.epochs
     planned = phases.plan(config.transfer, config.model.levels, total_steps)
+    mesh = devices.data_mesh(config.data.batch_size)
     return Run(
         config,
         folder,

@@ -13,6 +13,7 @@ from heartseg_jax import workdir as runs
 from heartseg_jax.data import pipeline
 from heartseg_jax.data.dataset.records import Dataset
 from heartseg_jax.data.examples import in_order
+from heartseg_jax.data.run_dataset import phantoms_to_make
 from heartseg_jax.evaluation import report
 from heartseg_jax.files import write_text
 from heartseg_jax.findings import apply_policy
@@ -34,11 +35,12 @@ def train(config: Any, path: Path, argv: list[str], *, as_control: bool = False)
       UserError: the folder, the data or the config do not fit.
       GuardStop: a guard found something that makes going on pointless.
     """
-    from heartseg_jax.training import outcome  # scores and figures: whoever only imports the loop needs none
+    from heartseg_jax.training import ahead, outcome  # scores and figures: whoever only imports the loop needs none
 
     # Act 1: the folder. A run of another config is refused before anything is touched.
     folder, lock = runs.open_for_training(path, config)
-    with lock:
+    blank = None if runs.has_checkpoint(folder) else phantoms_to_make(config, folder.path)
+    with lock, ahead.compiling(config, folder, blank) as compiled:
         run = open_run(config, folder)
 
         # Act 2: the state, on one of three rungs: its own last checkpoint, weights from elsewhere, or fresh ones.
@@ -58,7 +60,8 @@ def train(config: Any, path: Path, argv: list[str], *, as_control: bool = False)
             # Act 4: the steps, phase by phase.
             if int(state.step) < run.total_steps:
                 folder.done.unlink(missing_ok=True)
-                state = _take_steps(run, state, batches, checkpoints)
+                compiled.step.wait()
+                state = _take_steps(run, state, batches, checkpoints, compiled.is_compiled)
 
         # Act 5: the score on patients it never saw, the figures, and the mark that all is there.
         summary = outcome.score(run, state)
@@ -79,8 +82,12 @@ def train(config: Any, path: Path, argv: list[str], *, as_control: bool = False)
         return summary
 
 
-def _take_steps(run: Run, state: steps.TrainState, batches: Any, checkpoints: Checkpoints) -> steps.TrainState:
-    """Take the steps that are left. The host never waits for the step that it has just sent off.
+def _take_steps(
+    run: Run, state: steps.TrainState, batches: Any, checkpoints: Checkpoints, is_compiled: bool
+) -> steps.TrainState:
+    """Take the steps that are left, the first phase's program `is_compiled` or not.
+
+    The host never waits for the step that it has just sent off.
 
     The order: send a step off; fetch the next batch; log the step before. Where an evaluation, a checkpoint or the
     end of a phase is due the host waits, and only there. The evaluation and its row come before the checkpoint: a
@@ -107,7 +114,7 @@ def _take_steps(run: Run, state: steps.TrainState, batches: Any, checkpoints: Ch
         clock.stop()
         if run.transfers:
             phase_log.start_phase(run, number, state)
-        devices.compile_step(program.step, state, batch, run.key)
+        devices.compile_step(program.step, state, batch, run.key, again=is_compiled and number == 0)
         clock.start()
         shown.start()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from functools import partial
 
 from heartseg_jax.anatomy import HEART
@@ -36,8 +35,8 @@ def phantom(options: Options) -> Source:
         for index, name in enumerate(names)
     ]
     about = {"kind": "phantom", "version": VERSION, "seed": group.seed, "spec": dataclasses.asdict(spec)}
-    workers = max(1, min(len(cases), os.cpu_count() or 1))
-    return Source(cases, about, splits=dict(zip(names, splits, strict=True)), unit="phantom patients", workers=workers)
+    # One at a time: its many small numpy calls hold the interpreter's lock, and two threads take as long as one.
+    return Source(cases, about, splits=dict(zip(names, splits, strict=True)), unit="phantom patients")
 
 
 def _read(seed: int, index: int, name: str, spec: PhantomSpec) -> Labelled:
