@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from functools import partial
 
 from heartseg_jax.anatomy import HEART
 from heartseg_jax.data.dataset.splits import SPLITS
 from heartseg_jax.data.sources.case import Case, Labelled, Options, Source
 from heartseg_jax.errors import UserError
-from heartseg_jax.imaging.phantom.generator import VERSION, PhantomSpec, generate
+from heartseg_jax.imaging.phantom.generator import VERSION, PhantomSpec
+from heartseg_jax.imaging.phantom.processes import generate_in_process
+
+LEAST_PER_PROCESS = 3
+"""Patients that are worth a process: it takes half a second to start, a patient about one."""
 
 
 def phantom(options: Options) -> Source:
@@ -35,12 +40,12 @@ def phantom(options: Options) -> Source:
         for index, name in enumerate(names)
     ]
     about = {"kind": "phantom", "version": VERSION, "seed": group.seed, "spec": dataclasses.asdict(spec)}
-    # One at a time: its many small numpy calls hold the interpreter's lock, and two threads take as long as one.
-    return Source(cases, about, splits=dict(zip(names, splits, strict=True)), unit="phantom patients")
+    workers = max(1, min(len(cases) // LEAST_PER_PROCESS, os.cpu_count() or 1))
+    return Source(cases, about, splits=dict(zip(names, splits, strict=True)), unit="phantom patients", workers=workers)
 
 
 def _read(seed: int, index: int, name: str, spec: PhantomSpec) -> Labelled:
-    made = generate(seed, index, spec)
+    made = generate_in_process(seed, index, spec)
     annulus = {
         name: [round(float(number), digits) for number in getattr(made.annulus, name)]
         for name, digits in (("centre_mm", 4), ("normal", 6), ("diameters_mm", 4))
