@@ -76,7 +76,7 @@ def baseline_scores(dataset: Dataset, split: str) -> dict[str, dict[str, float |
     for patient, slices, predictions in predict_split(dataset, split):
         truth = dataset.labels(patient)[slices]
         for name, labels in predictions.items():
-            scores[name][patient.id] = score_patient(truth, labels, dataset.label_set, patient.merge)
+            scores[name][patient.id] = score_patient(truth, labels, dataset.label_set, patient.merge, overlap_only=True)
     summaries = {name: summarise(found, dataset.label_set) for name, found in scores.items()}
     return {name: {key: s[key] for key in ("mean_dice", "pixel_accuracy")} for name, s in summaries.items()}
 

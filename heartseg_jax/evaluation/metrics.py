@@ -121,8 +121,10 @@ def score_patient(
     merge: Sequence[int],
     spacing_mm: Sequence[float] | None = None,
     contiguous: bool = False,
+    *,
+    overlap_only: bool = False,
 ) -> PatientScore:
-    """Score one patient's slices, pooled.
+    """Score one patient's slices, pooled; with `overlap_only` without any distance or volume, which take longest.
 
     Distances and volumes are computed only where the slices are a volume: `contiguous` (consecutive, in order) and
     `spacing_mm` (z, y, x) known. Otherwise they are None. The signed distance of borders is in mm where the spacing is
@@ -135,7 +137,8 @@ def score_patient(
         raise ValueError(f"labels of a patient are [slices, height, width], not of shape {truth.shape}")
     counts = confusion(truth, prediction, labels, merge)
     dice, iou = dice_from_counts(counts), iou_from_counts(counts)
-    spacing = tuple(float(s) for s in spacing_mm) if contiguous and spacing_mm is not None else None
+    measured = contiguous and not overlap_only
+    spacing = tuple(float(s) for s in spacing_mm) if measured and spacing_mm is not None else None
     ignored = truth == IGNORED
     maps = [np.where(ignored, 0, merge_labels(a, merge)) for a in (truth, prediction)]
 
@@ -154,7 +157,7 @@ def score_patient(
             else:
                 hd95 = assd = math.hypot(*(n * s for n, s in zip(truth.shape, spacing, strict=True)))
                 nsd = 0.0
-        if both and bias_mm is None:
+        if both and bias_mm is None and not overlap_only:
             bias_mm, bias_px = _bias_within_slices(maps[0] == label, maps[1] == label, ignored, spacing_mm)
         found[structure.name] = StructureScore(
             dice=dice[label],

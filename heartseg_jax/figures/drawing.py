@@ -47,6 +47,13 @@ STYLE: dict[Any, Any] = {
 }
 
 
+def load() -> None:
+    """Import what every picture needs, which takes a second: for a thread that has nothing else to do."""
+    import matplotlib.backends.backend_agg
+    import matplotlib.contour
+    import matplotlib.figure  # noqa: F401
+
+
 @contextmanager
 def canvas(path: str | Path, width: float, height: float, said: Mapping[str, str] | None = None) -> Iterator[Any]:
     """Yield a matplotlib Figure of `width` x `height` inches in the common style; at the end it is written to `path`.

@@ -16,6 +16,7 @@ import jax
 from heartseg_jax import workdir as runs
 from heartseg_jax.data.dataset.records import Dataset
 from heartseg_jax.errors import UserError
+from heartseg_jax.figures import drawing
 from heartseg_jax.inference.predictor import compile_predictor
 from heartseg_jax.preprocess.host import Batch
 from heartseg_jax.progress import say
@@ -63,6 +64,8 @@ def _compile(ahead: Ahead, config: Any, folder: runs.Workdir, blank: Dataset) ->
         ahead.is_compiled = True
         ahead.step.set()
         steps.compiled_eval(run.model, config.train).lower(state, batch).compile()
+        if config.log.figures:
+            drawing.load()
         compile_predictor(run.model, *averaging.weights_of(state.arrays()), own)
     except Exception as error:
         if not isinstance(error, UserError):

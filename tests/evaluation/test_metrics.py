@@ -286,3 +286,14 @@ def test_all_eight_structures_are_always_there():
     summary = summarise({"a": score_patient(TRUTH, GUESS)})
     assert list(summary["structures"]) == [s.name for s in HEART.foreground]
     assert len(HEART.foreground) == HEART.num_classes - 1
+
+
+def test_the_overlap_alone_is_the_same_without_distances():
+    truth, prediction = np.zeros((2, 3, 8, 8), np.uint8)
+    truth[:, 2:6, 2:6], prediction[:, 2:6, 3:7] = 1, 1
+    given = (truth, prediction, HEART, HEART.all_known, (3.0, 1.0, 1.0), True)
+    whole, found = metrics.score_patient(*given), metrics.score_patient(*given, overlap_only=True)
+    one, other = whole.structures["ascending_aorta"], found.structures["ascending_aorta"]
+    assert one.dice == other.dice == 0.75
+    assert one.hd95_mm is not None
+    assert (other.hd95_mm, other.volume_bias_ml, other.bias_mm, other.bias_px) == (None,) * 4
