@@ -1,7 +1,9 @@
-"""3x3 convolution whose weight gradient is computed as matrix products, image by image, on a CPU.
+"""3x3 convolution in the form in which a CPU computes it fastest; the same numbers to rounding as XLA's own.
 
-The same numbers to rounding as XLA's own gradient, which is slow on a CPU where there are few channels: its sum runs
-over all pixels of the batch, and nothing of it stays in the cache.
+Two things are slow in XLA's convolutions on a CPU. The gradient of a kernel with few channels: its sum runs over all
+pixels of the batch, and nothing of it stays in the cache. And all of a deep layer, with many channels and few pixels,
+which reads a kernel that is larger than the image; its input's gradient also turns that kernel around at every step.
+The first is computed image by image here (`_kernel_gradient`), the second as matrix products (`_is_deep`).
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
+TAPS = tuple((i, j) for i in range(3) for j in range(3))
 
 
 def conv_general_dilated(image: jax.Array, kernel: jax.Array, *args: Any, **kwargs: Any) -> jax.Array:
@@ -21,33 +24,44 @@ def conv_general_dilated(image: jax.Array, kernel: jax.Array, *args: Any, **kwar
     return jax.lax.conv_general_dilated(image, kernel, *args, **kwargs)
 
 
-def _forward(image: jax.Array, kernel: jax.Array) -> jax.Array:
-    return jax.lax.conv_general_dilated(image, kernel, (1, 1), "SAME", dimension_numbers=LAYOUT)
-
-
 @jax.custom_vjp
 def _conv3x3(image: jax.Array, kernel: jax.Array) -> jax.Array:
     """[B, H, W, in] and [3, 3, in, out] -> [B, H, W, out], zeros around the image."""
-    return _forward(image, kernel)
+    on_cpu = _forward_of_matrices if _is_deep(image, kernel) else _forward
+    return jax.lax.platform_dependent(image, kernel, cpu=on_cpu, default=_forward)
 
 
 def _saved(image: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _forward(image, kernel), (image, kernel)
+    return _conv3x3(image, kernel), (image, kernel)
 
 
 def _gradients(saved: tuple[jax.Array, jax.Array], change: jax.Array) -> tuple[jax.Array, jax.Array]:
-    image, kernel = saved
-    of_image = jax.vjp(lambda image: _forward(image, kernel), image)[1](change)[0]
-    of_kernel = jax.lax.platform_dependent(image, change, cpu=_kernel_gradient, default=_kernel_gradient_of_xla)
-    return of_image, of_kernel
+    if _is_deep(*saved):
+        return jax.lax.platform_dependent(*saved, change, cpu=_gradients_of_matrices, default=_gradients_of_xla)
+    return jax.lax.platform_dependent(*saved, change, cpu=_gradients_by_image, default=_gradients_of_xla)
 
 
 _conv3x3.defvjp(_saved, _gradients)
 
 
-def _kernel_gradient_of_xla(image: jax.Array, change: jax.Array) -> jax.Array:
-    kernel = jnp.zeros((3, 3, image.shape[-1], change.shape[-1]), image.dtype)
-    return jax.vjp(lambda kernel: _forward(image, kernel), kernel)[1](change)[0]
+def _is_deep(image: jax.Array, kernel: jax.Array) -> bool:
+    """Whether the kernel is at least twice as large as the nine taps of all the batch's pixels."""
+    batch, height, width, _ = image.shape
+    return 2 * batch * height * width <= kernel.shape[-1]
+
+
+def _forward(image: jax.Array, kernel: jax.Array) -> jax.Array:
+    return jax.lax.conv_general_dilated(image, kernel, (1, 1), "SAME", dimension_numbers=LAYOUT)
+
+
+def _gradients_of_xla(image: jax.Array, kernel: jax.Array, change: jax.Array) -> tuple[jax.Array, jax.Array]:
+    of_image, of_kernel = jax.vjp(_forward, image, kernel)[1](change)
+    return of_image, of_kernel
+
+
+def _gradients_by_image(image: jax.Array, kernel: jax.Array, change: jax.Array) -> tuple[jax.Array, jax.Array]:
+    of_image = jax.vjp(lambda image: _forward(image, kernel), image)[1](change)[0]
+    return of_image, _kernel_gradient(image, change)
 
 
 def _kernel_gradient(image: jax.Array, change: jax.Array) -> jax.Array:
@@ -68,3 +82,25 @@ def _kernel_gradient(image: jax.Array, change: jax.Array) -> jax.Array:
 
     total, _ = jax.lax.scan(add, jnp.zeros((3 * inside, 3 * outside), image.dtype), (image, change))
     return total.reshape(3, inside, 3, outside).transpose(2, 0, 1, 3)
+
+
+def _forward_of_matrices(image: jax.Array, kernel: jax.Array) -> jax.Array:
+    outside = kernel.shape[-1]
+    return (_taps(image) @ kernel.reshape(-1, outside)).reshape(*image.shape[:3], outside)
+
+
+def _gradients_of_matrices(image: jax.Array, kernel: jax.Array, change: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The image's gradient is what each tap sends back, shifted to where it came from and summed."""
+    batch, height, width, inside = image.shape
+    changes, weights = change.reshape(-1, change.shape[-1]), kernel.reshape(-1, kernel.shape[-1])
+    sent = (changes @ weights.T).reshape(batch, height, width, 9, inside)
+    wide = jnp.pad(sent, ((0, 0), (1, 1), (1, 1), (0, 0), (0, 0)))
+    back = [wide[:, 2 - i : 2 - i + height, 2 - j : 2 - j + width, 3 * i + j] for i, j in TAPS]
+    return sum(back[1:], back[0]), (_taps(image).T @ changes).reshape(kernel.shape)
+
+
+def _taps(image: jax.Array) -> jax.Array:
+    """[B, H, W, in] -> [B H W, 9 in]: what the kernel sees at each pixel, in the order of its weights."""
+    height, width, inside = image.shape[1:]
+    wide = jnp.pad(image, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    return jnp.concatenate([wide[:, i : i + height, j : j + width] for i, j in TAPS], axis=-1).reshape(-1, 9 * inside)
