@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from heartseg_jax.allocator import start_again_with_large_pages
 from heartseg_jax.errors import GuardStop, UserError, suggestion
 from heartseg_jax.interrupts import ending_soon
 from heartseg_jax.machine import refused_by_machine
@@ -115,6 +116,7 @@ def fail(line: str, status: int = 2) -> int:
 
 
 if __name__ == "__main__":
+    start_again_with_large_pages(sys.argv[1:])
     status = main(sys.argv[1:])
     if status == 130:
         os._exit(status)  # the interpreter would wait for threads that still compute
