@@ -12,7 +12,9 @@ def plain(image, kernel):
     return jax.lax.conv_general_dilated(image, kernel, (1, 1), "SAME", dimension_numbers=convolution.LAYOUT)
 
 
-@pytest.mark.parametrize("shape", [(2, 6, 5, 3, 4), (1, 1, 1, 2, 2), (3, 8, 8, 1, 5), (1, 2, 3, 5, 16), (2, 1, 2, 3, 8)])
+@pytest.mark.parametrize(
+    "shape", [(2, 6, 5, 3, 4), (1, 1, 1, 2, 2), (3, 8, 8, 1, 5), (1, 2, 3, 5, 16), (2, 1, 2, 3, 8)]
+)
 def test_value_and_both_gradients_are_those_of_xla(shape):
     batch, height, width, inside, outside = shape
     keys = jax.random.split(jax.random.key(0), 3)
