@@ -40,6 +40,14 @@ OTHER_FLAGS = {
     "part",
     "shape",
     "looks",
+    "nets",
+    "sides",
+    "work",
+    "threads",
+    "allocator",
+    "rounds",
+    "seconds",
+    "index",
 }
 """Flags of other programs that the pages name: pip, pytest, benchmarks, TotalSegmentator."""
 
