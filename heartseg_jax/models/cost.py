@@ -3,7 +3,7 @@
 No network is built here, so `check` answers before anything is compiled; tests compare it with real trees.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -113,6 +113,21 @@ def forward_flops(height: int, columns: int, shape: Shape) -> int:
     as much: the backward pass multiplies once for the inputs and once for the kernels.
     """
     return sum(cost.flops for cost in layer_costs(height, columns, shape))
+
+
+def step_flops(height: int, columns: int, shape: Shape, frozen: Collection[str] = ()) -> int:
+    """Return the FLOPs per image of a training step, counted as `forward_flops` counts.
+
+    A layer multiplies once forward, once for its weights' gradient unless its group (such as 'encoder/stage1') is
+    `frozen`, and once for its input's gradient where a layer before it learns. With nothing frozen that is three times
+    the forward pass, less the gradient of the image. Loss, optimizer and augmentation are left out.
+    """
+    flops, learns_before = 0, False
+    for layer in layer_costs(height, columns, shape):
+        learns = not any(layer.path == group or layer.path.startswith(f"{group}/") for group in frozen)
+        flops += (1 + learns + learns_before) * layer.flops
+        learns_before |= learns
+    return flops
 
 
 def receptive_field(levels: int, fold: int = 1) -> int:

@@ -52,14 +52,16 @@ class Clock:
         yield
         self._paused_s += self._now() - began
 
-    def lap(self, batch_size: int) -> dict[str, float]:
-        """Return the `perf/` metrics since the last lap, and start the next one."""
+    def lap(self, batch_size: int, flops_per_image: float) -> dict[str, float]:
+        """Return the `perf/` metrics since the last lap, all of whose steps took so many FLOPs; start the next one."""
         if self._lap_began is None or not self._lap_steps:
             return {}
         spent = max(self._now() - self._lap_began - self._paused_s, 1e-9)
+        images_per_s = batch_size * self._lap_steps / spent
         found = {
             "perf/step_ms": 1e3 * spent / self._lap_steps,
-            "perf/images_per_s": batch_size * self._lap_steps / spent,
+            "perf/images_per_s": images_per_s,
+            "perf/gflops_per_s": images_per_s * flops_per_image / 1e9,
             "perf/data_wait_ms": 1e3 * self._waited_s / self._lap_steps,
         }
         self.start()

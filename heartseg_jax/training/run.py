@@ -82,6 +82,11 @@ class Run(NamedTuple):
         for step in range(count):
             yield slices.batch_at(self.examples, self.config.seed, step, size)
 
+    def step_flops(self, number: int) -> int:
+        """Return the FLOPs per image of a step of phase `number` (from 0)."""
+        size, frozen = self.config.data.size, self.phases[number].frozen
+        return cost.step_flops(size, size, cost_shape(self.config), frozen)
+
     def program(self, number: int) -> PhaseProgram:
         """Return the program of phase `number` (from 0)."""
         found = phase_program(self.config, self.model, self.phases, number)
@@ -210,10 +215,14 @@ def inspect_data(dataset: Dataset, policy: Any, progress: Progress) -> list[str]
     )
 
 
+def cost_shape(config: Any) -> cost.Shape:
+    """Return what the cost of a config's network depends on."""
+    return cost.shape_of(config.model, LABEL_SETS[config.data.task], len(parse(config.data.channels, None)))
+
+
 def _step_memory_bytes(config: Any) -> int:
     """Return what a step of the config's own batch, image size and input channels needs on each device."""
-    model, size = config.model, config.data.size
-    shape = cost.shape_of(model, LABEL_SETS[config.data.task], len(parse(config.data.channels, None)))
+    model, size, shape = config.model, config.data.size, cost_shape(config)
     share = -(-config.data.batch_size // len(jax.devices()))
     return cost.step_memory_bytes(share, size, size, shape, model.dtype, averaged=config.train.ema_decay > 0)
 

@@ -136,7 +136,7 @@ def _take_steps(
             if row or cadence.logs(step):
                 start = {"step": step, "epoch": step / cadence.per_epoch} | log.means()
                 rate = {f"train/learning_rate/{group}": float(rates[group][step - 1]) for group in rates}
-                row = start | rate | clock.lap(run.config.data.batch_size) | row
+                row = start | rate | clock.lap(run.config.data.batch_size, run.step_flops(taken.phase)) | row
                 runs.append_metrics(folder, row)
             if cadence.evaluates(step) and run.tag == "val" and log.finite:
                 with clock.paused():

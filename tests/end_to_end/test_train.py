@@ -68,7 +68,13 @@ def test_metrics_have_the_contracts_tags(run):
     assert {"train/loss", "train/learning_rate/all", "train/foreground_fraction", "val/loss", "val/dice/mean"} <= set(
         last
     )
-    assert {"val/pixel_accuracy", "val/dice/left_atrium", "perf/images_per_s", "perf/step_ms"} <= set(last)
+    assert {
+        "val/pixel_accuracy",
+        "val/dice/left_atrium",
+        "perf/images_per_s",
+        "perf/step_ms",
+        "perf/gflops_per_s",
+    } <= set(last)
     assert last["perf/data_wait_ms"] >= 0
     assert rows[0]["train/loss"] > last["train/loss"]
 

@@ -66,6 +66,31 @@ def test_forward_flops_of_two_levels_by_hand():
     assert cost.forward_flops(4, 4, cost.Shape(1, 2, 2, 3, "none")) == 2 * (stage1 + bottom + up + block + head)
 
 
+def test_flops_of_a_step_by_hand():
+    # The network of the test above. Nothing frozen: each layer three times, the first without its input's gradient.
+    shape = cost.Shape(1, 2, 2, 3, "none")
+    first, stage1 = 16 * 9 * 1 * 2, 16 * (9 * 1 * 2 + 9 * 2 * 2)
+    bottom, up = 4 * (9 * 2 * 4 + 9 * 4 * 4), 4 * (4 * 4 * 2)
+    rest = 16 * (9 * 4 * 2 + 9 * 2 * 2) + 16 * 2 * 3
+    assert cost.step_flops(4, 4, shape) == 2 * (3 * (stage1 + bottom + up + rest) - first)
+    # A frozen encoder has no gradient, and what stands on it needs none for its input.
+    frozen = {"encoder/stage1", "encoder/stage2"}
+    assert cost.step_flops(4, 4, shape, frozen) == 2 * (stage1 + bottom + 2 * up + 3 * rest)
+    # Below stage 2 nothing learns; the kernel of its first convolution does.
+    thawed = 4 * 9 * 2 * 4 * 2 + 4 * 9 * 4 * 4 * 3
+    assert cost.step_flops(4, 4, shape, {"encoder/stage1"}) == 2 * (stage1 + thawed + 3 * (up + rest))
+    assert cost.step_flops(4, 4, shape, {*frozen, "decoder"}) == 2 * (stage1 + bottom + up + rest + 16 * 2 * 3)
+
+
+def test_flops_of_a_step_agree_with_the_compiler_s_count():
+    model = UNet(width=8, levels=3, num_classes=9, dtype=jnp.bfloat16)  # of XLA's own convolutions, without loops
+    image = jnp.zeros((1, 64, 64, 3))
+    params = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), image)["params"]
+    gradient = jax.grad(lambda params, x: (model.apply({"params": params}, x, train=True) ** 2).sum())
+    counted = jax.jit(gradient).lower(params, image).cost_analysis()["flops"]
+    assert cost.step_flops(64, 64, cost.Shape(3, 8, 3, 9, "none")) == pytest.approx(counted, rel=0.15)
+
+
 def test_forward_flops_agree_with_the_compiler_s_count():
     model = UNet(width=8, levels=3, num_classes=9)
     image = jnp.zeros((1, 64, 64, 3))

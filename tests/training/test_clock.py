@@ -18,7 +18,7 @@ class Seconds:
 def test_pace_waiting_and_time_left_by_hand():
     seconds = Seconds()
     clock = Clock(seconds)
-    assert clock.lap(4) == {}
+    assert clock.lap(4, 1e9) == {}
     assert clock.seconds_left(10) is None
     seconds.now = 100.0  # compilation
     clock.start()
@@ -30,11 +30,12 @@ def test_pace_waiting_and_time_left_by_hand():
     with clock.paused():
         seconds.now += 10
     assert clock.seconds_left(8) == pytest.approx(8 * (4 * 2.5 + 10) / 4)
-    found = clock.lap(6)
-    assert found == pytest.approx({"perf/step_ms": 2500, "perf/images_per_s": 2.4, "perf/data_wait_ms": 500})
+    found = clock.lap(6, 5e9)
+    expected = {"perf/step_ms": 2500, "perf/images_per_s": 2.4, "perf/gflops_per_s": 12, "perf/data_wait_ms": 500}
+    assert found == pytest.approx(expected)
     seconds.now += 1
     clock.step()
-    assert clock.lap(6)["perf/step_ms"] == pytest.approx(1000)
+    assert clock.lap(6, 1e9)["perf/step_ms"] == pytest.approx(1000)
     clock.stop()
     seconds.now += 500  # another phase is compiled
     clock.start()
