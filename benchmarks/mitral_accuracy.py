@@ -25,7 +25,8 @@ from heartseg_jax.measure.contact import TOLERANCE_MM, indices_of, places_of
 from heartseg_jax.measure.results import REFUSED
 from heartseg_jax.measure.valves import valves_of_labels
 
-BLOCK_MM = (110.0, 140.0, 150.0)
+BLOCK_MM = (150.0, 140.0, 150.0)
+"""It holds every patient's left ventricle."""
 SEED = 7
 TITLES = (
     "centre, mm",

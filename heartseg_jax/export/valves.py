@@ -11,6 +11,7 @@ from heartseg_jax.export.statement import statement
 from heartseg_jax.files import write_json
 from heartseg_jax.imaging.nifti import write_nifti
 from heartseg_jax.inference.study import Prediction
+from heartseg_jax.measure.border import UNSEEN
 from heartseg_jax.measure.region import OUTSIDE_HU, box, images_in, labels_in
 from heartseg_jax.measure.results import REFUSED, Measurements, ValveMeasurement
 from heartseg_jax.measure.status import percent
@@ -51,7 +52,8 @@ def _write_region(valve: ValveMeasurement, prediction: Prediction, folder: Path,
     if outside:
         value = 0 if images.voxels.dtype.kind == "u" else OUTSIDE_HU
         text = (
-            f"{percent(outside)} of the mitral valve's region lies outside of the field of view, and is {value} there"
+            f"{percent(outside)} of the mitral valve's region lies outside of the field of view: "
+            f"its images are {value} there, its labels {UNSEEN}"
         )
         say(text)
         lines = [*lines, text]

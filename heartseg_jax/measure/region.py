@@ -9,6 +9,7 @@ from scipy import ndimage
 from scipy.spatial.distance import pdist, squareform
 
 from heartseg_jax.imaging.volume import Volume
+from heartseg_jax.measure.border import UNSEEN
 from heartseg_jax.measure.results import ValveMeasurement
 
 WIDER = 1.3
@@ -77,12 +78,12 @@ def images_in(grid: Volume, volume: Volume) -> tuple[Volume, float]:
 
 
 def labels_in(grid: Volume, volume: Volume, labels: np.ndarray) -> Volume:
-    """Return the label nearest to each voxel of a grid, of `labels [Z, Y, X]` on a volume; 0 where it shows nothing."""
+    """Return the label nearest to each voxel of a grid, of `labels [Z, Y, X]` on a volume; `UNSEEN` beyond it."""
     at, inside = _places(grid, volume)
     nearest = np.rint(at).astype(np.intp).reshape(3, *grid.voxels.shape)
     np.clip(nearest, 0, np.array(labels.shape).reshape(3, 1, 1, 1) - 1, out=nearest)
     found = labels[tuple(nearest)]
-    found[~inside] = 0
+    found[~inside] = UNSEEN
     return replace(grid, voxels=found)
 
 

@@ -3,14 +3,17 @@
 import dataclasses
 
 import highdicom
+import numpy as np
 import pytest
 from pydicom.sr.codedict import codes
 
 from heartseg_jax.export.dicom_sr_valves import KINDS
+from heartseg_jax.measure.annulus import quantities
+from heartseg_jax.measure.json_form import QUANTITIES
 from heartseg_jax.measure.results import REFUSED, UNCERTAIN, Quantity, ValveMeasurement
 from tests.export.test_dicom_sr import status, values, written
 from tests.programs import dciodvfy
-from tests.valves import MITRAL, TRICUSPID, saddle
+from tests.valves import TRICUSPID, saddle
 
 MITRAL_ANNULUS, TRICUSPID_ANNULUS = "65197004", "113259005"
 
@@ -90,6 +93,10 @@ def test_a_refused_valve_has_its_reason_and_no_number(case_of, tmp_path):
 
 
 def test_every_quantity_of_the_measurement_has_a_code():
-    assert set(MITRAL) | set(TRICUSPID) <= set(KINDS)
+    curve = saddle().curve_mm[None]
+    way = np.array([0.0, 0.0, 1.0])
+    measured = {name for septal in (None, way) for name in quantities(curve, way, septal, way)}
+    assert measured | {"septal_offset_mm"} == set(KINDS)
+    assert measured == set(QUANTITIES)  # and a column of the table
     assert all(len(kind.concept.value) <= 16 for kind in KINDS.values())  # of CodeValue
     assert all(len(kind.concept.meaning) <= 64 for kind in KINDS.values())

@@ -86,10 +86,10 @@ def test_the_regions_voxels_are_the_ct_at_their_positions(name, case_of, tmp_pat
     assert np.abs(found.ravel() - expected)[certain].max() < 0.51  # rounded to whole HU
     assert np.ptp(expected[shown]) > 500
     nearest = np.rint(np.clip(at, 0, last)).astype(int)
-    expected = np.where(shown, truth[tuple(nearest.T)], 0)
+    expected = np.where(shown, truth[tuple(nearest.T)], 255)
     between = np.abs(at - np.floor(at) - 0.5).min(1) < 1e-3
     assert (found_labels.ravel() == expected)[certain & ~between].all()
-    assert len(np.unique(expected)) > 2
+    assert len(np.unique(expected)) > 3
 
 
 @pytest.mark.parametrize("name", ["axial-3mm", "oblique30-1mm", "negated-3mm"])
@@ -117,7 +117,10 @@ def test_what_lies_outside_is_said(case_of, tmp_path, capsys):
     case = case_of("axial-1mm")
     written(case, tmp_path, mitral=in_a_corner(case.prediction.volume))
     image = nibabel.load(tmp_path / "mitral_roi_ct.nii.gz")
-    share = f"{100 * (np.asarray(image.dataobj) == -1024).mean():.0f} %"
+    outside = np.asarray(nibabel.load(tmp_path / "mitral_roi_labels.nii.gz").dataobj) == 255
+    assert 0 < outside.mean() < 1
+    np.testing.assert_array_equal(np.asarray(image.dataobj) == -1024, outside)
+    share = f"{100 * outside.mean():.0f} %"
     assert share in capsys.readouterr().err
     assert share in str(image.header.extensions[0].get_content())
 

@@ -73,7 +73,21 @@ def test_pictures_are_black_outside():
     assert (images.voxels.dtype, images.voxels.item()) == (np.uint8, 0)
 
 
-@pytest.mark.parametrize(("xyz", "expected"), [((0.4, 0, 0), 0), ((0.6, 0, 0), 1), ((0, 0, 6.9), 18), ((0, 0, 7.1), 0)])
+@pytest.mark.parametrize(
+    ("xyz", "expected"), [((0.4, 0, 0), 0), ((0.6, 0, 0), 1), ((0, 0, 6.9), 18), ((0, 0, 7.1), 255)]
+)
 def test_labels_are_those_of_the_nearest_voxel(xyz, expected):
     labels = np.arange(24, dtype=np.uint8).reshape(4, 3, 2)
     assert labels_in(grid_at(*xyz), RAMP, labels).voxels.item() == expected
+
+
+def test_only_what_lies_beyond_the_field_of_view_is_marked():
+    volume = Volume(np.full((60, 60, 60), 3, np.int16), (1.0, 1.0, 1.0), (-30.0, -30.0, -30.0))
+    labels = volume.voxels.astype(np.uint8)
+    inside, leaving = (box(saddle((0, 0, z), half_mm=(5.0, 6.0))) for z in (0, 14.75))  # the latter's end: 39.75 mm
+    assert (images_in(inside, volume)[1], np.unique(labels_in(inside, volume, labels).voxels)) == (0, [3])
+    images, share = images_in(leaving, volume)
+    marked = labels_in(leaving, volume, labels).voxels == 255
+    assert share == pytest.approx(20 / 90)  # beyond the last face, at 29.5 mm, lie 20 of 90 slices
+    np.testing.assert_array_equal(marked, np.broadcast_to(np.arange(90)[:, None, None] >= 70, marked.shape))
+    np.testing.assert_array_equal(images.voxels == -1024, marked)
