@@ -131,7 +131,7 @@ def test_a_library_lives_in_its_room_alone(library):
 
 
 FLOORS = (
-    ("allocator", "anatomy", "compilation_cache", "errors", "files", "interrupts", "machine", "progress"),
+    ("allocator", "anatomy", "compilation_cache", "errors", "files", "interrupts", "machine", "progress", "threads"),
     ("config", "findings", "privacy", "workdir"),
     ("imaging",),
     ("preprocess",),

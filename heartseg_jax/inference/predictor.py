@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import operator
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +22,13 @@ from heartseg_jax.preprocess import host
 from heartseg_jax.preprocess.contract import InputSpec
 from heartseg_jax.preprocess.device import network_input
 from heartseg_jax.preprocess.host import Batch, Spacing
+from heartseg_jax.threads import map_in_order
+
+WORKERS = 2
+"""Batches worked on at once: a second one computes while labels are fetched, and on a CPU while a layer that is too
+small for all cores leaves some idle."""
+_Numbers = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Which slices a batch shows, as `padded` gives them."""
 
 
 class Output(NamedTuple):
@@ -163,51 +169,12 @@ def predict_slices(
     where it is unknown; `contiguous` whether the slices are a whole volume in order, so that they have neighbours. To
     `shared` is added what the members of several share (`Output.shared`), batch by batch.
     """
-    if spec.closer:
-        yield from _predict_closer(predictor, spec, images, wanted, spacing_mm, contiguous, shared)
-        return
-    for count, batch in _batches(predictor, spec, images, wanted, spacing_mm, contiguous):
-        output = predictor.predict(batch)
-        _keep(output, shared)
-        found = np.asarray(output.probabilities)[:count]
-        yield host.to_source(spec, found, images.shape[1], images.shape[2], spacing_mm)
+    study = _Study(spec, images, spacing_mm, contiguous)
 
+    def looked(numbers: _Numbers) -> tuple[np.ndarray, jax.Array | None]:
+        return _looked(predictor, study, numbers)
 
-def _predict_closer(
-    predictor: Predictor,
-    spec: InputSpec,
-    images: np.ndarray,
-    wanted: Sequence[int] | np.ndarray,
-    spacing_mm: Spacing,
-    contiguous: bool,
-    shared: list[np.ndarray] | None,
-) -> Iterator[np.ndarray]:
-    """As `predict_slices`, with closer looks: inside a look's window its probabilities, outside those of the first.
-
-    The mean is taken over the closer looks. What members share is counted in the first look, which every slice has.
-    """
-    first = dataclasses.replace(spec, closer=())
-    wanted, start = np.asarray(wanted), 0
-    for found in predict_slices(predictor, first, images, wanted, spacing_mm, contiguous, shared):
-        slices = wanted[start : start + len(found)]
-        start += len(found)
-        marked = [closer.marked_box(own.argmax(axis=-1)) for own in found]
-        mean = np.array(found)  # on the slices' own grid it is the device's, which is not written to
-        for share in spec.closer:
-            windows = {
-                place: window
-                for place, box in enumerate(marked)
-                if box is not None and (window := closer.window_of(box, share, images.shape[1:])) is not None
-            }
-            if not windows:
-                continue
-            planes = [images[np.array(host.neighbours(spec, int(slices[i]), len(images), contiguous))] for i in windows]
-            batch = closer.batch_of(first, planes, list(windows.values()), predictor.batch_size)
-            nearer = np.asarray(predictor.predict(batch).probabilities)
-            for (place, window), near in zip(windows.items(), nearer, strict=False):
-                own, (rows, columns) = closer.put_back(first, near, window, *images.shape[1:])
-                mean[place, rows, columns] += (own - found[place, rows, columns]) / len(spec.closer)
-        yield mean
+    yield from _kept(map_in_order(looked, padded(np.asarray(wanted), predictor.batch_size), WORKERS), shared)
 
 
 def predict_labels(
@@ -223,25 +190,70 @@ def predict_labels(
     """Yield the labels `[n, H, W]` uint8 that the probabilities of `predict_slices`, merged by `merge`, amount to.
 
     They are brought to the slices' grid and compared on the device: of K probabilities a pixel, one byte comes back.
-    A batch is on its way while the labels of the one before are fetched.
     """
-    if spec.closer:
-        for found in _predict_closer(predictor, spec, images, wanted, spacing_mm, contiguous, shared):
-            yield merged(found, merge).argmax(axis=-1).astype(np.uint8)
-        return
+    study = _Study(spec, images, spacing_mm, contiguous)
     rows, columns = host.back_matrices(spec, images.shape[1], images.shape[2], spacing_mm)
     matrix = None if merge == tuple(range(len(merge))) else counts_as(np.array(merge)).astype(np.float32)
-    waiting: tuple[int, jax.Array, Output] | None = None
-    for count, batch in _batches(predictor, spec, images, wanted, spacing_mm, contiguous):
-        output = predictor.predict(batch)
-        labels = _labels(output.probabilities, matrix, rows, columns)
-        if waiting is not None:
-            _keep(waiting[2], shared)
-            yield np.asarray(waiting[1])[: waiting[0]]
-        waiting = count, labels, output
-    if waiting is not None:
-        _keep(waiting[2], shared)
-        yield np.asarray(waiting[1])[: waiting[0]]
+
+    def labelled(numbers: _Numbers) -> tuple[np.ndarray, jax.Array | None]:
+        if spec.closer:
+            found, counts = _looked(predictor, study, numbers)
+            return merged(found, merge).argmax(axis=-1).astype(np.uint8), counts
+        output = predictor.predict(_batch(study, numbers))
+        return np.asarray(_labels(output.probabilities, matrix, rows, columns))[: len(numbers[0])], output.shared
+
+    yield from _kept(map_in_order(labelled, padded(np.asarray(wanted), predictor.batch_size), WORKERS), shared)
+
+
+class _Study(NamedTuple):
+    """What slices are taken from: see `predict_slices`."""
+
+    spec: InputSpec
+    images: np.ndarray
+    spacing_mm: Spacing
+    contiguous: bool
+
+
+def _looked(predictor: Predictor, study: _Study, numbers: _Numbers) -> tuple[np.ndarray, jax.Array | None]:
+    """Return the probabilities `[n, H, W, K]` of one batch of slices, and what members share (`Output.shared`).
+
+    With closer looks: inside a look's window the mean over the closer looks, outside the first look's. What members
+    share is counted in the first look, which every slice has.
+    """
+    height, width = study.images.shape[1:]
+    output = predictor.predict(_batch(study, numbers))
+    seen = np.asarray(output.probabilities)[: len(numbers[0])]
+    found = host.to_source(study.spec, seen, height, width, study.spacing_mm)
+    if not study.spec.closer:
+        return found, output.shared
+    marked = [closer.marked_box(own.argmax(axis=-1)) for own in found]
+    mean = np.array(found)  # on the slices' own grid it is the device's, which is not written to
+    for share in study.spec.closer:
+        windows = {
+            place: window
+            for place, box in enumerate(marked)
+            if box is not None and (window := closer.window_of(box, share, (height, width))) is not None
+        }
+        if not windows:
+            continue
+        around = (host.neighbours(study.spec, int(numbers[0][i]), len(study.images), study.contiguous) for i in windows)
+        planes = [study.images[np.array(rows)] for rows in around]
+        batch = closer.batch_of(study.spec, planes, list(windows.values()), predictor.batch_size)
+        nearer = np.asarray(predictor.predict(batch).probabilities)
+        for (place, window), near in zip(windows.items(), nearer, strict=False):
+            own, (rows, columns) = closer.put_back(study.spec, near, window, height, width)
+            mean[place, rows, columns] += (own - found[place, rows, columns]) / len(study.spec.closer)
+    return mean, output.shared
+
+
+def _kept(
+    found: Iterator[tuple[np.ndarray, jax.Array | None]], shared: list[np.ndarray] | None
+) -> Iterator[np.ndarray]:
+    """Yield what was found of each batch; what members share is added to `shared`."""
+    for one, counts in found:
+        if shared is not None and counts is not None:
+            shared.append(np.asarray(counts, np.int64))
+        yield one
 
 
 @jax.jit
@@ -263,27 +275,16 @@ def _labels(probabilities: Any, matrix: Any, rows: Any, columns: Any) -> jax.Arr
     return jax.lax.map(of_slice, probabilities)  # slice by slice: on the source's grid a batch fills the caches
 
 
-def _batches(
-    predictor: Predictor,
-    spec: InputSpec,
-    images: np.ndarray,
-    wanted: Sequence[int] | np.ndarray,
-    spacing_mm: Spacing,
-    contiguous: bool,
-) -> Iterator[tuple[int, Batch]]:
-    """Yield batches of one shape, each with the number of its real examples."""
-    for real, filled, mask in padded(np.asarray(wanted), predictor.batch_size):
-        planes = np.array([host.neighbours(spec, int(z), len(images), contiguous) for z in filled])
-        rows = np.unique(np.concatenate([filled, planes.ravel()]))
-        seen = host.to_network(spec, images[rows], spacing_mm)
-        windows = host.windows_of(spec, seen[np.searchsorted(rows, filled)])
-        image = seen[np.searchsorted(rows, planes)].transpose(0, 2, 3, 1)
-        yield len(real), Batch(image, windows, None, None, mask, host.tissue_marks(spec, len(filled)))
-
-
-def _keep(output: Output, shared: list[np.ndarray] | None) -> None:
-    if shared is not None and output.shared is not None:
-        shared.append(np.asarray(output.shared, np.int64))
+def _batch(study: _Study, numbers: _Numbers) -> Batch:
+    """Return the batch of some slices; all batches have one shape, so that nothing compiles twice."""
+    _, filled, mask = numbers
+    spec, images = study.spec, study.images
+    planes = np.array([host.neighbours(spec, int(z), len(images), study.contiguous) for z in filled])
+    rows = np.unique(np.concatenate([filled, planes.ravel()]))
+    seen = host.to_network(spec, images[rows], study.spacing_mm)
+    windows = host.windows_of(spec, seen[np.searchsorted(rows, filled)])
+    image = seen[np.searchsorted(rows, planes)].transpose(0, 2, 3, 1)
+    return Batch(image, windows, None, None, mask, host.tissue_marks(spec, len(filled)))
 
 
 def merged(probabilities: np.ndarray, merge: tuple[int, ...]) -> np.ndarray:

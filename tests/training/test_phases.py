@@ -197,7 +197,7 @@ def test_findings_name_what_moved_and_what_did_not():
 @pytest.mark.parametrize("clip", ["0", "1"])
 def test_a_frozen_encoder_saves_a_quarter_of_the_flops(clip, monkeypatch):
     # XLA counts the body of a loop once, and a CPU's weight gradient is a loop over the images of the batch.
-    monkeypatch.setattr(convolution, "_kernel_gradient", convolution._kernel_gradient_of_xla)
+    monkeypatch.setattr(convolution, "_gradients_by_image", convolution._gradients_of_xla)
     overrides = {"data.size": "64", "model.width": "16", "model.levels": "5", "model.norm": "encoder"}
     _, config = load.load("configs/quickstart.py", overrides | {"train.clip_norm": clip})
     model = registry.build_model(config.model, HEART)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +17,7 @@ from heartseg_jax.errors import UserError
 from heartseg_jax.findings import WARN, counted, some
 from heartseg_jax.imaging.masks.label_maps import resolve_parts
 from heartseg_jax.imaging.volume import AIR_HU, put_in_middle
+from heartseg_jax.threads import map_in_order
 
 AIR = {np.dtype(np.int16): AIR_HU, np.dtype(np.uint8): 0}
 """What slices are padded with."""
@@ -66,7 +64,8 @@ def write_cases(
         overwrite=overwrite,
     ) as writer:
         cases = [case for case, _ in sizes]
-        for done, (case, one) in enumerate(zip(cases, _read(cases, source.workers), strict=True), 1):
+        read = map_in_order(lambda case: case.read(), cases, source.workers)
+        for done, (case, one) in enumerate(zip(cases, read, strict=True), 1):
             if source.leave_out_refused and findings.refused(one.found):
                 text = f"left out: {findings.in_order(one.found)[0].seen}"
                 seen.setdefault("refused", []).append((case.identity, text))
@@ -105,25 +104,6 @@ def _sizes(cases: Sequence[Case], warnings: list[str]) -> list[tuple[Case, tuple
         height, width = (max(side) for side in zip(*distinct, strict=True))
         warnings.append(f"slices of {len(distinct)} sizes were padded to {height} x {width}")
     return sizes
-
-
-def _read(cases: Sequence[Case], workers: int) -> Iterator[Labelled]:
-    """Yield what the cases read, in their order, `workers` of them at the same time."""
-    if workers == 1:
-        yield from (case.read() for case in cases)
-        return
-    waiting = iter(cases)
-    with ThreadPoolExecutor(workers) as pool:
-        # A window, not `map`: finished volumes must not pile up in front of a slow disk.
-        window = deque(pool.submit(case.read) for case in islice(waiting, workers + 1))
-        try:
-            while window:
-                one = window.popleft().result()
-                window.extend(pool.submit(case.read) for case in islice(waiting, 1))
-                yield one
-        finally:
-            for future in window:
-                future.cancel()
 
 
 def _add(
