@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from heartseg_jax import distributed
 from heartseg_jax.allocator import start_again_with_large_pages
 from heartseg_jax.errors import GuardStop, UserError, suggestion
 from heartseg_jax.interrupts import ending_soon
@@ -102,9 +104,12 @@ def main(argv: list[str]) -> int:
     except BrokenPipeError:
         return 0
     except Exception as error:
-        refused = refused_by_machine(error)
+        refused = distributed.lost(error) or refused_by_machine(error)
         if refused is None:
-            raise
+            if distributed.count() == 1:
+                raise
+            traceback.print_exc()  # and the process ends by `leave`
+            return 1
         return fail(f"error: {refused}")
     return 0
 
@@ -118,6 +123,8 @@ def fail(line: str, status: int = 2) -> int:
 if __name__ == "__main__":
     start_again_with_large_pages(sys.argv[1:])
     status = main(sys.argv[1:])
+    if status and distributed.count() > 1:
+        distributed.leave(status)
     if status == 130:
         os._exit(status)  # the interpreter would wait for threads that still compute
     sys.exit(status)

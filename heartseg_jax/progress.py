@@ -20,8 +20,23 @@ LONGEST_SILENCE_S = 60.0
 """Seconds after which a run's steps say where they are, even between evaluations."""
 
 
+_silent: list[bool] = []
+
+
+def be_silent() -> None:
+    """Say nothing and draw no bar from here on: of several processes that train as one, the first one speaks."""
+    _silent.append(True)
+
+
+def _disabled() -> bool | None:
+    """Return what tqdm takes: whether no bar is drawn, None for 'where there is no terminal'."""
+    return True if _silent else None
+
+
 def say(line: str) -> None:
     """Write a line to stderr, above any bar that is drawn there."""
+    if _silent:
+        return
     for timer in _waiting:
         timer.cancel()
     tqdm.write(line, file=sys.stderr)
@@ -57,7 +72,7 @@ class StepProgress:
     """A run's optimizer steps: a bar where stderr is a terminal, else a line at each evaluation and now and then."""
 
     def __init__(self, total: int, initial: int, now: Callable[[], float] = time.monotonic):
-        self._bar = tqdm(total=total, initial=initial, disable=None, unit="step", smoothing=0.1)
+        self._bar = tqdm(total=total, initial=initial, disable=_disabled(), unit="step", smoothing=0.1)
         self._total, self._now, self._silence, self._said = total, now, LINE_S, now()
         self._words = ""
 
@@ -95,7 +110,7 @@ def bar(unit: str, now: Callable[[], float] = time.monotonic) -> Progress:
     def progress(done: int, total: int) -> None:
         nonlocal began, said, tenth
         if not bars:
-            bars.append(tqdm(total=total, desc=unit, unit="", disable=None))
+            bars.append(tqdm(total=total, desc=unit, unit="", disable=_disabled()))
         bars[0].update(done - bars[0].n)
         if bars[0].disable and now() - said >= LINE_S and 10 * done // max(total, 1) > tenth:
             left = duration((now() - began) / max(done, 1) * (total - done))

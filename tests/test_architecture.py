@@ -131,7 +131,18 @@ def test_a_library_lives_in_its_room_alone(library):
 
 
 FLOORS = (
-    ("allocator", "anatomy", "compilation_cache", "errors", "files", "interrupts", "machine", "progress", "threads"),
+    (
+        "allocator",
+        "anatomy",
+        "compilation_cache",
+        "distributed",
+        "errors",
+        "files",
+        "interrupts",
+        "machine",
+        "progress",
+        "threads",
+    ),
     ("config", "findings", "privacy", "workdir"),
     ("imaging",),
     ("preprocess",),

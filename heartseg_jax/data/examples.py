@@ -16,6 +16,10 @@ from heartseg_jax.preprocess import host
 from heartseg_jax.preprocess.contract import InputSpec
 from heartseg_jax.preprocess.host import Batch
 
+Rows = np.ndarray | slice
+"""Which rows of a batch a process loads."""
+ALL_ROWS = slice(None)
+
 
 class Slices(NamedTuple):
     """M slices at the network's size, numpy or jax arrays.
@@ -237,9 +241,10 @@ def examples_at(store: SliceStore, seed: int, step: int, batch_size: int) -> tup
     return indices(seed, epoch, place, len(store), batch_size, store.mixture)
 
 
-def batch_at(store: SliceStore, seed: int, step: int, batch_size: int) -> Batch:
-    """Return the training batch of a global step, from 0."""
-    return store.gather(*examples_at(store, seed, step, batch_size))
+def batch_at(store: SliceStore, seed: int, step: int, batch_size: int, rows: Rows = ALL_ROWS) -> Batch:
+    """Return the training batch of a global step, from 0, or only `rows` of it."""
+    numbers, mask = examples_at(store, seed, step, batch_size)
+    return store.gather(numbers[rows], mask[rows])
 
 
 def padded(numbers: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -253,7 +258,10 @@ def padded(numbers: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, n
         yield real, filled, (np.arange(batch_size) < len(real)).astype(np.float32)
 
 
-def in_order(store: SliceStore, batch_size: int) -> Iterator[tuple[np.ndarray, Batch]]:
-    """Yield (numbers of the real examples, batch) over all examples in order, for evaluation."""
+def in_order(store: SliceStore, batch_size: int, rows: Rows = ALL_ROWS) -> Iterator[tuple[np.ndarray, Batch]]:
+    """Yield (numbers of the real examples, batch) over all examples in order, for evaluation.
+
+    The batch may be only `rows` of the whole one; the numbers are always those of the whole one.
+    """
     for real, filled, mask in padded(np.arange(len(store)), batch_size):
-        yield real, store.gather(filled, mask)
+        yield real, store.gather(filled[rows], mask[rows])

@@ -2,45 +2,87 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from heartseg_jax import distributed
 from heartseg_jax.errors import UserError
 from heartseg_jax.progress import duration, say
 
 
 def describe() -> str:
-    """Return platform, number and kind of the devices, such as 'gpu: 2 x NVIDIA H100'."""
+    """Return platform, number and kind of the devices, such as 'gpu: 2 x NVIDIA H100', of all processes."""
     devices = jax.devices()
     kinds = Counter(device.device_kind for device in devices)
-    return f"{devices[0].platform}: {', '.join(f'{count} x {kind}' for kind, count in kinds.items())}"
+    processes = f" in {distributed.count()} processes" if distributed.count() > 1 else ""
+    return f"{devices[0].platform}: {', '.join(f'{count} x {kind}' for kind, count in kinds.items())}{processes}"
 
 
-def data_mesh(batch_size: int) -> Mesh:
-    """Return a mesh over all devices, the batch split among them.
+def data_mesh(batch_size: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Return a mesh over `devices`, of all processes where None are given, the batch split among them.
 
     Raises:
       UserError: the batch cannot be split evenly.
     """
-    devices = jax.devices()
+    devices = jax.devices() if devices is None else devices
     if batch_size % len(devices):
         raise UserError(f"data.batch_size={batch_size} must be a multiple of the {len(devices)} devices")
-    return jax.make_mesh((len(devices),), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
+    return jax.make_mesh((len(devices),), ("batch",), devices=devices, axis_types=(jax.sharding.AxisType.Auto,))
+
+
+def own_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
+    """Return the rows of a global batch that this process's devices hold, rising: what it loads, and only that."""
+    places = _split(mesh).addressable_devices_indices_map((batch_size,)).values()
+    return np.unique(np.concatenate([np.arange(batch_size)[place] for place in places if place is not None]))
 
 
 def to_devices(mesh: Mesh, batch: Any) -> Any:
-    """Send a host batch to the devices, split along its first axis; returns before the copy has ended."""
-    return jax.device_put(batch, NamedSharding(mesh, PartitionSpec("batch")))
+    """Send a host batch to the devices, split along its first axis; returns before the copy has ended.
+
+    Of several processes each gives its `own_rows`.
+    """
+    if distributed.count() == 1:
+        return jax.device_put(batch, _split(mesh))
+    return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(_split(mesh), leaf), batch)
+
+
+def to_host(mesh: Mesh, tree: Any) -> Any:
+    """Return arrays of which each device may hold a part as whole numpy arrays, in every process."""
+    return jax.device_get(tree if distributed.count() == 1 else _gather(mesh)(tree))
 
 
 def replicate(mesh: Mesh, tree: Any) -> Any:
-    """Send a whole tree to every device."""
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+    """Send a whole tree, the same in every process, to every device."""
+    whole = NamedSharding(mesh, PartitionSpec())
+    if distributed.count() == 1:
+        return jax.device_put(tree, whole)
+
+    def send(leaf: Any) -> Any:
+        if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(send(jax.random.key_data(leaf)))
+        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+            return leaf  # made by a program over all devices
+        host = np.asarray(jax.device_get(leaf))
+        return jax.make_array_from_process_local_data(whole, host, host.shape)
+
+    return jax.tree.map(send, tree)
+
+
+def _split(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec("batch"))
+
+
+@functools.lru_cache(maxsize=4)
+def _gather(mesh: Mesh) -> Any:
+    return jax.jit(lambda tree: tree, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
 
 def compile_step(step: Any, state: Any, batch: Any, key: Any, *, again: bool = False) -> None:
@@ -80,7 +122,7 @@ def check_memory(needed_bytes: float) -> None:
 
 def available_bytes() -> int | None:
     """Return the free memory of the device with least, of the machine where it computes; None where unknown."""
-    devices = jax.devices()
+    devices = jax.local_devices()
     if devices[0].platform == "cpu":
         return host_available_bytes()
     known = [stats for device in devices if (stats := device.memory_stats()) and "bytes_limit" in stats]
