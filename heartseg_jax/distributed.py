@@ -71,9 +71,7 @@ def start(asked: str, timeout_s: int = 300) -> None:
         if known is None:
             jax.distributed.initialize(initialization_timeout=timeout_s)
         else:
-            jax.distributed.initialize(
-                *known, cluster_detection_method="deactivate", initialization_timeout=timeout_s
-            )
+            jax.distributed.initialize(*known, cluster_detection_method="deactivate", initialization_timeout=timeout_s)
     except (RuntimeError, ValueError, OSError, KeyError) as error:
         # Where the environment names no cluster, JAX's word for it is 'coordinator_address should be defined'.
         reason = " ".join(str(error).split())[:300]

@@ -27,7 +27,7 @@ def define(values: FlagValues, argv: Sequence[str]) -> None:
         output="the folder to write; of a folder of studies, it gets a folder for each",
         checkpoint="instead of --workdir, the folder of a run's checkpoint, such as RUN/checkpoints/12",
         series="of a DICOM study: which series, by its number in the list, its UID, or best",
-        shard="K/N: of a folder of studies only every N-th, from the K-th on",
+        shard="K/N: of a folder of studies only every N-th, from the K-th on; or auto, as SLURM or Open MPI says",
         store="URL of an archive to send the DICOM objects to (DICOMweb)",
         names="auto, keep or key: what the folders of a folder of studies are called (docs/predict.md)",
     )

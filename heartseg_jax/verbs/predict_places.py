@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -116,13 +117,44 @@ def shard_of(places: Sequence[Place], shard: tuple[int, int]) -> list[Place]:
     return list(places[shard[0] - 1 :: shard[1]])
 
 
-def parsed_shard(text: str) -> tuple[int, int]:
-    """Return (K, N) of 'K/N'. Raises UserError unless both are whole numbers and 1 <= K <= N."""
+def parsed_shard(text: str, environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
+    """Return (K, N) of 'K/N', or for 'auto' what the scheduler's variables say.
+
+    Raises:
+      UserError: they are not whole numbers with 1 <= K <= N, or no scheduler says them.
+    """
+    if text == "auto":
+        return _scheduled_shard(environment)
     match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text, re.ASCII)
     shard = (int(match[1]), int(match[2])) if match else (0, 0)
     if not 1 <= shard[0] <= shard[1]:
-        raise UserError(f"--shard needs K/N with K from 1 to N, such as 3/8, not '{text}'")
+        raise UserError(f"--shard needs auto or K/N with K from 1 to N, such as 3/8, not '{text}'")
     return shard
+
+
+def _scheduled_shard(environment: Mapping[str, str]) -> tuple[int, int]:
+    """Return (K, N) of this process among those of a SLURM array, of its steps' tasks, or of Open MPI."""
+
+    def numbers(*names: str) -> list[int] | None:
+        found = [environment.get(name, "") for name in names]
+        return [int(text) for text in found] if all(text.isascii() and text.isdigit() for text in found) else None
+
+    place, count = 0, 1
+    if array := numbers(*(f"SLURM_ARRAY_TASK_{name}" for name in ("ID", "MIN", "MAX", "STEP", "COUNT"))):
+        own, least, most, step, count = array
+        place = (own - least) // max(step, 1)
+        if (most - least) // max(step, 1) + 1 != count:
+            raise UserError("--shard=auto needs a SLURM array without gaps, such as -a 1-8; or give --shard=K/N")
+    # Of a step that srun has started: in the script around it, SLURM_PROCID is 0 and means nothing.
+    for names in (("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"), ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE")):
+        if task := numbers(*names):
+            return place * task[1] + task[0] + 1, count * task[1]
+    if array:
+        return place + 1, count
+    raise UserError(
+        "--shard=auto finds no SLURM array, no step of srun and no Open MPI: give --shard=K/N, in an indexed Kubernetes "
+        'job --shard="$((JOB_COMPLETION_INDEX + 1))/N"'
+    )
 
 
 def fingerprint(path: Path) -> str:

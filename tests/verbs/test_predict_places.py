@@ -10,7 +10,7 @@ import pytest
 from heartseg_jax.data.sources.naming import Naming
 from heartseg_jax.errors import UserError
 from heartseg_jax.imaging.nifti import write_nifti
-from heartseg_jax.verbs.predict_places import fingerprint, places_of, shard_of
+from heartseg_jax.verbs.predict_places import fingerprint, parsed_shard, places_of, shard_of
 from tests.studies import write_study
 from tests.verbs.predicting import volume, write_inputs
 
@@ -122,6 +122,42 @@ def test_a_shard_is_every_nth():
     places = list(range(7))
     parts = [shard_of(places, (k, 3)) for k in (1, 2, 3)]
     assert parts == [[0, 3, 6], [1, 4], [2, 5]]
+
+
+ARRAY = {"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_MIN": "3", "SLURM_ARRAY_TASK_MAX": "9"} | {
+    "SLURM_ARRAY_TASK_STEP": "2",
+    "SLURM_ARRAY_TASK_COUNT": "4",
+}
+"""The third of -a 3-9:2, whose jobs are 3, 5, 7 and 9."""
+STEP = {"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "8"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "shard"),
+    [
+        (ARRAY, (3, 4)),
+        (STEP, (2, 8)),
+        (ARRAY | STEP, (2 * 8 + 2, 32)),  # two jobs of eight before it, and a task of its own
+        (ARRAY | {"SLURM_PROCID": "0", "SLURM_NTASKS": "8"}, (3, 4)),  # a script outside srun
+        ({"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "5"}, (1, 5)),
+    ],
+)
+def test_a_scheduler_says_which_shard_this_is(environment, shard):
+    assert parsed_shard("auto", environment) == shard
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        {"SLURM_PROCID": "0", "SLURM_NTASKS": "8"},
+        {"JOB_COMPLETION_INDEX": "2"},
+        ARRAY | {"SLURM_ARRAY_TASK_COUNT": "3"},
+    ],
+)
+def test_nothing_is_guessed_where_no_scheduler_says_it(environment):
+    with pytest.raises(UserError, match="--shard=K/N"):
+        parsed_shard("auto", environment)
 
 
 def test_the_fingerprint_is_of_content_and_not_of_names(tmp_path):
