@@ -152,8 +152,8 @@ def _scheduled_shard(environment: Mapping[str, str]) -> tuple[int, int]:
     if array:
         return place + 1, count
     raise UserError(
-        "--shard=auto finds no SLURM array, no step of srun and no Open MPI: give --shard=K/N, in an indexed Kubernetes "
-        'job --shard="$((JOB_COMPLETION_INDEX + 1))/N"'
+        "--shard=auto finds no SLURM array, no step of srun and no Open MPI: give --shard=K/N, in an indexed job of "
+        'Kubernetes --shard="$((JOB_COMPLETION_INDEX + 1))/N"'
     )
 
 
