@@ -10,9 +10,11 @@ number of parameters and loss (of inference: probabilities) must agree before an
 another one, so of it only the speed is comparable. Then the sides take turns, one running while the others wait.
 
   --nets       of quickstart, transfer, scratch, full (see NETS)
-  --work       train, infer, or both with a comma between
-  --sides      of ours, torch, torch-nhwc, torch-compile, torch-compile-nhwc, keras-jax, keras-torch, monai; or all.
-               ours@FOLDER is the checkout at FOLDER, so that two versions of this project can be compared.
+  --work       of train, infer (a batch, and the next when it is there) and study (eight batches, as the slices of a
+               study are predicted: here two at once, in PyTorch one after the other, in torch-nhwc-pair two at once)
+  --sides      of ours, torch, torch-nhwc, torch-compile, torch-compile-nhwc, torch-nhwc-pair, keras-jax,
+               keras-torch, monai; or all. ours@FOLDER is the checkout at FOLDER, so that two versions of this
+               project can be compared.
   --threads    1 keeps every side on one core; 2 allows two
   --allocator  stock; hugetlb (GLIBC_TUNABLES=glibc.malloc.hugetlb=1); or a library to preload. For all sides alike.
   --seconds    that a side runs per round; --rounds: how many
@@ -65,11 +67,14 @@ KINDS: dict[str, dict[str, Any]] = {
     "torch-nhwc": {"kind": "torch", "layout": "nhwc", "compiled": False},
     "torch-compile": {"kind": "torch", "layout": "nchw", "compiled": True},
     "torch-compile-nhwc": {"kind": "torch", "layout": "nhwc", "compiled": True},
+    "torch-nhwc-pair": {"kind": "torch", "layout": "nhwc", "compiled": False, "pair": True},
     "keras-jax": {"kind": "keras", "env": {"KERAS_BACKEND": "jax"}},
     "keras-torch": {"kind": "keras", "env": {"KERAS_BACKEND": "torch"}},
     "monai": {"kind": "monai"},
 }
 NEEDS = {"torch": "torch", "keras": "keras", "monai": "monai"}
+STUDY = 8
+"""Batches of a study, as in `peers_worker`."""
 LOSS_TOLERANCE, PROBABILITY_TOLERANCE = 1e-4, 1e-3
 """In bfloat16, where rounding is coarser, 200 times as much."""
 
@@ -191,7 +196,8 @@ def row(worker: Worker, first: Worker, name: str, work: str, given: argparse.Nam
     """Return what is known of a side, per image."""
     overrides = NETS[name].overrides
     batch = int(overrides.get("data.batch_size", 8))
-    count = sum(len(r["times"]) for r in worker.rounds) * batch
+    images = batch * (STUDY if work == "study" else 1)  # of one time
+    count = sum(len(r["times"]) for r in worker.rounds) * images
     total = {key: sum(r[key] for r in worker.rounds) for key in ("user_s", "system_s", "faults")}
     medians = [statistics.median(r["times"]) for r in worker.rounds]
     ratios = [m / statistics.median(r["times"]) for m, r in zip(medians, first.rounds, strict=True)]
@@ -208,7 +214,7 @@ def row(worker: Worker, first: Worker, name: str, work: str, given: argparse.Nam
         "dtype": given.dtype,
         "parameters": worker.ready["parameters"],
         "loss": worker.ready["loss"],
-        "wall_ms": 1e3 * statistics.median(t for r in worker.rounds for t in r["times"]) / batch,
+        "wall_ms": 1e3 * statistics.median(t for r in worker.rounds for t in r["times"]) / images,
         "cpu_ms": 1e3 * (total["user_s"] + total["system_s"]) / count,
         "system_ms": 1e3 * total["system_s"] / count,
         "faults": total["faults"] / count,
@@ -267,7 +273,8 @@ def main() -> None:
     given = parser.parse_args()
     given.sides = list(KINDS) if given.sides == "all" else given.sides.split(",")
     nets, works = given.nets.split(","), given.work.split(",")
-    for word, known in ((nets, NETS), (works, ("train", "infer")), ([s.partition("@")[0] for s in given.sides], KINDS)):
+    kinds = [side.partition("@")[0] for side in given.sides]
+    for word, known in ((nets, NETS), (works, ("train", "infer", "study")), (kinds, KINDS)):
         if wrong := [one for one in word if one not in known]:
             parser.error(f"{wrong[0]} is unknown; choose from {', '.join(known)}")
     if KINDS[given.sides[0].partition("@")[0]]["kind"] != "ours":

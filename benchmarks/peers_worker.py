@@ -1,7 +1,7 @@
 """One side of `peers.py`, in a process of its own: a network is built, checked, and run when the parent asks for it.
 
 Started by `peers.py`, never by hand. Speaks JSON lines: says what it has built, then answers each line of stdin
-({"work": "train" or "infer", "seconds": 2.0}) with the times of the steps that it has taken.
+({"work": "train", "infer" or "study", "seconds": 2.0}) with the times of the steps that it has taken.
 """
 
 from __future__ import annotations
@@ -12,13 +12,17 @@ import os
 import resource
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 WARM_UP_S = 0.5
+STUDY = 8
+"""Batches of a study."""
 WRITTEN = "written"
 """The file that says that weights and batch are there."""
 
@@ -31,6 +35,7 @@ class Side(NamedTuple):
       probabilities: gives those of the batch, in inference mode; None where the network is another one.
       train: takes one step and waits for it; returns the loss before the step.
       infer: predicts the batch and waits for it.
+      study: predicts the batch `STUDY` times, as the slices of a study are; by default one after the other.
       about: versions and choices, for the table.
     """
 
@@ -39,6 +44,7 @@ class Side(NamedTuple):
     train: Callable[[], Any]
     infer: Callable[[], Any]
     about: dict[str, Any]
+    study: Callable[[], Any] | None = None
 
 
 def wait_for(place: Path) -> None:
@@ -88,9 +94,10 @@ def ours(root: Path, config: Any, place: Path, asked: dict[str, Any]) -> Side:
     """This project's own jitted step and predictor, of the checkout at `root`."""
     import jax
 
-    from heartseg_jax.inference.predictor import make_predictor
+    from heartseg_jax.inference.predictor import WORKERS, make_predictor
     from heartseg_jax.interop import to_keras
     from heartseg_jax.preprocess.augment_settings import PRESETS
+    from heartseg_jax.threads import map_in_order
     from heartseg_jax.training import phases, steps
 
     made = seeded(config)
@@ -124,7 +131,8 @@ def ours(root: Path, config: Any, place: Path, asked: dict[str, Any]) -> Side:
 
     count = sum(leaf.size for leaf in jax.tree.leaves(made["params"]))
     about = {"version": f"jax {jax.__version__}", "device": jax.devices()[0].device_kind}
-    return Side(count, lambda: np.asarray(infer().probabilities), train, infer, about)
+    study = lambda: deque(map_in_order(lambda _: infer(), range(STUDY), WORKERS), maxlen=0)  # noqa: E731
+    return Side(count, lambda: np.asarray(infer().probabilities), train, infer, about, study)
 
 
 def arrays_by_path(made: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -159,7 +167,7 @@ def torch_side(root: Path, config: Any, place: Path, asked: dict[str, Any]) -> S
     run = torch.compile(network) if asked["compiled"] else network
     predicting = run
     if asked["compiled"] and not cuda:
-        torch._inductor.config.freezing = asked["work"] == "infer"  # its advice for inference on a CPU
+        torch._inductor.config.freezing = asked["work"] != "train"  # its advice for inference on a CPU
 
     def train() -> Any:
         network.train()
@@ -182,7 +190,11 @@ def torch_side(root: Path, config: Any, place: Path, asked: dict[str, Any]) -> S
 
     count = sum(p.numel() for p in network.parameters())
     probabilities = lambda: infer().permute(0, 2, 3, 1).cpu().numpy()  # noqa: E731
-    return Side(count, probabilities, train, infer, {"version": f"torch {torch.__version__}", "device": str(device)})
+    about = {"version": f"torch {torch.__version__}", "device": str(device)}
+    if not asked.get("pair"):
+        return Side(count, probabilities, train, infer, about)
+    pool = ThreadPoolExecutor(2, initializer=torch.set_num_threads, initargs=(max(asked["threads"] // 2, 1),))
+    return Side(count, probabilities, train, infer, about, lambda: deque(pool.map(lambda _: infer(), range(STUDY)), 0))
 
 
 def keras_side(root: Path, config: Any, place: Path, asked: dict[str, Any]) -> Side:
@@ -318,7 +330,8 @@ def main() -> None:
         loss = float(side.train())
     elif side.probabilities is not None:
         np.save(place / f"{asked['name'].replace('/', '_')}.probabilities.npy", side.probabilities())
-    step = {"train": side.train, "infer": side.infer}[asked["work"]]
+    one_by_one = lambda: [side.infer() for _ in range(STUDY)]  # noqa: E731
+    step = {"train": side.train, "infer": side.infer, "study": side.study or one_by_one}[asked["work"]]
     timed(step, WARM_UP_S)
     clear_peak()
     ready = {"parameters": side.parameters, "loss": loss, "about": side.about, "ready_s": time.perf_counter() - began}
