@@ -8,7 +8,10 @@ slice. Where a structure is unknown in some slices only, an array `NAME [N]` of 
 """
 
 import argparse
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 from PIL import Image

@@ -58,6 +58,7 @@ SERIES_NUMBER = 9002
 ML = Code("mL", "UCUM", "milliliter")
 HU = Code("[hnsf'U]", "UCUM", "Hounsfield unit")
 CUT_FACES = Code("CUT_FACES", PRIVATE_SCHEME, "Share of the surface on the border of the field of view")
+CONFIDENCE = Code("CONFIDENCE", PRIVATE_SCHEME, "Mean probability of the structure in its voxels")
 AGREEMENT = Code("AGREEMENT", PRIVATE_SCHEME, "Mean pairwise Dice between models, or views of one model")
 EXTENTS = (
     Code("EXTENT_RL", PRIVATE_SCHEME, "Extent from right to left"),
@@ -156,7 +157,8 @@ def _measurements(row: StructureMeasurement) -> list[Measurement]:
             found.append(Measurement(codes.DCM.AttenuationCoefficient, round(value, 2), HU, derivation=derivation))
     for name, length in zip(EXTENTS, row.extent_mm or (), strict=False):
         found.append(Measurement(name, round(length, 2), MM))
-    for name, share in ((CUT_FACES, row.cut_face_share), (AGREEMENT, row.confidence)):
+    shares = (CUT_FACES, row.cut_face_share), (CONFIDENCE, row.confidence), (AGREEMENT, row.agreement)
+    for name, share in shares:
         if share is not None:
             found.append(Measurement(name, round(share, 4), RATIO))
     return found

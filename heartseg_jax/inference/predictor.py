@@ -14,6 +14,7 @@ import numpy as np
 from heartseg_jax.anatomy import counts_as
 from heartseg_jax.data.examples import padded
 from heartseg_jax.inference import closer
+from heartseg_jax.inference.confidence import sums_on_device, sums_on_host
 from heartseg_jax.inference.identity import ModelIdentity
 from heartseg_jax.inference.views import through_views
 from heartseg_jax.models.registry import apply_model
@@ -171,7 +172,7 @@ def predict_slices(
     """
     study = _Study(spec, images, spacing_mm, contiguous)
 
-    def looked(numbers: _Numbers) -> tuple[np.ndarray, jax.Array | None]:
+    def looked(numbers: _Numbers) -> _Found:
         return _looked(predictor, study, numbers)
 
     yield from _kept(map_in_order(looked, padded(np.asarray(wanted), predictor.batch_size), WORKERS), shared)
@@ -186,23 +187,36 @@ def predict_labels(
     contiguous: bool,
     merge: tuple[int, ...],
     shared: list[np.ndarray] | None = None,
+    sums: list[np.ndarray] | None = None,
 ) -> Iterator[np.ndarray]:
     """Yield the labels `[n, H, W]` uint8 that the probabilities of `predict_slices`, merged by `merge`, amount to.
 
     They are brought to the slices' grid and compared on the device: of K probabilities a pixel, one byte comes back.
+    To `sums` is added, batch by batch, what a confidence is made of (`confidence.mean_probability`).
     """
     study = _Study(spec, images, spacing_mm, contiguous)
     rows, columns = host.back_matrices(spec, images.shape[1], images.shape[2], spacing_mm)
     matrix = None if merge == tuple(range(len(merge))) else counts_as(np.array(merge)).astype(np.float32)
 
-    def labelled(numbers: _Numbers) -> tuple[np.ndarray, jax.Array | None]:
+    def labelled(numbers: _Numbers) -> _Found:
         if spec.closer:
-            found, counts = _looked(predictor, study, numbers)
-            return merged(found, merge).argmax(axis=-1).astype(np.uint8), counts
-        output = predictor.predict(_batch(study, numbers))
-        return np.asarray(_labels(output.probabilities, matrix, rows, columns))[: len(numbers[0])], output.shared
+            looked = _looked(predictor, study, numbers)
+            found = merged(looked.slices, merge)
+            labels = found.argmax(axis=-1).astype(np.uint8)
+            return _Found(labels, looked.shared, sums_on_host(found, labels))
+        output, count = predictor.predict(_batch(study, numbers)), len(numbers[0])
+        own, by_slice = _labels(output.probabilities, matrix, rows, columns)
+        return _Found(np.asarray(own)[:count], output.shared, np.asarray(by_slice)[:count].sum(axis=0, dtype=float))
 
-    yield from _kept(map_in_order(labelled, padded(np.asarray(wanted), predictor.batch_size), WORKERS), shared)
+    yield from _kept(map_in_order(labelled, padded(np.asarray(wanted), predictor.batch_size), WORKERS), shared, sums)
+
+
+class _Found(NamedTuple):
+    """What is found in a batch of slices: probabilities or labels, what members share, and the confidence's sums."""
+
+    slices: np.ndarray
+    shared: jax.Array | None
+    sums: np.ndarray | None = None
 
 
 class _Study(NamedTuple):
@@ -214,7 +228,7 @@ class _Study(NamedTuple):
     contiguous: bool
 
 
-def _looked(predictor: Predictor, study: _Study, numbers: _Numbers) -> tuple[np.ndarray, jax.Array | None]:
+def _looked(predictor: Predictor, study: _Study, numbers: _Numbers) -> _Found:
     """Return the probabilities `[n, H, W, K]` of one batch of slices, and what members share (`Output.shared`).
 
     With closer looks: inside a look's window the mean over the closer looks, outside the first look's. What members
@@ -225,7 +239,7 @@ def _looked(predictor: Predictor, study: _Study, numbers: _Numbers) -> tuple[np.
     seen = np.asarray(output.probabilities)[: len(numbers[0])]
     found = host.to_source(study.spec, seen, height, width, study.spacing_mm)
     if not study.spec.closer:
-        return found, output.shared
+        return _Found(found, output.shared)
     marked = [closer.marked_box(own.argmax(axis=-1)) for own in found]
     mean = np.array(found)  # on the slices' own grid it is the device's, which is not written to
     for share in study.spec.closer:
@@ -243,34 +257,37 @@ def _looked(predictor: Predictor, study: _Study, numbers: _Numbers) -> tuple[np.
         for (place, window), near in zip(windows.items(), nearer, strict=False):
             own, (rows, columns) = closer.put_back(study.spec, near, window, height, width)
             mean[place, rows, columns] += (own - found[place, rows, columns]) / len(study.spec.closer)
-    return mean, output.shared
+    return _Found(mean, output.shared)
 
 
 def _kept(
-    found: Iterator[tuple[np.ndarray, jax.Array | None]], shared: list[np.ndarray] | None
+    found: Iterator[_Found], shared: list[np.ndarray] | None, sums: list[np.ndarray] | None = None
 ) -> Iterator[np.ndarray]:
-    """Yield what was found of each batch; what members share is added to `shared`."""
-    for one, counts in found:
-        if shared is not None and counts is not None:
-            shared.append(np.asarray(counts, np.int64))
-        yield one
+    """Yield what was found of each batch; what members share and the confidence's sums are added to the lists."""
+    for one in found:
+        if shared is not None and one.shared is not None:
+            shared.append(np.asarray(one.shared, np.int64))
+        if sums is not None and one.sums is not None:
+            sums.append(one.sums)
+        yield one.slices
 
 
 @jax.jit
-def _labels(probabilities: Any, matrix: Any, rows: Any, columns: Any) -> jax.Array:
-    """Return uint8 `[B, H, W]`, of probabilities `[B, S, S, K]`; where a matrix is None, nothing is to be done.
+def _labels(probabilities: Any, matrix: Any, rows: Any, columns: Any) -> tuple[jax.Array, jax.Array]:
+    """Return uint8 `[B, H, W]`, of probabilities `[B, S, S, K]`, and the sums `[B, 2, K]` of each slice.
 
-    Pixels that the network did not see have only zeros: background.
+    Where a matrix is None, nothing is to be done. Pixels that the network did not see have only zeros: background.
     """
     exact = jax.lax.Precision.HIGHEST
 
-    def of_slice(found: jax.Array) -> jax.Array:
+    def of_slice(found: jax.Array) -> tuple[jax.Array, jax.Array]:
         if matrix is not None:
             found = jnp.einsum("stk,kl->stl", found, matrix, precision=exact)
         if rows is not None:
             found = jnp.einsum("hs,stk->htk", rows, found, precision=exact)
             found = jnp.einsum("wt,htk->hwk", columns, found, precision=exact)
-        return found.argmax(axis=-1).astype(jnp.uint8)
+        labels = found.argmax(axis=-1).astype(jnp.uint8)
+        return labels, sums_on_device(found, labels)
 
     return jax.lax.map(of_slice, probabilities)  # slice by slice: on the source's grid a batch fills the caches
 

@@ -12,6 +12,7 @@ from heartseg_jax.findings import WARN, Finding, raise_refused
 from heartseg_jax.imaging.intake import Intake
 from heartseg_jax.imaging.orientation import oblique, patient_axial
 from heartseg_jax.imaging.volume import Volume
+from heartseg_jax.inference.confidence import mean_probability, sums_on_host
 from heartseg_jax.inference.predictor import (
     ModelIdentity,
     Predictor,
@@ -35,6 +36,8 @@ class Prediction:
       contract: how its input was made.
       models: which models were used; several where their mean was taken.
       findings: of its unit, values, extent, spacing and orientation; none refuses.
+      confidence: mean probability of each label `[K]` in the voxels that have it, before postprocessing, of the models'
+        mean; NaN for background and for what has none. None where it was not measured.
       agreement: mean pairwise Dice of each label `[K]` between models, or one model's views, on the network's grid: NaN
         where no member finds it; None for a single model.
       changed_voxels: by structure, how many voxels postprocessing removed and added; empty where it was off.
@@ -46,6 +49,7 @@ class Prediction:
     contract: Contract
     models: tuple[ModelIdentity, ...]
     findings: tuple[Finding, ...]
+    confidence: np.ndarray | None = None
     agreement: np.ndarray | None = None
     changed_voxels: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
@@ -89,20 +93,32 @@ def predict_volume(
     labels = np.empty(images.shape, np.uint8)
     kept = np.empty((*labels.shape, classes), np.float16) if keep_probabilities else None
     shared: list[np.ndarray] = []
+    sums: list[np.ndarray] = []
     spacing, start = axial.spacing_mm if intake.spacing_known else None, 0
     given = predictor, spec, images, range(len(images)), spacing, True
     merge = contract.merge  # channels without a structure are background
-    parts = predict_slices(*given, shared) if keep_probabilities else predict_labels(*given, merge, shared)
+    parts = predict_slices(*given, shared) if keep_probabilities else predict_labels(*given, merge, shared, sums)
     for part in parts:
         end = start + len(part)
         if kept is not None:
-            kept[start:end] = part = merged(part, merge)
-            part = part.argmax(axis=-1)
+            kept[start:end] = whole = merged(part, merge)
+            part = whole.argmax(axis=-1)
+            sums.append(sums_on_host(whole, part))
         labels[start:end] = part
         start = end
         if progress:
             progress(start, len(images))
+    confidence = mean_probability(np.sum(sums, axis=0))
     agreement = mean_pairwise_dice(np.sum(shared, axis=0)) if shared else None
     if kept is not None:
         kept = np.stack([order.back(kept[..., k]) for k in range(classes)], axis=-1)
-    return Prediction(order.back(labels), kept, intake, contract, predictor.models, tuple(found), agreement)
+    return Prediction(
+        order.back(labels),
+        kept,
+        intake,
+        contract,
+        predictor.models,
+        tuple(found),
+        confidence=confidence,
+        agreement=agreement,
+    )

@@ -60,10 +60,10 @@ def of_model(contract: Contract) -> list[Finding]:
 def of_any(rows: Sequence[StructureMeasurement]) -> list[Finding]:
     """Return what is doubtful in structures of any kind."""
     found = []
-    low = [row for row in rows if row.confidence is not None and row.confidence < LOW_AGREEMENT]
+    low = [row for row in rows if row.agreement is not None and row.agreement < LOW_AGREEMENT]
     if low:
         who = "the models, or the views of one model,"
-        text = f"{who} agree little on {_each(f'{r.name} ({r.confidence:.2f})' for r in low)}"
+        text = f"{who} agree little on {_each(f'{r.name} ({r.agreement:.2f})' for r in low)}"
         found.append(Finding(WARN, "low_agreement", text, fix="look at its borders before you use it"))
     changed = [row for row in rows if row.removed_voxels + row.added_voxels > MUCH_CHANGED * max(row.voxels, 1)]
     if changed:

@@ -16,8 +16,9 @@ from heartseg_jax.inference.study import Prediction
 from heartseg_jax.measure.normal_ranges import range_sources
 from heartseg_jax.measure.results import REFUSED, Measurements, Quantity, StructureMeasurement, ValveMeasurement
 
-VERSION = 1
-"""Of the form; a key that changes its meaning or goes is a new version, a key more is not."""
+VERSION = 2
+"""Of the form; a key that changes its meaning or goes is a new version, a key more is not. In version 1 `confidence`
+was what `agreement` is now."""
 RESEARCH_USE = "Research use only, not for diagnosis"
 PROGRAM = "heartseg_jax"
 NO_VALVE = "valves are measured of hearts only"
@@ -49,8 +50,10 @@ def rows(study_name: str, content: Mapping[str, Any]) -> list[dict[str, Any]]:
         for column, value in _valve_cells(valve, content[f"{valve}_valve"], content[f"{valve}_valve_reason"]).items()
     } | {"septal_offset_mm": (content.get("septal_offset_mm") or {}).get("value")}
     for name, structure in content["structures"].items():
+        was = {"agreement": structure["confidence"], "confidence": None} if content["version"] < 2 else {}
         own = {
             **structure,
+            **was,
             "study": study_name,
             "structure": name,
             "warnings": len(content["warnings"]),
@@ -96,6 +99,7 @@ COLUMNS = (
     "warnings",
     *(f"{valve}_{name}" for valve in ("mitral", "tricuspid") for name in ("status", "reason", *QUANTITIES)),
     "septal_offset_mm",
+    "agreement",
 )
 """Of `measurements.csv`, in this order in every file; later versions add theirs at the end."""
 
@@ -146,6 +150,7 @@ def _structure(row: StructureMeasurement) -> dict[str, Any]:
         "normal_range_sources": range_sources(row.name) if row.normal_range_ml else [],
         "within_normal_range": row.within_normal_range,
         "confidence": _rounded(row.confidence, 4),
+        "agreement": _rounded(row.agreement, 4),
         "removed_voxels": row.removed_voxels,
         "added_voxels": row.added_voxels,
         "labels_withheld": row.withheld,

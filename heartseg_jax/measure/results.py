@@ -30,7 +30,9 @@ class StructureMeasurement:
       cut_face_share: faces of its surface on the border of the field of view, as a share of all its faces.
       normal_range_ml: published limits for adults, and None where there are none for this structure.
       within_normal_range: whether the volume lies between them; None where that cannot be said.
-      confidence: mean pairwise Dice between models, or between the views of one model; None for one without views.
+      confidence: mean probability that the model (the mean of several) gives it in its voxels, before postprocessing;
+        None where it has none.
+      agreement: mean pairwise Dice between models, or between the views of one model; None for one without views.
       removed_voxels, added_voxels: by postprocessing.
       withheld: whether its labels are not to be written either; False where only its volume cannot be known.
     """
@@ -48,6 +50,7 @@ class StructureMeasurement:
     normal_range_ml: tuple[float, float] | None = None
     within_normal_range: bool | None = None
     confidence: float | None = None
+    agreement: float | None = None
     removed_voxels: int = 0
     added_voxels: int = 0
     withheld: bool = False

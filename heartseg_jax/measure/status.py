@@ -60,7 +60,7 @@ def answer(
     voxels: int,
     mean_hu: float | None,
     cut_face_share: float | None,
-    confidence: float | None,
+    agreement: float | None,
     findings: Sequence[Finding],
     spacing_known: bool,
     is_heart: bool,
@@ -72,7 +72,7 @@ def answer(
       voxels: how many it has.
       mean_hu: of these; None for 8-bit images.
       cut_face_share: share of its faces on the border; None for an absent one.
-      confidence: mean pairwise Dice between models, or one model's views; 0 where only some find it, None where none
+      agreement: mean pairwise Dice between models, or one model's views; 0 where only some find it, None where none
         does, and for one model without views.
       findings: on the block.
       spacing_known: whether a voxel has a volume.
@@ -88,9 +88,9 @@ def answer(
         if rule and (rule.refuses == EVERY or cut):
             reason = finding.seen if rule.refuses == EVERY else f"it touches the border: {finding.seen}"
             refusals.append(Answer(REFUSED, reason, rule.withholds))
-    if confidence is not None and confidence < LEAST_AGREEMENT:
+    if agreement is not None and agreement < LEAST_AGREEMENT:
         who = "the models, or the views of one model,"
-        refusals.append(Answer(REFUSED, f"{who} disagree (mean pairwise Dice {confidence:.2f})", True))
+        refusals.append(Answer(REFUSED, f"{who} disagree (mean pairwise Dice {agreement:.2f})", True))
     if is_heart and mean_hu is not None and not BLOOD_HU[0] <= mean_hu <= BLOOD_HU[1]:
         refusals.append(Answer(REFUSED, f"its mean of {mean_hu:.0f} HU is not that of blood", True))
     if voxels and not spacing_known:

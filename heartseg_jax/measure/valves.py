@@ -66,9 +66,9 @@ def measure_valves(prediction: Prediction, rows: Sequence[StructureMeasurement])
         chambers = [by_name[name] for name in names]
         barred[valve] = _barred(prediction, chambers)
         doubts[valve] = [
-            f"models, or the views of one, agree little on {row.name} (mean pairwise Dice {row.confidence:.2f})"
+            f"models, or the views of one, agree little on {row.name} (mean pairwise Dice {row.agreement:.2f})"
             for row in chambers
-            if row.confidence is not None and row.confidence < LOW_AGREEMENT
+            if row.agreement is not None and row.agreement < LOW_AGREEMENT
         ]
     return valves_of_labels(prediction.volume, prediction.labels, barred, doubts, seen=seen_on_source(prediction))
 

@@ -33,12 +33,12 @@ def measure(prediction: Prediction) -> Measurements:
         found = _described(prediction, structure.label, box)
         total = surfaces.total(structure.label)
         share = surfaces.cut(structure.label) / total if total else None
-        confidence = _agreement(prediction, structure.label)
+        agreement = _known(prediction.agreement, structure.label)
         said = status.answer(
             found.voxels,
             found.mean_hu,
             share,
-            confidence,
+            agreement,
             prediction.findings,
             intake.spacing_known,
             is_heart,
@@ -61,7 +61,8 @@ def measure(prediction: Prediction) -> Measurements:
                 cut_face_share=share,
                 normal_range_ml=limits,
                 within_normal_range=_is_within(volume_ml, limits, said.status),
-                confidence=confidence,
+                confidence=_known(prediction.confidence, structure.label),
+                agreement=agreement,
                 removed_voxels=removed,
                 added_voxels=added,
                 withheld=said.withheld,
@@ -141,10 +142,9 @@ def _boxes(labels: np.ndarray, count: int) -> list[checks.Box | None]:
     return [box and (slice(box[0].start + start, box[0].stop + start), box[1], box[2]) for box in found]
 
 
-def _agreement(prediction: Prediction, label: int) -> float | None:
-    if prediction.agreement is None or math.isnan(prediction.agreement[label]):
-        return None
-    return float(prediction.agreement[label])
+def _known(of_labels: np.ndarray | None, label: int) -> float | None:
+    """Return a label's own number; None where there is none."""
+    return None if of_labels is None or math.isnan(of_labels[label]) else float(of_labels[label])
 
 
 def _is_within(volume_ml: float | None, limits: tuple[float, float] | None, said: str) -> bool | None:

@@ -50,7 +50,8 @@ def texts(path) -> list[str]:
 def full(case_of, tmp_path_factory):
     """A report with all that can be said."""
     case = case_of("oblique7-3mm")
-    changes = {"normal_range_ml": (62.0, 120.0), "within_normal_range": False, "confidence": 0.912345}
+    changes = {"normal_range_ml": (62.0, 120.0), "within_normal_range": False}
+    changes |= {"confidence": 0.812345, "agreement": 0.912345}
     measurements = with_row(case.measurements, "left_ventricle", **changes)
     measurements = with_row(measurements, "left_atrium", status=PARTIAL, reason="it is cut by the border")
     nothing = dict.fromkeys(("volume_ml", "mean_hu", "sd_hu", "extent_mm", "cut_face_share")) | {"withheld": True}
@@ -81,6 +82,7 @@ def test_highdicom_reads_every_figure(full):
         assert found["Extent from right to left", ""] == (50.0, "mm")
         assert found["Extent from anterior to posterior", ""] == (40.0, "mm")
         assert found["Extent from inferior to superior", ""] == (30.0, "mm")
+    assert values(groups[2])["Mean probability of the structure in its voxels", ""] == (0.8123, "1")
     assert values(groups[2])["Mean pairwise Dice between models, or views of one model", ""] == (0.9123, "1")
     assert ("Mean pairwise Dice between models, or views of one model", "") not in values(groups[0])
 

@@ -61,6 +61,10 @@ def test_labels_lie_on_the_source_grid(volume, expected):
     np.testing.assert_allclose(expected.probabilities.sum(axis=-1, dtype=np.float32), 1, atol=0.01)
     best = np.take_along_axis(expected.probabilities, expected.labels[..., None], axis=-1)[..., 0]
     assert np.all(best >= expected.probabilities.max(axis=-1) - 1e-3)
+    present = np.unique(expected.labels[expected.labels > 0])
+    own = [best[expected.labels == k].mean(dtype=np.float64) for k in present]
+    np.testing.assert_allclose(expected.confidence[present], own, atol=1e-3)
+    assert np.isnan(np.delete(expected.confidence, present)).all()
 
 
 def test_labels_are_the_most_probable_structure_whether_probabilities_are_kept_or_not(volume, predictor, expected):
@@ -68,6 +72,7 @@ def test_labels_are_the_most_probable_structure_whether_probabilities_are_kept_o
     sure = np.diff(np.sort(expected.probabilities, axis=-1)[..., -2:], axis=-1)[..., 0] > 0.002
     assert sure.mean() > 0.5  # a random network is seldom sure
     assert np.array_equal(found.labels[sure], expected.labels[sure])
+    np.testing.assert_allclose(found.confidence, expected.confidence, rtol=1e-4)
 
 
 def test_a_patient_gets_the_same_labels_in_every_order_of_axes(volume, predictor, expected):

@@ -34,6 +34,7 @@ def kinds(phantom):
     yield of_phantom(phantom)
     yield of_phantom(phantom, labels=np.zeros_like(phantom.labels))
     yield of_phantom(phantom, agreement=np.array([1, np.nan, 0.1, 0.7, 1, 1, 1, 1, 0.0]), models=())
+    yield of_phantom(phantom, confidence=np.array([np.nan, 0.9, 0.8, 1, 0.5, 0.9, np.nan, 0.2, 0.7]))
     yield of_phantom(phantom, changed_voxels={"left_atrium": (500, 20)})
     pictures = Volume(np.full((6, 40, 40), 90, np.uint8), (1.0, 1.0, 1.0))
     yield predicted(Intake("pictures", pictures, spacing_known=False), np.full((6, 40, 40), 3))
@@ -148,6 +149,15 @@ def test_rows_make_one_table_over_studies(phantom):
     assert (line["normal_range_low_ml"], line["normal_range_high_ml"]) == ("9.0", "218.0")
     assert {one["volume_ml"] for one in lines if one["status"] in ("absent", "refused")} == {""}
     assert set(SCHEMA["$defs"]["structure"]["properties"]) - {"normal_range_ml", "normal_range_sources"} <= set(COLUMNS)
+
+
+def test_rows_of_an_earlier_version_have_their_agreement_where_it_is_now(phantom):
+    content = content_of(of_phantom(phantom))
+    for structure in content["structures"].values():
+        del structure["agreement"]
+        structure["confidence"] = 0.8  # which was what is called agreement now
+    found = rows("study", content | {"version": 1})
+    assert {(row["confidence"], row["agreement"]) for row in found} == {("", 0.8)}
 
 
 def test_a_number_that_is_not_finite_is_null():

@@ -21,9 +21,9 @@ FOUND, NOT_FOUND = (1000, 300.0, 0.0), (0, None, None)
 TOUCHING = (1000, 300.0, 0.02)
 
 
-def of(structure, *checks, confidence=None, spacing_known=True, is_heart=True):
+def of(structure, *checks, agreement=None, spacing_known=True, is_heart=True):
     findings = [Finding(WARN, check, f"seen by {check}") for check in checks]
-    return answer(*structure, confidence, findings, spacing_known, is_heart)
+    return answer(*structure, agreement, findings, spacing_known, is_heart)
 
 
 def test_the_rules_are_those_of_check():
@@ -47,10 +47,10 @@ def test_each_check(check):
         (FOUND, {}, MEASURED, False),
         (TOUCHING, {}, PARTIAL, False),
         (NOT_FOUND, {}, ABSENT, False),
-        (FOUND, {"confidence": 0.79}, MEASURED, False),
-        (FOUND, {"confidence": 0.49}, REFUSED, True),
-        (TOUCHING, {"confidence": 0.51}, PARTIAL, False),
-        (NOT_FOUND, {"confidence": 0.0}, REFUSED, True),
+        (FOUND, {"agreement": 0.79}, MEASURED, False),
+        (FOUND, {"agreement": 0.49}, REFUSED, True),
+        (TOUCHING, {"agreement": 0.51}, PARTIAL, False),
+        (NOT_FOUND, {"agreement": 0.0}, REFUSED, True),
         (FOUND, {"spacing_known": False}, REFUSED, False),
         (NOT_FOUND, {"spacing_known": False}, ABSENT, False),
         ((1000, None, 0.0), {}, MEASURED, False),

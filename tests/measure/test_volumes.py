@@ -147,14 +147,21 @@ def test_members_that_disagree():
     assert [found.of(name).status for name in ("left_atrium", LV, "right_atrium")] == [REFUSED, MEASURED, MEASURED]
     assert "0.20" in found.of("left_atrium").reason
     assert found.of("left_atrium").volume_ml is None
-    assert found.of(LV).confidence == 0.7
+    assert (found.of(LV).agreement, found.of(LV).confidence) == (0.7, None)
     (low,) = [text for text in found.warnings if text.startswith("low_agreement")]
     assert LV in low
     assert "right_atrium" not in low
     assert found.of("pulmonary_artery").status == ABSENT  # nobody finds it: they agree
-    assert found.of("pulmonary_artery").confidence is None
+    assert found.of("pulmonary_artery").agreement is None
     assert found.of("vena_cava").status == REFUSED  # some find it, their mean does not
     assert found.withheld == (2, 8)
+
+
+def test_a_low_confidence_is_stated_and_refuses_nothing():
+    confidence = np.array([np.nan, np.nan, np.nan, 0.3, np.nan, np.nan, np.nan, np.nan, np.nan])
+    found = measure(unchecked(block(), confidence=confidence))
+    assert (found.of(LV).status, found.of(LV).confidence, found.of(LV).agreement) == (MEASURED, 0.3, None)
+    assert found.of("left_atrium").confidence is None
 
 
 def test_withheld_labels_are_not_released():

@@ -188,7 +188,7 @@ def test_predict_needs_no_run_where_a_model_is_shipped(place, monkeypatch, capsy
     assert [one["package_sha256"] for one in found["model"]["members"]] == 2 * [head["content_sha256"]]
     assert found["model"]["learned_from"][0]["licence"] == "CC0, tiles"
     assert set(map(tuple, found["model"]["taught"].values())) == {("real",)}
-    assert any(row["confidence"] is not None for row in found["structures"].values())  # of its two members
+    assert any(row["agreement"] is not None for row in found["structures"].values())  # of its two members
     comment = nibabel.load(place / "out" / "labels.nii.gz").header.extensions[0].get_content().decode()
     assert "trained on ds (3 patients, real images)" in comment
     assert f"both version 1 sha256:{head['content_sha256'][:16]}" in comment

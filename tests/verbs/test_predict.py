@@ -131,7 +131,7 @@ def test_what_is_refused_is_not_written_unless_it_is_asked_for(run, tmp_path):
 def test_the_options_reach_their_stage(run, inputs, tmp_path):
     nifti = inputs["nifti"]
     assert predicted(run, nifti, tmp_path / "a", "--export=nifti", "--tta") == 0
-    assert content(tmp_path / "a")["structures"]["left_atrium"]["confidence"] is not None
+    assert content(tmp_path / "a")["structures"]["left_atrium"]["agreement"] is not None
     assert content(tmp_path / "a", "report.json")["made_by"]["tta"]
     assert predicted(run, nifti, tmp_path / "b", "--export=nifti", "--nopostprocess") == 0
     changed = [row["removed_voxels"] for row in content(tmp_path / "b")["structures"].values()]

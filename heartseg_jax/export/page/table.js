@@ -127,7 +127,8 @@ function huCell(measured, words) {
 
 function notesOf(measured, words) {
   const facts = [];
-  if (measured.confidence !== null) facts.push(words.of("confidence", { dice: words.number(measured.confidence, 2) }));
+  if (measured.confidence !== null) facts.push(words.of("confidence", { share: words.number(measured.confidence, 2) }));
+  if (measured.agreement !== null) facts.push(words.of("agreement", { dice: words.number(measured.agreement, 2) }));
   if (measured.within_normal_range === false) {
     facts.push(words.of(measured.volume_ml < measured.normal_range_ml[0] ? "below_range" : "above_range"));
   }
