@@ -27,6 +27,7 @@ VERBS = {
     "check": "say whether a study or a dataset is fit for use (--input), or summarise a config (--config)",
     "inspect": "list a checkpoint's arrays: path, shape, dtype, norm, what is frozen; or compare two checkpoints",
     "convert": "convert a Keras encoder, with every layer listed; or a run's network back to Keras",
+    "benchmark": "measure training steps and predictions: images/s, FLOPs, memory, compilation, waiting for data",
     "lab": "compare transfer with its controls: each patient left out in turn, every arm at equal steps",
 }
 EXAMPLES = """\

@@ -25,7 +25,7 @@ import numpy as np
 
 from benchmarks.patient_figure import by_patient
 from heartseg_jax.anatomy import LabelSet
-from heartseg_jax.config.schema import closer_of
+from heartseg_jax.config.words import closer_of
 from heartseg_jax.evaluation.metrics import PatientScore, score_patient, summarise
 from heartseg_jax.evaluation.report import number
 from heartseg_jax.figures.drawing import Palette

@@ -11,8 +11,7 @@ from heartseg_jax.files import is_full_disk
 def refused_by_machine(error: BaseException) -> str | None:
     """Return one line that names what is lacking and what to do, or None for any other error."""
     text = " ".join(str(error).split())
-    of_jax = "RuntimeError" in type(error).__name__
-    if isinstance(error, MemoryError) or (of_jax and "RESOURCE_EXHAUSTED" in text):
+    if out_of_memory(error):
         return f"out of memory{f' ({text})' if text else ''}; lower data.batch_size, data.size or model.width"
     if is_full_disk(error):
         place = getattr(error, "filename", None)
@@ -25,6 +24,12 @@ def refused_by_machine(error: BaseException) -> str | None:
             return f"JAX finds no device for JAX_PLATFORMS={asked}; unset it, or install JAX for that platform"
         return f"JAX finds no device that it can use ({text}); JAX_PLATFORMS=cpu computes without it"
     return None
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Return whether an error means that the memory of the machine, or of a device, did not suffice."""
+    of_jax = "RuntimeError" in type(error).__name__
+    return isinstance(error, MemoryError) or (of_jax and "RESOURCE_EXHAUSTED" in str(error))
 
 
 def _has_no_device() -> bool:

@@ -156,7 +156,7 @@ FLOORS = (
     ("measure",),
     ("export",),
     ("training",),
-    ("lab",),
+    ("lab", "benchmarking"),
     ("verbs",),
 )
 """Each floor may import from those before it. The most specific entry counts."""

@@ -96,12 +96,17 @@ def switches(values: flags.FlagValues, **meanings: str) -> None:
 
 
 def define_cache(values: flags.FlagValues) -> None:
-    """Declare --compilation_cache and --large_pages, for the verbs that compile."""
+    """Declare --compilation_cache, for the verbs that compile, and --large_pages."""
     meaning = (
         "folder in which compiled programs are kept from run to run, or off (default: heartseg_jax/ in your cache "
         "folder, or what JAX_COMPILATION_CACHE_DIR names)"
     )
     texts(values, compilation_cache=meaning)
+    define_pages(values)
+
+
+def define_pages(values: flags.FlagValues) -> None:
+    """Declare --large_pages, for the verbs that compute."""
     pages = "whether the process starts again with memory in large pages, where the system has them (faster on a CPU)"
     flags.DEFINE_enum("large_pages", "on", ["on", "off"], pages, flag_values=values)
 

@@ -13,7 +13,16 @@ from heartseg_jax.anatomy import LABEL_SETS
 from heartseg_jax.config import flags, schema
 from heartseg_jax.errors import UserError, suggestion
 
-RESUMABLE = ("postprocess.", "train.epochs", "guards.", "log.", "checkpoint.", "data.threads", "data.cache_gb")
+RESUMABLE = (
+    "benchmark.",
+    "postprocess.",
+    "train.epochs",
+    "guards.",
+    "log.",
+    "checkpoint.",
+    "data.threads",
+    "data.cache_gb",
+)
 """Fields (or, with a final dot, groups) that a run may change when it is resumed."""
 
 

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from heartseg_jax.anatomy import LABEL_SETS
 from heartseg_jax.config import channels
+from heartseg_jax.config.words import closer_of, grid_of, shares_of
 from heartseg_jax.errors import UserError
 
 LARGE = 2**31 - 1
@@ -189,6 +190,18 @@ TABLE: tuple[Field, ...] = (
     ),
     Field("lab.workers", 0, "processes; 0: one per core of a CPU, else one", least=0, most=256),
     Field("lab.budget_only", False, "print the estimated cost and stop"),
+    Field(
+        "benchmark.configs",
+        (),
+        "config files that `benchmark` measures, such as 'configs/quickstart.py,configs/transfer.py:full'; empty: the "
+        "config itself",
+    ),
+    _choice("benchmark.work", "both train infer", "training steps, predictions, or both"),
+    Field("benchmark.sizes", (), "of images, such as '128,256'; empty: each config's data.size"),
+    Field("benchmark.batches", (), "slices per step, such as '4,16'; empty: each config's data.batch_size"),
+    Field("benchmark.dtypes", (), "such as 'float32,bfloat16'; empty: each config's model.dtype"),
+    Field("benchmark.seconds", 2.0, "for which steps are timed", "s", above=0, most=3600),
+    Field("benchmark.steps", 6, "timed at least, however long they take", "steps", least=2, most=1_000_000),
     Field("checkpoint.every_steps", 200, "between checkpoints; the last step always has one", "steps", least=1),
     Field("checkpoint.keep", 2, "newest checkpoints that are kept", "checkpoints", least=1),
     Field("log.every_steps", 20, "between lines of metrics.jsonl", "steps", least=1),
@@ -224,30 +237,6 @@ TABLE: tuple[Field, ...] = (
 FIELDS: dict[str, Field] = {field.name: field for field in TABLE}
 
 MOST_PHANTOM_VOXELS = 2**30
-
-
-def shares_of(texts: Collection[str]) -> tuple[float, ...]:
-    """Return the numbers of `data.shares`; at least one is above 0, the others are not below."""
-    try:
-        found = tuple(float(text) for text in texts)
-    except ValueError:
-        found = (math.nan,)
-    if found and not (all(0 <= share < math.inf for share in found) and sum(found) > 0):
-        raise UserError(f"data.shares must be numbers from 0, not all 0, such as 0.5,0.3,0.2, not {','.join(texts)}")
-    return found
-
-
-def closer_of(texts: Collection[str]) -> tuple[float, ...]:
-    """Return the numbers of `data.closer`: shares above 0 and below 1, none of them twice."""
-    try:
-        found = tuple(float(text) for text in texts)
-    except ValueError:
-        found = (math.nan,)
-    if not all(0 < share < 1 for share in found) or len(set(found)) < len(found):
-        raise UserError(
-            f"data.closer must be different numbers above 0 and below 1, such as 0.5,0.7, not {','.join(texts)}"
-        )
-    return found
 
 
 def defaults() -> ConfigDict:
@@ -292,6 +281,9 @@ def check_together(values: Mapping[str, Any]) -> None:
         raise UserError("transfer.schedule=custom needs transfer.phases, such as 1:decoder+head,2:all")
     channels.parse(values["data.channels"], None)
     closer_of(values["data.closer"])
+    for axis, field in (("sizes", "data.size"), ("batches", "data.batch_size"), ("dtypes", "model.dtype")):
+        for one in grid_of(f"benchmark.{axis}", values[f"benchmark.{axis}"], like=FIELDS[field].default):
+            FIELDS[field]._replace(name=f"benchmark.{axis}").check(one)
     if shares_of(values["data.shares"]) and not values["data.path"]:
         raise UserError("data.shares is only used with --config.data.path=A,B")
     for field in ("data.window_hu", "data.percentiles"):

@@ -10,7 +10,7 @@ from typing import Any
 
 from heartseg_jax.anatomy import HEART, LABEL_SETS
 from heartseg_jax.config import load
-from heartseg_jax.config.schema import shares_of
+from heartseg_jax.config.words import shares_of
 from heartseg_jax.data.dataset.join import read_datasets
 from heartseg_jax.data.dataset.records import Dataset, Patient, with_test_patients
 from heartseg_jax.errors import UserError

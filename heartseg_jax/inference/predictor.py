@@ -81,9 +81,9 @@ def make_predictor(
     return Predictor(lambda batch: program(*weights, _given(batch)), batch_size, models)
 
 
-def compile_predictor(model: UNet, params: Any, batch_stats: Any, batch: Batch) -> None:
-    """Compile the program of a single network for a host batch like this, and weights or their shapes."""
-    _one(model).lower(params, batch_stats, _given(batch)).compile()
+def compile_predictor(model: UNet, params: Any, batch_stats: Any, batch: Batch) -> Any:
+    """Compile the program of a single network for a host batch like this, and weights or their shapes; return it."""
+    return _one(model).lower(params, batch_stats, _given(batch)).compile()
 
 
 def _given(batch: Batch) -> Any:

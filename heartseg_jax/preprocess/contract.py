@@ -9,7 +9,7 @@ from typing import Any
 
 from heartseg_jax.anatomy import LABEL_SETS, LabelSet
 from heartseg_jax.config.channels import Channels, Window, parse
-from heartseg_jax.config.schema import closer_of
+from heartseg_jax.config.words import closer_of
 from heartseg_jax.errors import UserError
 from heartseg_jax.findings import REFUSE, WARN, Finding
 from heartseg_jax.imaging.volume import AIR_HU

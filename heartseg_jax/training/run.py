@@ -101,7 +101,7 @@ def open_run(config: Any, folder: runs.Workdir) -> Run:
       UserError: the data or the devices do not fit the config, or a step does not fit the memory.
       GuardStop: a guard refuses the data.
     """
-    devices.check_memory(_step_memory_bytes(config))  # before anything is read or compiled; the step is checked again
+    devices.check_memory(step_memory_bytes(config))  # before anything is read or compiled; the step is checked again
     before = _inherited(config.pretrained, folder)  # what is wrong there is said before minutes are spent on data
     devices.data_mesh(config.data.batch_size)  # the devices must fit before phantoms are made for minutes
     dataset = dataset_for(config, folder.path)
@@ -220,7 +220,7 @@ def cost_shape(config: Any) -> cost.Shape:
     return cost.shape_of(config.model, LABEL_SETS[config.data.task], len(parse(config.data.channels, None)))
 
 
-def _step_memory_bytes(config: Any) -> int:
+def step_memory_bytes(config: Any) -> int:
     """Return what a step of the config's own batch, image size and input channels needs on each device."""
     model, size, shape = config.model, config.data.size, cost_shape(config)
     share = -(-config.data.batch_size // len(jax.devices()))
