@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import socket
+import tempfile
 import uuid
 import zlib
 from collections.abc import Iterator, Mapping
@@ -88,6 +89,23 @@ def new_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
                 old.rename(path)
             shutil.rmtree(old, ignore_errors=True)
             shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_writable(path: str | Path) -> None:
+    """Raise an OSError of `path` where neither a file nor a folder could be made there; leave nothing behind.
+
+    For the start of long work. Tried, not asked of the system, whose permissions do not tell everything (the superuser,
+    network drives).
+    """
+    path = Path(os.path.realpath(path))
+    there = next(parent for parent in path.parents if parent.exists())
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=PREFIX, dir=there))
+        if path.is_dir():
+            os.rmdir(tempfile.mkdtemp(prefix=PREFIX, dir=path))
+    except OSError as error:
+        # What could not be made has a name that nobody chose.
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -58,6 +59,18 @@ def test_a_folder_appears_as_a_whole_and_replaces_only_when_asked(tmp_path):
         (partial / "b").write_text("2")
     assert [p.name for p in path.iterdir()] == ["b"]
     assert os.listdir(tmp_path) == ["set"]
+
+
+def test_a_place_that_cannot_be_written_to_is_known_beforehand(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    for possible in ("new", "new/deeper", "folder", "folder/new", "file"):
+        files.check_writable(tmp_path / possible)
+    for impossible in (tmp_path / "file" / "below", Path("/proc/below/deeper"), Path("/proc/below")):
+        with pytest.raises(OSError, match=re.escape(str(impossible))):
+            files.check_writable(impossible)
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+    assert os.listdir(tmp_path / "folder") == []
 
 
 def test_an_empty_folder_is_replaced(tmp_path):

@@ -17,6 +17,7 @@ from heartseg_jax.data.examples import misfits
 from heartseg_jax.data.learned import learned_from, memorised
 from heartseg_jax.data.run_dataset import dataset_for, dataset_identity, resplit
 from heartseg_jax.errors import UserError
+from heartseg_jax.files import check_writable
 from heartseg_jax.findings import raise_refused
 from heartseg_jax.preprocess.contract import Contract
 from heartseg_jax.progress import bar
@@ -71,6 +72,7 @@ def run(values: FlagValues, argv: list[str]) -> None:
     data = values.data and "+".join(place.name for place in paths_of(values.data))
     words = (data, values.split, which)
     output = Path(values.output or path / "-".join(["evaluation", *filter(None, words)]))
+    check_writable(output)  # before every patient is predicted
     summary = score_split(
         make_predictor(loaded.model, network.members, config.data.batch_size, network.identities),
         patients.dataset,

@@ -12,7 +12,7 @@ from typing import Any
 from heartseg_jax import __version__, progress
 from heartseg_jax.errors import UserError, suggestion
 from heartseg_jax.export.registry import EXPORTERS, Options, default_exporters, exporters_for
-from heartseg_jax.files import new_folder, read_json, write_json
+from heartseg_jax.files import check_writable, new_folder, read_json, write_json
 from heartseg_jax.findings import counted, raise_refused, some
 from heartseg_jax.imaging.intake import Intake
 from heartseg_jax.imaging.intake_reading import read_intake
@@ -93,6 +93,7 @@ def predict_study(
       UserError: the study cannot be read or does not fit the model, or an output cannot be made of it.
     """
     clock = _Clock()
+    check_writable(output)  # minutes before it is written
     intake = read_intake(path, job.series, progress.bar("files"))
     raise_refused(str(path), intake.findings)
     exporters = _exporters(job, intake)

@@ -165,6 +165,8 @@ def test_evaluate_scores_another_split_and_another_dataset(run, data, tmp_path, 
     assert (run.evaluation / "summary.json").read_bytes() == final
     assert main.main(["evaluate", f"--workdir={run.path}", "--step=7"]) == 2
     assert "no checkpoint of step 7" in capsys.readouterr().err
+    assert main.main(["evaluate", f"--workdir={run.path}", "--output=/proc/here"]) == 2
+    assert "/proc/here" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_run_is_taken_up_and_scored_wherever_it_lies_but_not_on_other_data(run, data, tmp_path, capsys, monkeypatch):

@@ -1,4 +1,4 @@
-"""Outputs that cannot be made of an input: said before the inference."""
+"""Outputs that cannot be made of an input, or written: said before the inference."""
 
 import shutil
 
@@ -45,3 +45,11 @@ def test_an_output_that_cannot_be_made_is_said_before_the_inference(tmp_path, ca
     assert named in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "out").exists()
     viewer.viewer.cache_clear()
+
+
+def test_a_place_that_cannot_be_written_to_is_said_before_the_inference(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(predict_study, "predict_volume", None)
+    study = write_inputs(tmp_path / "made")["nifti"]
+    words = [f"--input={study}", "--output=/proc/here", f"--workdir={unpack_run(tmp_path)}"]
+    assert main.main(["predict", *words]) == 2
+    assert "/proc/here" in capsys.readouterr().err.splitlines()[-1]
