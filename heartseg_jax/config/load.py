@@ -22,6 +22,7 @@ RESUMABLE = (
     "checkpoint.",
     "data.threads",
     "data.cache_gb",
+    "data.resident",
 )
 """Fields (or, with a final dot, groups) that a run may change when it is resumed."""
 

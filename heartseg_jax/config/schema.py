@@ -129,6 +129,7 @@ TABLE: tuple[Field, ...] = (
     ),
     Field("data.threads", 2, "threads that load slices while the device computes", "threads", least=1, most=256),
     Field("data.cache_gb", 2.0, "resampled slices kept in memory; 0: every slice is read again", "GB", least=0),
+    _choice("data.resident", "auto on off", "all slices are kept on the device; 'auto': where they fit beside a step"),
     Field("data.phantom.train", 24, "used only while data.path is empty", "patients", least=1, most=100_000),
     Field("data.phantom.validation", 3, "used only while data.path is empty", "patients", least=0, most=100_000),
     Field("data.phantom.test", 6, "used only while data.path is empty", "patients", least=0, most=100_000),

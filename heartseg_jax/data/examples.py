@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from heartseg_jax.imaging.tissues import LABEL_OF
 from heartseg_jax.preprocess import host
 from heartseg_jax.preprocess.contract import InputSpec
 from heartseg_jax.preprocess.host import Batch
+from heartseg_jax.progress import Progress
 
 Rows = np.ndarray | slice
 """Which rows of a batch a process loads."""
@@ -96,6 +98,25 @@ class SliceStore:
         for row, number in enumerate(needed):
             self._load(loaded, row, int(number))
         return gather(loaded, np.searchsorted(needed, numbers), np.searchsorted(needed, planes), mask)
+
+    def whole(self, rows: int = 0, threads: int = 1, progress: Progress | None = None) -> Slices:
+        """Return all slices, those that only neighbours show included, read by `threads`; then zeros up to `rows`."""
+        count = len(self._places)
+        into = self._empty(max(rows, count))
+        for part in into:
+            if part is not None:
+                part[count:] = 0
+        with ThreadPoolExecutor(threads) as pool:
+            for done, _ in enumerate(pool.map(lambda row: self._load(into, row, row), range(count)), 1):
+                if progress:
+                    progress(done, count)
+        return into
+
+    def blank(self, rows: int = 0) -> Slices:
+        """Return shapes, types and size in bytes of `whole(rows)`: views that take no memory, to be read by nobody."""
+        count = max(rows, len(self._places))
+        parts = (None if part is None else np.broadcast_to(part, (count, *part.shape[1:])) for part in self._empty(1))
+        return Slices(*parts)
 
     def _empty(self, count: int) -> Slices:
         # The codes and grey values of 8 bits have room among HU.
@@ -203,9 +224,21 @@ def indices(
     Each epoch is a permutation drawn from (seed, epoch); with a `mixture` see `_mixed_order`. The last batch is filled
     up with examples from the front of the epoch whose mask is 0.
     """
-    order = _permutation(num_examples, seed, epoch) if mixture is None else _mixed_order(mixture, seed, epoch)
+    order = order_of(seed, epoch, num_examples, mixture)
     places = np.arange(step * batch_size, (step + 1) * batch_size)
     return order[places % num_examples], (places < num_examples).astype(np.float32)
+
+
+def order_of(seed: int, epoch: int, num_examples: int, mixture: Mixture | None) -> np.ndarray:
+    """Return the example at each place of an epoch, read-only."""
+    return _plain_order(num_examples, seed, epoch) if mixture is None else _mixed_order(mixture, seed, epoch)
+
+
+@functools.lru_cache(maxsize=8)
+def _plain_order(num_examples: int, seed: int, epoch: int) -> np.ndarray:
+    order = _permutation(num_examples, seed, epoch)
+    order.setflags(write=False)
+    return order
 
 
 def _permutation(count: int, *entropy: int) -> np.ndarray:

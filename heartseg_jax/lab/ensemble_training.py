@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -15,8 +16,9 @@ import numpy as np
 from heartseg_jax.data.examples import SliceStore, batch_at, in_order
 from heartseg_jax.evaluation import metrics
 from heartseg_jax.models.unet import UNet
-from heartseg_jax.training import averaging, phase_log, steps
+from heartseg_jax.training import averaging, phase_log, residence, steps
 from heartseg_jax.training.clock import Clock
+from heartseg_jax.training.feed import Held
 from heartseg_jax.training.phase_steps import PhaseProgram, phase_program, take_steps
 from heartseg_jax.training.phases import Phase
 
@@ -27,6 +29,10 @@ class Program(NamedTuple):
     config: Any
     model: UNet
     phases: tuple[Phase, ...]
+
+
+SHOWN = ("examples", "unseen")
+"""The stores of a replica."""
 
 
 class Replica(NamedTuple):
@@ -80,6 +86,7 @@ def _train(program: Program, replicas: Sequence[Replica], looks: int) -> list[Ou
     groups = [group for group, _ in phases[0].multipliers]
     notes = [_Notes() for _ in replicas]
     clock = Clock()
+    held = {} if several else _held(program, replicas[0])
 
     def stacked(trees: Sequence[Any]) -> Any:
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees) if several else trees[0]
@@ -88,7 +95,11 @@ def _train(program: Program, replicas: Sequence[Replica], looks: int) -> list[Ou
         return [jax.tree.map(itemgetter(i), state) for i in range(len(replicas))] if several else [state]
 
     def fetch(step: int) -> Any:
-        return None if step == total else stacked([batch_at(r.examples, r.seed, step, size) for r in replicas])
+        if step == total:
+            return None
+        if held:
+            return held["examples"].steps(replicas[0].seed, step, size)
+        return stacked([batch_at(r.examples, r.seed, step, size) for r in replicas])
 
     def start_phase(_number: int, _program: PhaseProgram, state: steps.TrainState, _batch: Any) -> None:
         for note, own in zip(notes, of_each(state), strict=True):
@@ -116,7 +127,7 @@ def _train(program: Program, replicas: Sequence[Replica], looks: int) -> list[Ou
             if looked:
                 if not math.isfinite(loss):
                     note.reasons.append(f"the loss is {loss} at step {step}")
-                dice = [_pooled_dice(program, own, examples) for examples in (replica.examples, replica.unseen)]
+                dice = [_pooled_dice(program, own, getattr(replica, name), held.get(name)) for name in SHOWN]
                 note.curve.append((step, dice[0], dice[1]))
             if ended:
                 after = phase_log.fingerprint(own, groups)
@@ -148,12 +159,27 @@ def _proof(number: int, phase: Phase, before: dict[str, str], after: dict[str, s
     }
 
 
-def _pooled_dice(program: Program, state: steps.TrainState, examples: SliceStore) -> float:
+def _held(program: Program, replica: Replica) -> dict[str, Held]:
+    """Return the slices of a replica on the device, by their name in it; nothing where they are sent batch by batch.
+
+    Each store is filled up to the slices of the dataset, which every fold divides: one program serves all of them.
+    """
+    config, stores = program.config, {name: getattr(replica, name) for name in SHOWN}
+    rows = sum(patient.num_slices for patient in replica.examples.dataset.patients)
+    among = config.lab.workers or os.cpu_count() or 1
+    found = residence.of_replica(config, list(stores.values()), rows, program.phases[-1].end, among)
+    held = {name: Held(store, rows=rows) for name, store in stores.items() if found.resident}
+    for one in held.values():
+        one.load(config.data.threads)
+    return held
+
+
+def _pooled_dice(program: Program, state: steps.TrainState, examples: SliceStore, held: Held | None) -> float:
     """Return the mean Dice over structures of all slices of `examples` pooled, at the network's resolution."""
-    eval_step = steps.compiled_eval(program.model, program.config.train)
+    eval_step, size = steps.compiled_eval(program.model, program.config.train), program.config.data.batch_size
     total = sum(
-        np.asarray(eval_step(state, batch)["confusion"], np.int64).sum(axis=0)
-        for _, batch in in_order(examples, program.config.data.batch_size)
+        np.asarray(eval_step(state, given)["confusion"], np.int64).sum(axis=0)
+        for _, given in (held.in_order(size) if held else in_order(examples, size))
     )
     dice = metrics.mean_dice([total], examples.dataset.label_set)
     return math.nan if dice is None else dice

@@ -85,8 +85,10 @@ def _gather(mesh: Mesh) -> Any:
     return jax.jit(lambda tree: tree, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
 
-def compile_step(step: Any, state: Any, batch: Any, key: Any, *, again: bool = False) -> None:
+def compile_step(step: Any, state: Any, given: Any, key: Any, *, again: bool = False) -> None:
     """Compile a jitted step for these arguments, which are left as they are; calling it then compiles nothing.
+
+    Of the state and of what the step is given, shapes are enough.
 
     Says how long it took, and whether the program came from the compilation cache. `again`: it has been compiled for
     such arguments already, of which nothing is said.
@@ -100,14 +102,21 @@ def compile_step(step: Any, state: Any, batch: Any, key: Any, *, again: bool = F
         say("compiling the training step (usually 5 to 60 s)")
     began = time.monotonic()
     with requests() as asked:
-        compiled = step.lower(state, batch, key).compile()
+        compiled = step.lower(state, given, key).compile()
     if not again or asked.made:
         source = "found in the compilation cache" if asked.all_found else "compiled"
         say(f"the training step was {source} in {duration(time.monotonic() - began)}")
     planned = compiled.memory_analysis()
     if planned is not None:
-        # The arguments are on the device already; the state's buffers are used again for what comes out.
-        check_memory(planned.temp_size_in_bytes + planned.output_size_in_bytes - planned.alias_size_in_bytes)
+        # The state's buffers are used again for what comes out; arguments are on the device, unless only their shapes
+        # are given: then they will be.
+        to_come = sum(
+            leaf.size * leaf.dtype.itemsize
+            for leaf in jax.tree.leaves((state, given))
+            if isinstance(leaf, jax.ShapeDtypeStruct)
+        )
+        new = planned.temp_size_in_bytes + planned.output_size_in_bytes - planned.alias_size_in_bytes
+        check_memory(new + to_come)
 
 
 def check_memory(needed_bytes: float) -> None:

@@ -227,8 +227,8 @@ def step_memory_bytes(config: Any) -> int:
     return cost.step_memory_bytes(share, size, size, shape, model.dtype, averaged=config.train.ema_decay > 0)
 
 
-def first_state(run: Run, checkpoints: Checkpoints, batches: Any) -> steps.TrainState:
-    """Return the state to go on from, on every device. Where there is a checkpoint, `batches` are set to its position.
+def first_state(run: Run, checkpoints: Checkpoints, feed: Any) -> steps.TrainState:
+    """Return the state to go on from, on every device. Where there is a checkpoint, `feed` is set to its position.
 
     Raises:
       UserError: the checkpoint is of other data, of another model, or of more steps than the config asks for; or the
@@ -252,7 +252,7 @@ def first_state(run: Run, checkpoints: Checkpoints, batches: Any) -> steps.Train
     if saved is None:
         return state
     if saved.step < run.total_steps:
-        batches.set_state(dict(saved.data))
+        feed.set_state(dict(saved.data))
     say(f"going on from step {saved.step} of {run.total_steps}")
     return checkpoints.restore(saved.step, state)
 

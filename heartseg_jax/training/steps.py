@@ -24,9 +24,9 @@ Metrics = dict[str, jax.Array]
 LossFn = Callable[[jax.Array, Batch], tuple[jax.Array, Metrics]]
 """`(logits, batch) -> (loss, its parts)`; the batch is what the network received, its labels augmented."""
 TrainStep = Any
-"""`(state, batch, root_key) -> (state, metrics)`."""
+"""`(state, given, root_key) -> (state, metrics)`; `given` is a `Batch`, or what gathers one: see `batch_of`."""
 EvalStep = Any
-"""`(state, batch) -> metrics`."""
+"""`(state, given) -> metrics`."""
 
 
 class TrainState(NamedTuple):
@@ -86,6 +86,15 @@ def named_key(key: jax.Array, name: str, step: jax.Array | int = 0) -> jax.Array
     return jax.random.fold_in(jax.random.fold_in(key, zlib.crc32(name.encode())), step)
 
 
+def batch_of(given: Any, step: jax.Array | int) -> Batch:
+    """Return the batch of a step: `given` itself, or what its method `at(step)` gathers of slices on the device."""
+    if isinstance(given, Batch):
+        return given
+    # What follows is compiled as for a batch that is given: it must not be fused with the gathering, and round anew.
+    batch: Batch = jax.lax.optimization_barrier(given.at(step))
+    return batch
+
+
 def make_train_step(
     model: UNet,
     tx: optax.GradientTransformation,
@@ -96,7 +105,7 @@ def make_train_step(
     frozen: Collection[str] = frozenset(),
     ema_decay: float = 0.0,
 ) -> TrainStep:
-    """Return the pure step `(state, batch, root_key) -> (state, metrics)`.
+    """Return the pure step `(state, given, root_key) -> (state, metrics)`; `given` as for `batch_of`.
 
     What is `frozen` (names of groups) gets no gradient computed, keeps its BatchNorm statistics, and is handed on as
     the very array that came in. The network sees `size` pixels where stored slices are larger. With `ema_decay` the
@@ -120,7 +129,8 @@ def make_train_step(
         metrics = {"loss": loss, **parts, **counts.pixel_shares(logits, seen.label, seen.merge, seen.mask)}
         return loss, (updates.get("batch_stats", {}), metrics)
 
-    def step(state: TrainState, batch: Batch, root: jax.Array) -> tuple[TrainState, Metrics]:
+    def step(state: TrainState, given: Any, root: jax.Array) -> tuple[TrainState, Metrics]:
+        batch = batch_of(given, state.step)
         seen = augmented(batch, named_key(root, "augment", state.step), augmentation, size)
         dropout = named_key(root, "dropout", state.step)
         gradients, (batch_stats, metrics) = jax.grad(objective, has_aux=True)(
@@ -174,12 +184,13 @@ def compiled_phase(
 def compiled_eval(model: UNet, train: Any) -> EvalStep:
     """Return the jitted evaluation of a batch with the loss of a config's `train` group, without augmentation.
 
-    It has `loss` and `confusion [B, C, C]`, by example, of the averaged weights where the state has them.
+    It takes a batch, or what gathers one as that of step 0. Returns `loss` and, by example, `confusion [B, C, C]` of
+    the averaged weights where the state has them.
     """
     loss_fn = losses.loss_of(train)
 
-    def step(state: TrainState, batch: Batch) -> Metrics:
-        seen = prepared(batch)
+    def step(state: TrainState, given: Any) -> Metrics:
+        seen = prepared(batch_of(given, 0))
         logits = apply_model(model, *averaging.weights_of(state.arrays()), seen.image)
         loss, _ = loss_fn(logits, seen)
         one = lambda *example: counts.confusion_counts(*(part[None] for part in example))  # noqa: E731

@@ -10,17 +10,16 @@ import jax
 import numpy as np
 
 from heartseg_jax import workdir as runs
-from heartseg_jax.data import pipeline
 from heartseg_jax.data.dataset.records import Dataset
-from heartseg_jax.data.examples import in_order
 from heartseg_jax.data.run_dataset import phantoms_to_make
 from heartseg_jax.evaluation import report
 from heartseg_jax.files import write_text
 from heartseg_jax.findings import apply_policy
 from heartseg_jax.progress import StepProgress, say
-from heartseg_jax.training import control, devices, guards, phase_log, steps
+from heartseg_jax.training import control, devices, guards, phase_log, residence, steps
 from heartseg_jax.training.checkpoints import Checkpoints
 from heartseg_jax.training.clock import Clock
+from heartseg_jax.training.feed import Feed, open_feed
 from heartseg_jax.training.metrics_log import MetricsLog, brief
 from heartseg_jax.training.phase_steps import PhaseProgram, take_steps
 from heartseg_jax.training.run import Run, first_state, learning_rates, open_run, write_provenance
@@ -44,12 +43,11 @@ def train(config: Any, path: Path, argv: list[str], *, as_control: bool = False)
         run = open_run(config, folder)
 
         # Act 2: the state, on one of three rungs: its own last checkpoint, weights from elsewhere, or fresh ones.
-        batches = pipeline.train_batches(
-            run.examples, config.seed, config.data.batch_size, run.total_steps, config.data.threads
-        )
+        kept = compiled.residence.result() or residence.of_run(run)  # as it was compiled for
+        feed = open_feed(run, kept.resident)
         # Closed however the steps end: a checkpoint that is being written when a guard stops is finished first.
-        with closing(Checkpoints(folder.checkpoints, config.checkpoint.keep)) as checkpoints, closing(batches):
-            state = first_state(run, checkpoints, batches)
+        with closing(Checkpoints(folder.checkpoints, config.checkpoint.keep)) as checkpoints, closing(feed):
+            state = first_state(run, checkpoints, feed)
             write_provenance(run, argv)
             runs.rewind_metrics(folder, int(state.step))
 
@@ -60,8 +58,10 @@ def train(config: Any, path: Path, argv: list[str], *, as_control: bool = False)
             # Act 4: the steps, phase by phase.
             if int(state.step) < run.total_steps:
                 folder.done.unlink(missing_ok=True)
+                say(kept.why)
+                feed.load()
                 compiled.step.wait()
-                state = _take_steps(run, state, batches, checkpoints, compiled.is_compiled)
+                state = _take_steps(run, state, feed, checkpoints, compiled.is_compiled)
 
         # Act 5: the score on patients it never saw, the figures, and the mark that all is there.
         summary = outcome.score(run, state)
@@ -83,7 +83,7 @@ def train(config: Any, path: Path, argv: list[str], *, as_control: bool = False)
 
 
 def _take_steps(
-    run: Run, state: steps.TrainState, batches: Any, checkpoints: Checkpoints, is_compiled: bool
+    run: Run, state: steps.TrainState, feed: Feed, checkpoints: Checkpoints, is_compiled: bool
 ) -> steps.TrainState:
     """Take the steps that are left, the first phase's program `is_compiled` or not.
 
@@ -104,17 +104,17 @@ def _take_steps(
 
     def fetch(taken: int) -> Any:
         nonlocal position
-        position = batches.get_state()
+        position = feed.get_state()
         if taken == run.total_steps:
             return None
         with clock.waiting():
-            return devices.to_devices(run.mesh, next(batches))
+            return next(feed)
 
-    def start_phase(number: int, program: PhaseProgram, state: steps.TrainState, batch: Any) -> None:
+    def start_phase(number: int, program: PhaseProgram, state: steps.TrainState, given: Any) -> None:
         clock.stop()
         if run.transfers:
             phase_log.start_phase(run, number, state)
-        devices.compile_step(program.step, state, batch, run.key, again=is_compiled and number == 0)
+        devices.compile_step(program.step, state, given, run.key, again=is_compiled and number == 0)
         clock.start()
         shown.start()
 
@@ -130,7 +130,7 @@ def _take_steps(
             row = {}
             if cadence.evaluates(step):
                 with clock.paused():
-                    row = log.evaluate(step, *evaluate(run, state), patients_by_part(run.dataset))
+                    row = log.evaluate(step, *evaluate(run, feed, state), patients_by_part(run.dataset))
             if ends_phase and run.transfers:
                 phase_log.end_phase(run, taken.phase, state)
             if row or cadence.logs(step):
@@ -157,13 +157,10 @@ def patients_by_part(dataset: Dataset) -> dict[str, list[int]]:
     return found
 
 
-def evaluate(run: Run, state: steps.TrainState) -> tuple[float, dict[int, np.ndarray]]:
+def evaluate(run: Run, feed: Feed, state: steps.TrainState) -> tuple[float, dict[int, np.ndarray]]:
     """Return the mean loss and each patient's confusion `[C, C]` on the watched slices, in inference mode."""
     eval_step = steps.compiled_eval(run.model, run.config.train)
-    results = [
-        (real, eval_step(state, devices.to_devices(run.mesh, batch)))
-        for real, batch in in_order(run.watched, run.config.data.batch_size)
-    ]
+    results = [(real, eval_step(state, given)) for real, given in feed.watched()]
     loss = 0.0
     confusions: dict[int, np.ndarray] = {}
     for real, result in results:

@@ -129,3 +129,13 @@ def test_averaged_weights_are_what_comes_out_of_either_way(dataset):
     for alone, together, latest in zip(*outcomes, strict=True):
         close(alone.params, together.params)
         assert not np.allclose(alone.params["head"]["kernel"], latest.params["head"]["kernel"], rtol=1e-3)
+
+
+def test_slices_kept_on_the_device_give_the_same_weights_and_curves(dataset):
+    outcomes = []
+    for resident in ("on", "off"):
+        program, replicas = replicas_of(configured(data__resident=resident, data__channels="adjacent"), dataset)
+        outcomes.append(train_replicas(program, replicas, 2, False))
+    for kept, sent in zip(*outcomes, strict=True):
+        jax.tree.map(np.testing.assert_array_equal, kept.params, sent.params)
+        assert kept.curve == sent.curve

@@ -50,9 +50,11 @@ def test_the_blank_dataset_has_the_phantoms_shapes_and_splits(config, tmp_path):
             assert not np.any(found)
 
 
-def test_the_run_finds_its_programs_compiled(config, tmp_path):
+@pytest.mark.parametrize("resident", [True, False])
+def test_the_run_finds_its_programs_compiled(config, tmp_path, resident):
     """Of the network's large programs none is compiled a second time: neither steps, nor init, nor prediction."""
     folder, compiled = runs.Workdir(tmp_path / "run"), []
+    config = load.changed(config, {"data.resident": "auto" if resident else "off"})
 
     def listen(event, duration_secs, **about):
         if event == "/jax/core/compile/backend_compile_duration":
@@ -62,8 +64,9 @@ def test_the_run_finds_its_programs_compiled(config, tmp_path):
     jax.monitoring.register_event_duration_secs_listener(listen)
     large = ("jit(step)", "jit(init)", "jit(probabilities)")
     try:
-        with ahead.compiling(config, folder, phantoms_to_make(config, folder.path)):
+        with ahead.compiling(config, folder, phantoms_to_make(config, folder.path)) as found:
             dataset_for(config, folder.path)
+            assert found.residence.result().resident == resident
         assert sorted(name for name in compiled if name in large) == sorted(
             (*large, "jit(step)")
         )  # training, evaluation

@@ -53,7 +53,7 @@ def test_available_memory_is_the_machines_within_the_control_groups_limit(tmp_pa
 def test_the_first_look_at_memory_counts_the_config_s_own_channels():
     def needed(channels):
         config = load.load("configs/quickstart.py", {"data.channels": channels, "data.size": "64"})[1]
-        return run._step_memory_bytes(config), config.data.batch_size // len(jax.devices()), config.model.width
+        return run.step_memory_bytes(config), config.data.batch_size // len(jax.devices()), config.model.width
 
     (one, batch, width), (three, _, _) = needed("0"), needed("-1,0,1")
     # Two more channels: their pixels, and 9 weights per filter with a gradient and two moments.
