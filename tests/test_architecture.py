@@ -183,12 +183,12 @@ def test_no_import_goes_up(name):
 
 
 def test_the_training_loop_loads_no_reader_of_medical_files():
-    """A fresh process imports the loop: at most 68 modules of the package, none of the readers."""
+    """A fresh process imports the loop: at most 70 modules of the package, none of the readers."""
     code = f"import {PACKAGE}.training.train, sys; print(*sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     loaded = run.stdout.split()
     assert not {"pydicom", "nibabel", "PIL", "highdicom"} & set(loaded)
-    assert len([name for name in loaded if name.split(".")[0] == PACKAGE]) <= 68
+    assert len([name for name in loaded if name.split(".")[0] == PACKAGE]) <= 70
 
 
 def test_no_module_is_called_utils():
