@@ -25,14 +25,14 @@ from heartseg_jax.benchmarking.rows import DOES_NOT_FIT, MEASURED, Row, row_of
 from heartseg_jax.benchmarking.usage import clear_peak, others_share, peak_bytes, usage
 from heartseg_jax.benchmarking.weights import initial_state, random_weights
 from heartseg_jax.compilation_cache import requests
-from heartseg_jax.data import pipeline
 from heartseg_jax.data.examples import in_order, steps_per_epoch
 from heartseg_jax.data.run_dataset import dataset_for
 from heartseg_jax.inference.predictor import compile_predictor, make_predictor
 from heartseg_jax.machine import out_of_memory
 from heartseg_jax.models import cost
 from heartseg_jax.models.speed import matmul_flops_per_second
-from heartseg_jax.training import devices
+from heartseg_jax.training import devices, residence
+from heartseg_jax.training.feed import open_feed
 from heartseg_jax.training.run import Run, cost_shape, run_of, step_memory_bytes
 from heartseg_jax.workdir import Workdir
 
@@ -40,7 +40,7 @@ WARM_UP_STEPS = 2
 ROUNDS = 3
 """Steps with and without the run's input are timed in turn, in so many stretches each."""
 MOST_LOADED = 64
-"""Batches that the input gives before it is timed, so that it is timed as after a run's first epoch."""
+"""Batches that the input gives before it is timed: a streamed one is timed as after a run's first epoch."""
 
 
 def measure(cell: Cell, place: Path) -> Row:
@@ -102,25 +102,24 @@ def _train(run: Run) -> dict[str, Any]:
     config, program = run.config, run.program(len(run.phases) - 1)
     check_fits(step_memory_bytes(config))  # the compiler itself would run out of memory
     state = devices.replicate(run.mesh, initial_state(run.model, program, config, len(run.contract.input.channels)))
-    size = config.data.batch_size
-    own = devices.to_devices(run.mesh, next(run.first_batches(1)))
-    found = compile_twice(lambda: program.step.lower(state, own, run.key).compile())
+    resident = residence.of_run(run).resident
+    with closing(open_feed(run, resident)) as feed:
+        feed.load()
+        own = next(feed)
+        found = compile_twice(lambda: program.step.lower(state, own, run.key).compile()) | {"resident": resident}
 
-    def take(batch: Any) -> Any:
-        nonlocal state
-        state, metrics = program.step(state, batch, run.key)
-        return state, metrics
+        def take(given: Any) -> Any:
+            nonlocal state
+            state, metrics = program.step(state, given, run.key)
+            return state, metrics
 
-    with closing(
-        pipeline.train_batches(run.examples, config.seed, size, run.total_steps, config.data.threads)
-    ) as batches:
-        for _ in range(min(steps_per_epoch(len(run.examples), size), MOST_LOADED)):
-            next(batches)
-        inputs = (lambda: own, lambda: devices.to_devices(run.mesh, next(batches)))
-        resident, streamed = timed(take, inputs, config.benchmark.seconds, config.benchmark.steps, found)
-    found["streamed_step_ms"] = 1e3 * statistics.median(streamed.steps_s)
-    found["data_wait_ms"] = 1e3 * statistics.mean(streamed.waits_s)
-    return found | resident.times()
+        for _ in range(min(steps_per_epoch(len(run.examples), config.data.batch_size), MOST_LOADED)):
+            next(feed)
+        inputs = (lambda: own, lambda: next(feed))
+        alone, fed = timed(take, inputs, config.benchmark.seconds, config.benchmark.steps, found)
+    found["fed_step_ms"] = 1e3 * statistics.median(fed.steps_s)
+    found["data_wait_ms"] = 1e3 * statistics.mean(fed.waits_s)
+    return found | alone.times()
 
 
 def _infer(run: Run) -> dict[str, Any]:
@@ -130,8 +129,8 @@ def _infer(run: Run) -> dict[str, Any]:
     found = compile_twice(lambda: compile_predictor(run.model, params, batch_stats, batch))
     own = jax.device_put(batch._replace(label=None, merge=None))
     predictor = make_predictor(run.model, [(params, batch_stats)], config.data.batch_size)
-    [resident] = timed(predictor.predict, (lambda: own,), config.benchmark.seconds, config.benchmark.steps, found)
-    return found | resident.times()
+    [alone] = timed(predictor.predict, (lambda: own,), config.benchmark.seconds, config.benchmark.steps, found)
+    return found | alone.times()
 
 
 def compile_twice(build: Callable[[], Any]) -> dict[str, Any]:

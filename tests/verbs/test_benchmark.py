@@ -38,7 +38,8 @@ def test_a_cell_is_measured(tmp_path, capsys):
         assert row["peak_bytes"] > row["planned_bytes"] > 0
         assert row["compile_cold_s"] > 0
         assert row["compile_warm_s"] > 0  # the program was found in the cache
-    assert train["streamed_step_ms"] > 0
+    assert (train["resident"], infer["resident"]) == (True, None)
+    assert train["fed_step_ms"] > 0
     assert train["data_wait_ms"] > 0
     assert infer["data_wait_ms"] is None
     shown = capsys.readouterr()
