@@ -1,8 +1,9 @@
 """How well the mitral annulus is measured: on phantoms, whose annulus is known, and on real label maps.
 
 `phantoms` measures phantom patients (version 1) on grids of --spacing, `annuli` the D-shaped and saddle-shaped annuli
-(version 2): errors against the truth. `maps` measures every label map with both left chambers in a data folder, and how
-much that changes with the contact's tolerance, a grid rotated by 20 degrees, and voxels of 1.25 mm.
+(version 2): errors against the truth. `predicted` does so with the labels that --model (a run's folder, a package's, or
+heart_v1) predicts of phantom patients. `maps` measures every label map with both left chambers in a data folder, and
+how much that changes with the contact's tolerance, a grid rotated by 20 degrees, and voxels of 1.25 mm.
 Each prints a table.
 """
 
@@ -16,17 +17,23 @@ from scipy import ndimage
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from heartseg_jax.imaging.intake import of_volume
 from heartseg_jax.imaging.nifti import read_labels
 from heartseg_jax.imaging.phantom.annulus import draw_annulus, draw_pose, make_annulus
 from heartseg_jax.imaging.phantom.generator import PhantomSpec, generate
 from heartseg_jax.imaging.volume import Volume
+from heartseg_jax.inference.postprocess import postprocess, settings_of
+from heartseg_jax.inference.study import predict_volume
+from heartseg_jax.interop.package import SHIPPED
 from heartseg_jax.measure.annulus import planes, quantities
 from heartseg_jax.measure.contact import TOLERANCE_MM, indices_of, places_of
 from heartseg_jax.measure.results import REFUSED
 from heartseg_jax.measure.valves import valves_of_labels
+from heartseg_jax.measure.volumes import measure
+from heartseg_jax.verbs.models import load_models
 
-BLOCK_MM = (150.0, 140.0, 150.0)
-"""It holds every patient's left ventricle."""
+BLOCK_MM, FIELD_MM = (150.0, 140.0, 150.0), (150.0, 240.0, 240.0)
+"""The former holds every patient's left ventricle, the latter the width that the quickstart's patients have too."""
 SEED = 7
 TITLES = (
     "centre, mm",
@@ -65,47 +72,62 @@ MAPS = (
 def main() -> None:
     """Print the table of a mode."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("mode", choices=("phantoms", "annuli", "maps"))
-    parser.add_argument("--count", type=int, default=30, help="phantoms or annuli")
+    parser.add_argument("mode", choices=("phantoms", "annuli", "predicted", "maps"))
+    parser.add_argument("--count", type=int, default=30, help="patients or annuli")
     parser.add_argument("--spacing", type=float, nargs=3, default=(1.0, 1.0, 1.0), help="z, y, x in mm")
+    parser.add_argument("--model", type=Path, help="what predicts")
     parser.add_argument("--data", type=Path, help="the folder of label maps")
     given = parser.parse_args()
     if given.mode == "maps":
         measure_maps(given.data)
         return
-    cases = (phantom if given.mode == "phantoms" else annulus)(given.count, tuple(given.spacing))
-    measure_cases(cases)
+    spacing_mm = tuple(given.spacing)
+    if given.mode == "predicted":
+        measure_cases(predicted(given.count, spacing_mm, SHIPPED.get(str(given.model), given.model)))
+        return
+    measure_cases((phantom if given.mode == "phantoms" else annulus)(given.count, spacing_mm))
+
+
+def patients(count: int, spacing_mm: tuple[float, float, float], block_mm: tuple[float, float, float]):
+    """Yield phantom patients."""
+    shape = tuple(round(mm / step) for mm, step in zip(block_mm, spacing_mm, strict=True))
+    for index in range(count):
+        yield generate(SEED, index, PhantomSpec(shape, spacing_mm))
 
 
 def phantom(count: int, spacing_mm: tuple[float, float, float]):
-    """Yield grids, labels, true curves, true normals and no aortic root of phantom patients."""
-    shape = tuple(round(mm / step) for mm, step in zip(BLOCK_MM, spacing_mm, strict=True))
-    for index in range(count):
-        made = generate(SEED, index, PhantomSpec(shape, spacing_mm))
-        yield (
-            made.volume,
-            np.where(made.labels == 255, 0, made.labels),
-            _dense(made.annulus.rim_mm),
-            made.annulus.normal,
-        )
+    """Yield what is measured of the true labels of phantom patients, their true curves and normals."""
+    for made in patients(count, spacing_mm, BLOCK_MM):
+        found = valves_of_labels(made.volume, np.where(made.labels == 255, 0, made.labels)).mitral
+        yield found, _dense(made.annulus.rim_mm), made.annulus.normal
+
+
+def predicted(count: int, spacing_mm: tuple[float, float, float], model: Path):
+    """Yield the same of the labels that a model predicts, as `predict` measures them."""
+    predictor, contract, config = load_models([model])
+    settings = settings_of(config, contract.label_set)
+    for made in patients(count, spacing_mm, FIELD_MM):
+        prediction = predict_volume(predictor, of_volume(made.volume), contract)
+        found = measure(postprocess(prediction, settings) if settings else prediction).mitral
+        yield found, _dense(made.annulus.rim_mm), made.annulus.normal
 
 
 def annulus(count: int, spacing_mm: tuple[float, float, float]):
-    """Yield the same of annuli."""
+    """Yield the same of the labels of annuli."""
     rng = np.random.default_rng(SEED)
     for _ in range(count):
         made = make_annulus(draw_annulus(rng), draw_pose(rng), spacing_mm)
-        yield made.volume, made.volume.voxels, made.curve_mm, made.flow
+        yield valves_of_labels(made.volume, made.volume.voxels).mitral, made.curve_mm, made.flow
 
 
 def measure_cases(cases) -> None:
     """Print errors against the truth: median and worst."""
     rows, statuses = [], []
-    for volume, labels, curve, normal in cases:
-        found = valves_of_labels(volume, labels).mitral
+    for found, curve, normal in cases:
         statuses.append(found.status)
+        if found.reason:
+            print(f"{len(statuses)} {found.status}: {found.reason}", file=sys.stderr, flush=True)
         if found.status == REFUSED:
-            print(f"refused: {found.reason}", file=sys.stderr)
             continue
         centres, normals = planes(curve[None], np.array(normal))
         towards = None if found.septal is None else centres[0] + 40 * found.septal
@@ -120,8 +142,10 @@ def measure_cases(cases) -> None:
                 *(own[name] - true[name] for name in (*NAMES, "height_mm")),
             ]
         )
-    print(f"{len(statuses)} measured: " + ", ".join(f"{statuses.count(s)} {s}" for s in sorted(set(statuses))))
-    print("| error of | median | median of its size | largest | ")
+    print(f"{len(statuses)} patients: " + ", ".join(f"{statuses.count(s)} {s}" for s in sorted(set(statuses))))
+    if not rows:
+        return
+    print("| error of | median | median of its size | largest |")
     print("|---|---|---|---|")
     for title, errors in zip(TITLES, np.array(rows).T, strict=True):
         worst = errors[np.abs(errors).argmax()]

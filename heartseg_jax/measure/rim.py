@@ -2,7 +2,7 @@
 
 In each half-plane the line midway between the two pools is followed from the middle outwards. Within the valve the gap
 between them is as wide as the leaflet, or nothing; from the rim on it opens like a wedge or a step. The rim is where
-the opening, taken back along a straight line, begins: so it hardly depends on the tolerance that found the contact.
+the opening begins (`opening.py`): so it hardly depends on the tolerance that found the contact.
 Towards the aortic root the ventricle's outflow tract may run up along the atrium without a gap: there the rim is where
 the line turns up.
 """
@@ -15,6 +15,7 @@ import numpy as np
 from scipy import ndimage
 
 from heartseg_jax.measure.contact import Contact, Surface
+from heartseg_jax.measure.opening import beginnings
 
 RAYS = 72
 STEP_MM, GRID_MM = 0.5, 1.0
@@ -25,10 +26,11 @@ STAYS = 10
 """Steps along the line after which a gap that opened stays open."""
 OPEN_MM = 2.5
 """The gap has opened where it is this much wider than within the valve."""
-RISE_MM = (1.0, 2.2)
-"""Above the gap within the valve, the levels through which it opens straight: below, voxels round the corner off."""
-WITHIN, SLACK_MM, MOST_BACK = (14, 4), 0.5, 3.0
-"""Steps before the opening that are within the valve; how far their gap may exceed the contact's; most steps back."""
+RISE_MM = 1.0
+"""Above the gap within the valve, a level that a gap which opens has passed, and that no thin wall is below."""
+WITHIN, SLACK_MM, PASSES = (14, 4), 0.5, 3
+"""Steps before that level that are within the valve; how far their gap may exceed the contact's; how often the two are
+found from each other."""
 OUTFLOW_ANGLE, STEEP, LEAST_STEEP, LEVEL_AGAIN = np.radians(75), np.radians(60), 3, 5
 """Within the first of the outflow tract, the rim is where the line turns up by the second for so many steps, and then
 opens within so many."""
@@ -49,7 +51,7 @@ class Rim(NamedTuple):
 class Midway:
     """How much nearer a place is to the upstream pool than to the downstream one, and the gap between them there.
 
-    Both in mm, on a grid that lies along a plane; linear between its points.
+    Both in mm; the former on a grid that lies along a plane, linear between its points.
     """
 
     def __init__(self, contact: Contact) -> None:
@@ -68,7 +70,8 @@ class Midway:
         one, other = (ndimage.map_coordinates(field, halved, order=1, mode="nearest") for field in rough)
         near = (np.abs(one - other) < 4.0) & (one + other < REACH_MM + 2)
         one[near], other[near] = (self._distance(s, index[near]) for s in (contact.upstream, contact.downstream))
-        self._difference, self._gap = one - other, one + other
+        self._difference = one - other
+        self._surfaces = contact.upstream, contact.downstream
 
     def _distance(self, surface: Surface, index: np.ndarray) -> np.ndarray:
         places = (index.reshape(-1, 3) * GRID_MM + self.low) @ self.axes + self.centre
@@ -79,8 +82,18 @@ class Midway:
         return ndimage.map_coordinates(self._difference, self._index(places), order=1, mode="nearest")
 
     def gap(self, places: np.ndarray) -> np.ndarray:
-        """Return the sum of both distances at places `[..., 3]`: on the midway line the width of the gap."""
-        return ndimage.map_coordinates(self._gap, self._index(places), order=1, mode="nearest")
+        """Return the sum of both distances at places `[..., 3]`: on the midway line the width of the gap.
+
+        Exact, for beside the line it opens farther inside: a mean over the grid's cells would do so on the line too.
+        """
+        flat = places.reshape(-1, 3)
+        one, other = (surface.distance(flat, REACH_MM) for surface in self._surfaces)
+        return (one + other).reshape(places.shape[:-1])
+
+    def blur(self, ways: np.ndarray) -> np.ndarray:
+        """Return by how many mm (a standard deviation) the gap is blurred along unit vectors `[N, 3]`: `[N]`."""
+        blur = (self._surfaces[0].blur + self._surfaces[1].blur) / 2
+        return np.sqrt(np.einsum("nj,jk,nk->n", ways, blur, ways))
 
     def _index(self, places: np.ndarray) -> np.ndarray:
         return np.moveaxis(((places - self.centre) @ self.axes.T - self.low) / GRID_MM, -1, 0)
@@ -118,7 +131,7 @@ def find_rim(
     if outflow is not None:
         towards = frame_of(axes[2], outflow - centre)[0]
         steep[:, 1:] = _steep(lines, out, axes[2]) & (out @ towards > np.cos(OUTFLOW_ANGLE))[:, None]
-    return _parted(lines, midway.gap(lines), base_mm, steep)
+    return _parted(lines, midway.gap(lines), base_mm, steep, midway.blur(out))
 
 
 def _steep(lines: np.ndarray, out: np.ndarray, normal: np.ndarray) -> np.ndarray:
@@ -153,30 +166,51 @@ def _followed(midway: Midway, centre: np.ndarray, out: np.ndarray, normal: np.nd
     return np.stack(lines, axis=1)
 
 
-def _parted(lines: np.ndarray, gaps: np.ndarray, base_mm: float, steep: np.ndarray) -> Rim:
+def _parted(lines: np.ndarray, gaps: np.ndarray, base_mm: float, steep: np.ndarray, blur_mm: np.ndarray) -> Rim:
     """Return where along each line the gap begins to open, or where the piece begins that is steep up to there."""
+    levels = [_passed_of(gap, base_mm) for gap in gaps]
+    rays = np.array([ray for ray, level in enumerate(levels) if level is not None], int)
     points, found = np.full((len(lines), 3), np.nan), np.zeros(len(lines), bool)
-    for ray, (line, gap) in enumerate(zip(lines, gaps, strict=True)):
-        narrow = np.flatnonzero(gap <= base_mm + OPEN_MM)
-        if not len(narrow):
-            continue
-        # Wide for a little while may be a hole in a leaflet: it must stay open.
-        ends = np.flatnonzero(np.diff(np.append(narrow, len(gap) + STAYS)) > STAYS)
-        first = int(narrow[ends[0]]) + 1
-        if first >= len(gap) - 2:
-            continue
-        within = float(np.median(gap[max(first - WITHIN[0], 0) : max(first - WITHIN[1], 1)]))
-        within = min(within, base_mm + SLACK_MM)
-        low, high = (_passed(gap, first, within + level) for level in RISE_MM)
-        # The straight line through both levels, back to where it meets the gap within the valve.
-        place = low - min((high - low) * RISE_MM[0] / (RISE_MM[1] - RISE_MM[0]), MOST_BACK)
-        place = max(place, 0.0)
+    if not len(rays):
+        return Rim(points, found)
+    passed, within = np.array([levels[ray] for ray in rays]).T
+    steps = np.linalg.norm(np.diff(lines, axis=1), axis=2)
+    walked = np.concatenate([np.zeros((len(lines), 1)), np.cumsum(steps, axis=1)], axis=1)[rays]
+    index = np.arange(lines.shape[1])
+    passed_mm = np.array([np.interp(at, index, way) for at, way in zip(passed, walked, strict=True)])
+    begins_mm = beginnings(gaps[rays] - within[:, None], walked, passed_mm, blur_mm[rays])
+    for ray, mm, way in zip(rays, begins_mm, walked, strict=True):
+        place = float(np.interp(mm, way, index))
         turned = _turned_up(steep[ray, : int(place) + 1])
         place = place if turned is None else float(turned)
         below = int(place)
+        line = lines[ray]
         points[ray] = line[below] + (place - below) * (line[min(below + 1, len(line) - 1)] - line[below])
         found[ray] = True
     return Rim(points, found)
+
+
+def _passed_of(gap: np.ndarray, base_mm: float) -> tuple[float, float] | None:
+    """Return the index, between samples, at which a gap passed the level above that within the valve, and the latter.
+
+    None where it stays narrow.
+    """
+    narrow = np.flatnonzero(gap <= base_mm + OPEN_MM)
+    if not len(narrow):
+        return None
+    # Wide for a little while may be a hole in a leaflet: it must stay open.
+    ends = np.flatnonzero(np.diff(np.append(narrow, len(gap) + STAYS)) > STAYS)
+    first = int(narrow[ends[0]]) + 1
+    if first >= len(gap) - 2:
+        return None
+    place, within = float(first), base_mm
+    for _ in range(PASSES):
+        # Beside a thin wall the gap is narrow well beyond the valve.
+        near = int(place)
+        within = float(np.median(gap[max(near - WITHIN[0], 0) : max(near - WITHIN[1], 1)]))
+        within = min(within, base_mm + SLACK_MM)
+        place = _passed(gap, first, within + RISE_MM)
+    return place, within
 
 
 def _turned_up(steep: np.ndarray) -> int | None:
