@@ -34,7 +34,8 @@ from heartseg_jax.anatomy import IGNORED, merge_labels
 from heartseg_jax.evaluation.report import number
 from heartseg_jax.evaluation.risk_coverage import risk_at, risk_coverage
 from heartseg_jax.files import write_json
-from heartseg_jax.inference.predictor import Predictor, mean_pairwise_dice, merged, predict_slices
+from heartseg_jax.inference.agreement import mean_pairwise_dice
+from heartseg_jax.inference.predictor import Predictor, merged, predict_slices
 from heartseg_jax.verbs.evaluate import _patients
 from heartseg_jax.verbs.models import load_models
 

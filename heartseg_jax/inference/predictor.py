@@ -14,6 +14,7 @@ import numpy as np
 from heartseg_jax.anatomy import counts_as
 from heartseg_jax.data.examples import padded
 from heartseg_jax.inference import closer
+from heartseg_jax.inference.agreement import shared_pixels
 from heartseg_jax.inference.confidence import sums_on_device, sums_on_host
 from heartseg_jax.inference.identity import ModelIdentity
 from heartseg_jax.inference.views import through_views
@@ -39,10 +40,12 @@ class Output(NamedTuple):
       probabilities: `[B, S, S, K]` float32, the mean of the members.
       shared: `[M, M, K]` int32, how many pixels of the real examples two of the members both give a label; on the
         diagonal, how many each gives it. None for a single member.
+      models: `[M, B, S, S, K]` float32, what each of several models says; None for a single one.
     """
 
     probabilities: jax.Array
     shared: jax.Array | None = None
+    models: jax.Array | None = None
 
 
 class Predictor(NamedTuple):
@@ -123,36 +126,10 @@ def _mean(model: UNet, count: int, views: bool) -> Any:
             found.append(probabilities(own_params, own_stats, image))
         mean, own = jnp.stack([one[0] for one in found]), found[0][1]
         labels = (mean if count > 1 else own).argmax(axis=-1)
-        return Output(mean.mean(axis=0), shared_pixels(labels, batch.mask, mean.shape[-1]))
+        shared = shared_pixels(labels, batch.mask, mean.shape[-1])
+        return Output(mean.mean(axis=0), shared, mean if count > 1 else None)
 
     return jax.jit(program)
-
-
-def shared_pixels(labels: jax.Array, mask: jax.Array, classes: int) -> jax.Array:
-    """Return `[M, M, K]` int32: the pixels that members i and j both label k, of `labels [M, B, S, S]`.
-
-    `mask [B]` is 1 for the examples that count.
-    """
-    real = jnp.where(mask[None, :, None, None] > 0, labels, classes)
-
-    def shared(one: jax.Array) -> jax.Array:
-        both = jnp.where(real == one[None], real, classes)
-        return jnp.stack([(both == k).sum(axis=(1, 2, 3), dtype=jnp.int32) for k in range(classes)], axis=-1)
-
-    return jax.lax.map(shared, real)
-
-
-def mean_pairwise_dice(shared: np.ndarray) -> np.ndarray:
-    """Return the mean Dice `[K]` over all pairs of members, of `shared [M, M, K]`.
-
-    Pairs in which neither has the label are left out; NaN where that leaves none.
-    """
-    own = shared[np.arange(len(shared)), np.arange(len(shared))].astype(np.float64)
-    first, second = np.triu_indices(len(shared), 1)
-    either = own[first] + own[second]
-    dice = np.divide(2.0 * shared[first, second], either, out=np.zeros_like(either), where=either > 0)
-    pairs = (either > 0).sum(axis=0)
-    return np.divide(dice.sum(axis=0), pairs, out=np.full(shared.shape[-1], np.nan), where=pairs > 0)
 
 
 def predict_slices(
@@ -188,35 +165,46 @@ def predict_labels(
     merge: tuple[int, ...],
     shared: list[np.ndarray] | None = None,
     sums: list[np.ndarray] | None = None,
+    by_model: list[np.ndarray] | None = None,
 ) -> Iterator[np.ndarray]:
     """Yield the labels `[n, H, W]` uint8 that the probabilities of `predict_slices`, merged by `merge`, amount to.
 
     They are brought to the slices' grid and compared on the device: of K probabilities a pixel, one byte comes back.
-    To `sums` is added, batch by batch, what a confidence is made of (`confidence.mean_probability`).
+    To `sums` is added, batch by batch, what a confidence is made of (`confidence.mean_probability`), and to `by_model`
+    the labels `[M, n, H, W]` uint8 of each of several models.
     """
+    models = by_model is not None
     study = _Study(spec, images, spacing_mm, contiguous)
     rows, columns = host.back_matrices(spec, images.shape[1], images.shape[2], spacing_mm)
     matrix = None if merge == tuple(range(len(merge))) else counts_as(np.array(merge)).astype(np.float32)
 
     def labelled(numbers: _Numbers) -> _Found:
         if spec.closer:
-            looked = _looked(predictor, study, numbers)
+            looked = _looked(predictor, study, numbers, models)
             found = merged(looked.slices, merge)
             labels = found.argmax(axis=-1).astype(np.uint8)
-            return _Found(labels, looked.shared, sums_on_host(found, labels))
+            each = [merged(own, merge).argmax(axis=-1).astype(np.uint8) for own in looked.models]
+            return _Found(labels, looked.shared, sums_on_host(found, labels), each)
         output, count = predictor.predict(_batch(study, numbers)), len(numbers[0])
         own, by_slice = _labels(output.probabilities, matrix, rows, columns)
-        return _Found(np.asarray(own)[:count], output.shared, np.asarray(by_slice)[:count].sum(axis=0, dtype=float))
+        each = [np.asarray(_labels(one, matrix, rows, columns)[0])[:count] for one in _of_models(output, models)]
+        in_all = np.asarray(by_slice)[:count].sum(axis=0, dtype=float)
+        return _Found(np.asarray(own)[:count], output.shared, in_all, each)
 
-    yield from _kept(map_in_order(labelled, padded(np.asarray(wanted), predictor.batch_size), WORKERS), shared, sums)
+    batches = map_in_order(labelled, padded(np.asarray(wanted), predictor.batch_size), WORKERS)
+    yield from _kept(batches, shared, sums, by_model)
 
 
 class _Found(NamedTuple):
-    """What is found in a batch of slices: probabilities or labels, what members share, and the confidence's sums."""
+    """What is found in a batch of slices: probabilities or labels, what members share, and the confidence's sums.
+
+    `models` is as `slices`, of each of several models where that was asked for.
+    """
 
     slices: np.ndarray
     shared: jax.Array | None
     sums: np.ndarray | None = None
+    models: Sequence[np.ndarray] = ()
 
 
 class _Study(NamedTuple):
@@ -228,20 +216,27 @@ class _Study(NamedTuple):
     contiguous: bool
 
 
-def _looked(predictor: Predictor, study: _Study, numbers: _Numbers) -> _Found:
+def _of_models(output: Output, asked: bool) -> Sequence[jax.Array]:
+    """Return the probabilities `[B, S, S, K]` of each of several models, where they are asked for."""
+    return list(output.models) if asked and output.models is not None else []
+
+
+def _looked(predictor: Predictor, study: _Study, numbers: _Numbers, models: bool = False) -> _Found:
     """Return the probabilities `[n, H, W, K]` of one batch of slices, and what members share (`Output.shared`).
 
     With closer looks: inside a look's window the mean over the closer looks, outside the first look's. What members
-    share is counted in the first look, which every slice has.
+    share is counted in the first look, which every slice has. `models`: of each of several models too; all look where
+    their mean did.
     """
     height, width = study.images.shape[1:]
     output = predictor.predict(_batch(study, numbers))
-    seen = np.asarray(output.probabilities)[: len(numbers[0])]
-    found = host.to_source(study.spec, seen, height, width, study.spacing_mm)
+    found, shared = [], output.shared
+    for seen in (output.probabilities, *_of_models(output, models)):
+        found.append(host.to_source(study.spec, np.asarray(seen)[: len(numbers[0])], height, width, study.spacing_mm))
     if not study.spec.closer:
-        return _Found(found, output.shared)
-    marked = [closer.marked_box(own.argmax(axis=-1)) for own in found]
-    mean = np.array(found)  # on the slices' own grid it is the device's, which is not written to
+        return _Found(found[0], shared, models=found[1:])
+    marked = [closer.marked_box(own.argmax(axis=-1)) for own in found[0]]
+    means = [np.array(own) for own in found]  # on the slices' own grid it is the device's, which is not written to
     for share in study.spec.closer:
         windows = {
             place: window
@@ -252,23 +247,29 @@ def _looked(predictor: Predictor, study: _Study, numbers: _Numbers) -> _Found:
             continue
         around = (host.neighbours(study.spec, int(numbers[0][i]), len(study.images), study.contiguous) for i in windows)
         planes = [study.images[np.array(rows)] for rows in around]
-        batch = closer.batch_of(study.spec, planes, list(windows.values()), predictor.batch_size)
-        nearer = np.asarray(predictor.predict(batch).probabilities)
-        for (place, window), near in zip(windows.items(), nearer, strict=False):
-            own, (rows, columns) = closer.put_back(study.spec, near, window, height, width)
-            mean[place, rows, columns] += (own - found[place, rows, columns]) / len(study.spec.closer)
-    return _Found(mean, output.shared)
+        output = predictor.predict(closer.batch_of(study.spec, planes, list(windows.values()), predictor.batch_size))
+        each = (output.probabilities, *_of_models(output, models))
+        for mean, first, nearer in zip(means, found, each, strict=True):
+            for (place, window), near in zip(windows.items(), np.asarray(nearer), strict=False):
+                own, (rows, columns) = closer.put_back(study.spec, near, window, height, width)
+                mean[place, rows, columns] += (own - first[place, rows, columns]) / len(study.spec.closer)
+    return _Found(means[0], shared, models=means[1:])
 
 
 def _kept(
-    found: Iterator[_Found], shared: list[np.ndarray] | None, sums: list[np.ndarray] | None = None
+    found: Iterator[_Found],
+    shared: list[np.ndarray] | None,
+    sums: list[np.ndarray] | None = None,
+    by_model: list[np.ndarray] | None = None,
 ) -> Iterator[np.ndarray]:
-    """Yield what was found of each batch; what members share and the confidence's sums are added to the lists."""
+    """Yield what was found of each batch; the rest is added to the lists."""
     for one in found:
         if shared is not None and one.shared is not None:
             shared.append(np.asarray(one.shared, np.int64))
         if sums is not None and one.sums is not None:
             sums.append(one.sums)
+        if by_model is not None and one.models:
+            by_model.append(np.stack(one.models))
         yield one.slices
 
 

@@ -7,16 +7,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from heartseg_jax.anatomy import HEART
 from heartseg_jax.data.dataset.records import digest
 from heartseg_jax.findings import WARN, Finding, raise_refused
 from heartseg_jax.imaging.intake import Intake
 from heartseg_jax.imaging.orientation import oblique, patient_axial
 from heartseg_jax.imaging.volume import Volume
+from heartseg_jax.inference.agreement import mean_pairwise_dice
 from heartseg_jax.inference.confidence import mean_probability, sums_on_host
 from heartseg_jax.inference.predictor import (
     ModelIdentity,
     Predictor,
-    mean_pairwise_dice,
     merged,
     predict_labels,
     predict_slices,
@@ -40,6 +41,8 @@ class Prediction:
         mean; NaN for background and for what has none. None where it was not measured.
       agreement: mean pairwise Dice of each label `[K]` between models, or one model's views, on the network's grid: NaN
         where no member finds it; None for a single model.
+      by_model: `[M, Z, Y, X]` uint8, the labels that each of several models gives, before postprocessing; None for a
+        single one, for other label sets than the heart's, and where probabilities were asked for.
       changed_voxels: by structure, how many voxels postprocessing removed and added; empty where it was off.
     """
 
@@ -51,6 +54,7 @@ class Prediction:
     findings: tuple[Finding, ...]
     confidence: np.ndarray | None = None
     agreement: np.ndarray | None = None
+    by_model: np.ndarray | None = None
     changed_voxels: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
@@ -97,7 +101,9 @@ def predict_volume(
     spacing, start = axial.spacing_mm if intake.spacing_known else None, 0
     given = predictor, spec, images, range(len(images)), spacing, True
     merge = contract.merge  # channels without a structure are background
-    parts = predict_slices(*given, shared) if keep_probabilities else predict_labels(*given, merge, shared, sums)
+    # Valves are measured of each model's labels; nothing else asks for them.
+    each: list[np.ndarray] | None = [] if contract.label_set is HEART else None
+    parts = predict_slices(*given, shared) if keep_probabilities else predict_labels(*given, merge, shared, sums, each)
     for part in parts:
         end = start + len(part)
         if kept is not None:
@@ -121,4 +127,5 @@ def predict_volume(
         tuple(found),
         confidence=confidence,
         agreement=agreement,
+        by_model=np.stack([order.back(own) for own in np.concatenate(each, axis=1)]) if each else None,
     )

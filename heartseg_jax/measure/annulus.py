@@ -110,7 +110,9 @@ def quantities(
 
 
 def with_intervals(values: np.ndarray, resampled: np.ndarray) -> Quantity:
-    """Return a value with the interval in which 95 % of its resamples lie."""
+    """Return a value with the interval in which 95 % of its resamples lie; without one where there are none."""
+    if not len(resampled):
+        return Quantity(float(values))
     low, high = np.percentile(resampled, (2.5, 97.5))
     return Quantity(float(values), float(min(low, values)), float(max(high, values)))
 

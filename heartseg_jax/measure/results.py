@@ -11,6 +11,8 @@ MEASURED, PARTIAL, ABSENT, REFUSED = "measured", "partial", "absent", "refused"
 STATUSES = (MEASURED, PARTIAL, ABSENT, REFUSED)
 UNCERTAIN = "uncertain"
 """Of a valve: there are numbers, and a reason to trust them less."""
+WIDE_INTERVAL = 0.12
+"""Width of the area's interval, or of its range between models, over the area: beyond, a valve is uncertain."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +60,20 @@ class StructureMeasurement:
 
 @dataclass(frozen=True)
 class Quantity:
-    """A number with the interval that 95 % of its resamples lie in; None where it was not resampled."""
+    """A number.
+
+    Attributes:
+      value: the number.
+      low, high: the interval that 95 % of its resamples lie in; None where it was not resampled.
+      models_low, models_high: the least and the greatest that the labels of each of several models give by themselves;
+        None for one model, and where the labels of one of them do not show it.
+    """
 
     value: float
     low: float | None = None
     high: float | None = None
+    models_low: float | None = None
+    models_high: float | None = None
 
 
 @dataclass(frozen=True)

@@ -16,14 +16,16 @@ from heartseg_jax.findings import Finding
 from heartseg_jax.imaging.block_checks import EXCLUDES, VALVE_SLICE_MM
 from heartseg_jax.imaging.volume import Volume
 from heartseg_jax.inference.study import Prediction
-from heartseg_jax.measure.annulus import quantities, with_intervals
+from heartseg_jax.measure.annulus import RESAMPLES, quantities, with_intervals
 from heartseg_jax.measure.border import seen_on_source
 from heartseg_jax.measure.contact import TOLERANCE_MM, NoContact, places_of
+from heartseg_jax.measure.models import with_models, with_range
 from heartseg_jax.measure.results import (
     ABSENT,
     MEASURED,
     REFUSED,
     UNCERTAIN,
+    WIDE_INTERVAL,
     Quantity,
     StructureMeasurement,
     ValveMeasurement,
@@ -36,8 +38,6 @@ from heartseg_jax.measure.status import LOW_AGREEMENT
 MITRAL, TRICUSPID = "mitral", "tricuspid"
 CHAMBERS = {MITRAL: ("left_atrium", "left_ventricle"), TRICUSPID: ("right_atrium", "right_ventricle")}
 """Of each valve, the one upstream first."""
-WIDE_INTERVAL = 0.12
-"""Width of the area's interval over the area, beyond which a valve is uncertain."""
 LABEL = {structure.name: structure.label for structure in HEART.foreground}
 AORTIC_SHARE, NEAREST_MM = 0.05, 10.0
 """Least share of the aortic valve's contact; how much of the aorta is its root where the valve shows no ring."""
@@ -70,7 +70,20 @@ def measure_valves(prediction: Prediction, rows: Sequence[StructureMeasurement])
             for row in chambers
             if row.agreement is not None and row.agreement < LOW_AGREEMENT
         ]
-    return valves_of_labels(prediction.volume, prediction.labels, barred, doubts, seen=seen_on_source(prediction))
+    seen = seen_on_source(prediction)
+    found = valves_of_labels(prediction.volume, prediction.labels, barred, doubts, seen=seen)
+    if prediction.by_model is None:
+        return found
+    # What the mean does not show, no model is asked for.
+    left = {name: "not asked for" for name in CHAMBERS if getattr(found, name).status == REFUSED}
+    if len(left) == len(CHAMBERS):
+        return found
+    each = [valves_of_labels(prediction.volume, labels, left, seen=seen, resamples=0) for labels in prediction.by_model]
+    return Valves(
+        with_models(found.mitral, [one.mitral for one in each]),
+        with_models(found.tricuspid, [one.tricuspid for one in each]),
+        with_range(found.septal_offset_mm, [one.septal_offset_mm for one in each]),
+    )
 
 
 def valves_of_labels(
@@ -81,6 +94,7 @@ def valves_of_labels(
     *,
     tolerance_mm: float = TOLERANCE_MM,
     seen: tuple[slice, ...] | None = None,
+    resamples: int = RESAMPLES,
 ) -> Valves:
     """Return what labels show of both valves.
 
@@ -91,12 +105,13 @@ def valves_of_labels(
       doubts: by valve, what makes it uncertain beside what the labels show.
       tolerance_mm: of the contacts.
       seen: the part of the grid that was labelled; all of it where None.
+      resamples: how many curves are drawn for intervals; 0 for none.
     """
     found: dict[str, Ring | str] = {}
     aorta = _aorta(volume, labels)
     for valve, outflow in ((MITRAL, aorta), (TRICUSPID, None)):
         found[valve] = (barred or {}).get(valve, "") or _ring_or_reason(
-            volume, labels, CHAMBERS[valve], tolerance_mm, seen, outflow
+            volume, labels, CHAMBERS[valve], tolerance_mm, seen, outflow, resamples
         )
     measured = {}
     for valve, ring in found.items():
@@ -140,6 +155,7 @@ def _ring_or_reason(
     tolerance_mm: float,
     seen: tuple[slice, ...] | None,
     outflow: np.ndarray | None,
+    resamples: int,
 ) -> Ring | str:
     try:
         check_grid(volume, labels)
@@ -147,7 +163,7 @@ def _ring_or_reason(
             if not (labels == LABEL[name]).any():
                 return f"there is no {name}"
         pair = (LABEL[names[0]], LABEL[names[1]])
-        return find_ring(volume, labels, pair, tolerance_mm, seen=seen, outflow=outflow)
+        return find_ring(volume, labels, pair, tolerance_mm, seen=seen, resamples=resamples, outflow=outflow)
     except NoContact as reason:
         return str(reason)
 

@@ -102,6 +102,30 @@ def test_several_models_give_the_labels_of_their_mean(volume, predictor, expecte
     assert np.array_equal(found.labels[sure], mean.argmax(axis=-1)[sure])
 
 
+@pytest.mark.parametrize("closer", [(), (0.6, 0.9)])
+def test_the_labels_of_each_model_are_kept(volume, predictor, expected, closer):
+    contract = dataclasses.replace(CONTRACT, input=dataclasses.replace(CONTRACT.input, closer=closer))
+    members = [init_params(MODEL, jax.random.key(seed), 16) for seed in (0, 1)]
+    given = reordered(volume, (1, 0, 2), (1, 0, 1))
+    twice = predict_volume(make_predictor(MODEL, [members[0]] * 2, 4), of_volume(given), contract)
+    assert (twice.by_model.shape, twice.by_model.dtype) == ((2, *given.voxels.shape), np.uint8)
+    assert np.array_equal(twice.by_model, [twice.labels] * 2)
+    both = predict_volume(make_predictor(MODEL, members, 4), of_volume(volume), contract)
+    alone = [predict_volume(make_predictor(MODEL, [one], 4), of_volume(volume), contract) for one in members]
+    assert [one.by_model for one in alone] == [None, None]
+    if not closer:  # else all look closer where their mean found something
+        for own, by_itself in zip(both.by_model, alone, strict=True):
+            assert (own == by_itself.labels).mean() > 0.999
+    assert (both.by_model[0] != both.by_model[1]).mean() > 0.1
+
+
+def test_only_the_heart_s_valves_need_each_model_s_labels(volume):
+    members = [init_params(MODEL, jax.random.key(seed), 16) for seed in (0, 1)]
+    predictor = make_predictor(MODEL, members, 4)
+    assert predict_volume(predictor, of_volume(volume), dataclasses.replace(CONTRACT, task="tumour")).by_model is None
+    assert predict_volume(predictor, of_volume(volume), CONTRACT, keep_probabilities=True).by_model is None
+
+
 def test_the_unit_of_the_values_must_be_the_trained_one_or_percentiles(volume, predictor):
     pictures = dataclasses.replace(volume, voxels=np.clip(volume.voxels / 8 + 128, 0, 255).astype(np.uint8))
     with pytest.raises(UserError, match="uint8"):
