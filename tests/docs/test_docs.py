@@ -48,6 +48,10 @@ OTHER_FLAGS = {
     "rounds",
     "seconds",
     "index",
+    "labelled",
+    "model",
+    "structure",
+    "study",
 }
 """Flags of other programs that the pages name: pip, pytest, benchmarks, TotalSegmentator."""
 
