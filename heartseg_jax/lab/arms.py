@@ -14,12 +14,12 @@ from heartseg_jax.config import load, schema
 from heartseg_jax.data.dataset.write import Dataset, with_test_patients
 from heartseg_jax.errors import UserError, suggestion
 from heartseg_jax.training.control import CALIBRATION_BATCHES
-from heartseg_jax.training.networks import read_model_config
+from heartseg_jax.training.networks import network_fields
 
 TRANSFER = {"model.norm": "encoder"}
 BRAIN = {**TRANSFER, "pretrained.path": "brain16"}
 HEART = "heart_v1"
-"""The arm that starts from a trained heart model; it has that model's network, whatever the config's is."""
+"""The arm that starts from a trained heart model; it has that model's network and channels, not the config's."""
 NEEDED = {"synthetic_full": "lab.synthetic_run", HEART: "lab.heart_run"}
 """Arms that start from a model which the config names; they come in where it does."""
 
@@ -108,7 +108,7 @@ def arm_config(config: FrozenConfigDict, arm: str) -> FrozenConfigDict:
     own = ARMS[arm][1]
     changes = {**own, "pretrained.path": source_of(config, arm)}
     if arm == HEART:
-        changes |= {f"model.{name}": value for name, value in read_model_config(changes["pretrained.path"]).items()}
+        changes |= network_fields(changes["pretrained.path"])
     # What only says which jobs there are must not make another program of an arm.
     changes |= {field: value for field, value in load.fields(schema.defaults()) if field.startswith("lab.")}
     return load.changed(config, changes)

@@ -89,16 +89,17 @@ def read_contract(path: str | Path) -> Contract:
     return Contract.from_json(saved.contract, f"the checkpoint of step {saved.step} in {place}")
 
 
-def read_model_config(path: str | Path) -> Any:
-    """Return the config's `model` group of a run or a package.
+def network_fields(path: str | Path) -> dict[str, Any]:
+    """Return the fields of the config that decide the network of a run or a package: `model.*` and `data.channels`.
 
     Raises:
       UserError: neither is there, or it is damaged.
     """
     place = package.located(path)
-    if not package.is_package(place):
-        return read_config(Workdir(place)).model
-    return package.config_of(package.read_head(place), place).model
+    is_package = package.is_package(place)
+    config = package.config_of(package.read_head(place), place) if is_package else read_config(Workdir(place))
+    own = {f"model.{name}": value for name, value in config.model.items()}
+    return own | {"data.channels": config.data.channels}
 
 
 def records_of(contract: Contract, config: Any) -> tuple[Learned, ...]:

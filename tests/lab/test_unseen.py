@@ -20,7 +20,8 @@ from heartseg_jax.preprocess.learned import UNRECORDED, Learned
 from heartseg_jax.training import steps
 from tests.tiny import write_tiny
 
-NETWORK = {"model.width": 4, "model.levels": 2, "model.norm": "batch"}
+NETWORK = {"model.width": 4, "model.levels": 2, "model.norm": "batch", "data.channels": "0"}
+"""One channel, as the heart model that ships; the other arms have three."""
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def packed(tmp_path):
     def write(*records):
         config = load.changed(load.load("configs/lab.py", {"data.size": "32"})[1], NETWORK)
         model = build_model(config.model, LABELS)
-        params, stats = steps.init_params(model, jax.random.key(9), 32)
+        params, stats = steps.init_params(model, jax.random.key(9), 32, 1)
         contract = Contract(input_spec(config.data, "HU"), "heart", "hearts", "e" * 64, 5, (), records)
         source = {"seed": 0, "step": 1, "checkpoint_sha256": "", "config_sha256": "", "averaged": False}
         head = {"name": "hearts", "version": "1", "sources": [source], "contract": contract.to_json()}
@@ -68,10 +69,13 @@ def test_it_has_the_network_and_the_weights_of_its_model(packed, dataset):
     config = configured(folder)
     own = arm_config(config, HEART)
     found = load.differences(config, own)
-    assert all(line.startswith(("model.", "pretrained.", "transfer.schedule", "lab.")) for line in found)
-    assert (own.model.width, own.model.levels, own.model.norm) == (4, 2, "batch")
+    assert all(
+        line.startswith(("model.", "data.channels", "pretrained.", "transfer.schedule", "lab.")) for line in found
+    )
+    assert (own.model.width, own.model.levels, own.model.norm, own.data.channels) == (4, 2, "batch", "0")
     assert (own.transfer.schedule, own.pretrained.load) == ("full", "all")
     replica = replica_of(program_of(own), folds_of(dataset, Job(HEART, "patient", 0, 0))[0], 0)
+    assert replica.params["encoder"]["stage1"]["conv1"]["kernel"].shape == (3, 3, 1, 4)
     with np.load(folder / "weights.npz") as stored:
         np.testing.assert_array_equal(replica.params["head"]["kernel"], stored["params/head/kernel"][0])
 
