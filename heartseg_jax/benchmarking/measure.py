@@ -123,8 +123,10 @@ def _train(run: Run) -> dict[str, Any]:
 
 
 def _infer(run: Run) -> dict[str, Any]:
-    config = run.config
-    params, batch_stats = random_weights(run.model, config.data.size, len(run.contract.input.channels))
+    config, size = run.config, run.config.data.size
+    needed = cost.forward_memory_bytes(config.data.batch_size, size, size, cost_shape(config), config.model.dtype)
+    check_fits(needed)  # the batch itself may be too large to be made
+    params, batch_stats = random_weights(run.model, size, len(run.contract.input.channels))
     _, batch = next(in_order(run.watched, config.data.batch_size))
     found = compile_twice(lambda: compile_predictor(run.model, params, batch_stats, batch))
     own = jax.device_put(batch._replace(label=None, merge=None))

@@ -178,3 +178,12 @@ def step_memory_bytes(
         kept += skip // 4 + skip
     logits = 3 * height * columns * shape.num_classes * FLOAT32_BYTES
     return state + batch_size * (kept * dtype_bytes + height * columns * shape.channels * dtype_bytes + logits)
+
+
+def forward_memory_bytes(batch_size: int, height: int, columns: int, shape: Shape, dtype: str) -> int:
+    """Estimate what a prediction keeps in memory at least: weights, images, skips, logits and probabilities."""
+    costs = layer_costs(height, columns, shape)
+    weights = FLOAT32_BYTES * sum(cost.parameters + cost.statistics for cost in costs)
+    skips = sum(cost.outputs for cost in costs if cost.path.startswith("encoder") and cost.path.endswith("conv2"))
+    pixels = height * columns * (shape.channels + 2 * shape.num_classes)
+    return weights + batch_size * (skips * jnp.dtype(dtype).itemsize + pixels * FLOAT32_BYTES)

@@ -116,6 +116,13 @@ def test_step_memory_by_hand():
     assert cost.step_memory_bytes(5, 4, 4, cost.Shape(1, 2, 1, 3, "none"), "bfloat16") == expected
 
 
+def test_memory_of_a_prediction_by_hand():
+    # The network of the test above: one stage, whose output of 16 * 2 elements is counted as a skip.
+    parameters = (9 * 1 * 2 + 2) + (9 * 2 * 2 + 2) + (2 * 3 + 3)
+    expected = 4 * parameters + 5 * (2 * 32 + 4 * 16 * (1 + 2 * 3))
+    assert cost.forward_memory_bytes(5, 4, 4, cost.Shape(1, 2, 1, 3, "none"), "bfloat16") == expected
+
+
 def test_an_unknown_norm_is_refused():
     with pytest.raises(ValueError, match="'group' is unknown"):
         cost.layer_costs(4, 4, cost.Shape(3, 64, 3, 9, "group"))
