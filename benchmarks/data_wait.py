@@ -1,11 +1,11 @@
 """How long steps wait for data, as a share of a step: every shipped config, slices on the device and sent in batches.
 
-python benchmarks/data_wait.py [--nets=quickstart,heart] [--steps=40] [--rounds=1] [--json=FILE]
+python benchmarks/data_wait.py [--nets=quickstart,heart] [--steps=20] [--json=FILE]
 
-Each cell is a short training in a process of its own, as a user starts it, with the config's own network, sizes and
-batch, without figures. Configs that need data get random slices of the size and kind of their own; the others few
-phantom patients of few slices, which changes the size of no batch. With --rounds the two ways take turns. The table
-has medians over the steps (`perf/*` of `metrics.jsonl`, a row a step, the first left out), of which the best round.
+Each config's own network, sizes and batch, on random slices of the size and kind of its own data and from random
+weights, in its last phase. Steps follow each other as in `train`: the next batch is made ready while a step runs, and
+the metrics of the one before are fetched. The table has medians over the steps, without those of the warm-up, in which
+batches that are sent have been read once; and the time that reading and sending all slices takes, by slice.
 """
 
 from __future__ import annotations
@@ -13,22 +13,31 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
+import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import jax
 import numpy as np
 
 from heartseg_jax.anatomy import LABEL_SETS
+from heartseg_jax.benchmarking.weights import initial_state
 from heartseg_jax.config import load
+from heartseg_jax.data.dataset.join import read_datasets
 from heartseg_jax.data.dataset.write import DatasetWriter
+from heartseg_jax.data.examples import steps_per_epoch
 from heartseg_jax.imaging.tissues import LABEL_OF
+from heartseg_jax.training import devices
+from heartseg_jax.training.clock import Clock
+from heartseg_jax.training.feed import open_feed
+from heartseg_jax.training.run import Run, run_of
+from heartseg_jax.workdir import Workdir
 
-ROOT = Path(__file__).resolve().parents[1]
 NETS = {
     "quickstart": "configs/quickstart.py",
     "scratch": "configs/scratch.py",
@@ -42,9 +51,13 @@ NETS = {
     "brain:small": "configs/brain.py:small",
     "lab": "configs/lab.py",
 }
-KINDS = {"configs/brain.py": "uint8", "configs/lab.py": "uint8"}
-"""Of the data of configs that have no phantoms; those of heart are named in its own paths."""
-MIXED = {"datasets/anatomy": "tissue", "datasets/adults": "HU", "datasets/chd": "HU"}
+KINDS = {
+    "configs/brain.py": ("uint8",),
+    "configs/lab.py": ("uint8",),
+    "configs/heart.py:base": ("tissue", "HU"),
+    "configs/heart.py": ("tissue", "HU", "HU"),
+}
+"""Of the datasets of configs that have no phantoms in HU."""
 SLICES, PATIENTS = 24, {"a": "train", "b": "train", "c": "validation", "d": "test"}
 WAYS = ("off", "on")
 """Of `data.resident`."""
@@ -75,75 +88,77 @@ def write_random(path: Path, intensity: str, task: str, size: int) -> None:
             )
 
 
-def changes_of(spec: str, folder: Path) -> dict[str, str]:
-    """Return what is changed of a config so that it trains here: its data, and weights that come with no checkout."""
+def run_on_random(spec: str, steps: int, folder: Path) -> Run:
+    """Return the run of a config on random data of the size of its own."""
     _, config = load.load(spec)
-    file = spec.partition(":")[0]
-    found = {"pretrained.path": "", "pretrained.load": "encoder", "transfer.control": "false"}
+    kinds = KINDS.get(spec) or KINDS.get(spec.partition(":")[0]) or ("HU",)
+    epoch = steps_per_epoch(list(PATIENTS.values()).count("train") * SLICES * len(kinds), config.data.batch_size)
     size = config.data.size * config.data.detail
-    if file == "configs/heart.py":
-        paths = []
-        for name in config.data.path.split(","):
-            write_random(folder / Path(name).name, MIXED[name], config.data.task, size)
-            paths.append(str(folder / Path(name).name))
-        return found | {"data.path": ",".join(paths)}
-    if file in KINDS:
-        write_random(folder / "data", KINDS[file], config.data.task, size)
-        return found | {"data.path": str(folder / "data")}
-    _, height, width = config.data.phantom.shape
-    few = {"shape": f"{SLICES},{height},{width}", "train": "2", "validation": "1", "test": "1"}
-    return found | {f"data.phantom.{name}": value for name, value in few.items()}
-
-
-def measured(spec: str, changes: dict[str, str], steps: int, folder: Path) -> dict[str, float]:
-    """Return the medians over the steps of one training, without the first."""
-    fixed = {
-        "train.steps": str(steps),
-        "log.every_steps": "1",
-        "log.evaluate_every_steps": str(steps),
-        "checkpoint.every_steps": str(steps),
-        "log.figures": "false",
+    for number, kind in enumerate(kinds):
+        write_random(folder / f"data{number}", kind, config.data.task, size)
+    paths = ",".join(str(folder / f"data{number}") for number in range(len(kinds)))
+    changes = {
+        "data.path": paths,
+        "train.steps": steps + epoch,
+        "data.shares": ("1",) * len(kinds) if kinds[1:] else (),
     }
-    guards = {f"guards.{name}": "off" for name in ("divergence", "collapse", "missing_labels", "images")}
-    words = [f"--config.{name}={value}" for name, value in (fixed | guards | changes).items()]
-    command = [sys.executable, "main.py", f"--config={spec}", f"--workdir={folder}", *words]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    if run.returncode:
-        raise SystemExit(f"{' '.join(command)}\n{run.stderr[-2000:]}")
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()][1:]
-    names = ("perf/step_ms", "perf/data_wait_ms")
-    return {name: statistics.median(row[name] for row in rows if name in row) for name in names}
+    config = load.changed(config, changes | {"data.mm_per_pixel": 0.0})
+    return run_of(config, Workdir(folder / "run"), read_datasets(paths))
+
+
+def measured(run: Run, resident: bool) -> dict[str, float]:
+    """Return medians over the steps of the run's last phase, and what it takes to read and send a slice."""
+    config, program = run.config, run.program(len(run.phases) - 1)
+    state = devices.replicate(run.mesh, initial_state(run.model, program, config, len(run.contract.input.channels)))
+    warm_up = steps_per_epoch(len(run.examples), config.data.batch_size)
+    with closing(open_feed(run, resident)) as feed:
+        began = time.perf_counter()
+        feed.load()
+        load_s = time.perf_counter() - began
+        for _ in range(warm_up):
+            given = next(feed)
+        devices.compile_step(program.step, state, given, run.key)
+        clock, before, rows = Clock(), None, []
+        clock.start()
+        for _ in range(run.total_steps - warm_up):
+            state, metrics = program.step(state, given, run.key)
+            with clock.waiting():
+                given = next(feed) if len(rows) + 1 < run.total_steps - warm_up else None
+            if before is not None:
+                jax.device_get(before)
+            before = metrics
+            clock.step()
+            rows.append(clock.lap(config.data.batch_size, 0.0))
+    names = {"step_ms": "perf/step_ms", "wait_ms": "perf/data_wait_ms"}
+    found = {name: statistics.median(row[key] for row in rows[2:-1]) for name, key in names.items()}
+    slices = len(run.examples) + (0 if run.watched is run.examples else len(run.watched))
+    return found | {"load_ms": 1e3 * load_s / slices}
 
 
 def main(argv: list[str]) -> None:
-    """Train each config both ways, print the table."""
+    """Take the steps of each config both ways, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--nets", default=",".join(NETS))
-    parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args(argv)
-    print("| config | step, ms: sent | wait, ms | share | step, ms: on the device | wait, ms | share |")
-    print("|---|---|---|---|---|---|---|", flush=True)
+    print(
+        "| config | sent: step, ms | wait, ms | share | on the device: step, ms | wait, ms | share | to send, ms a slice |"
+    )
+    print("|---|---|---|---|---|---|---|---|", flush=True)
     for name in asked.nets.split(","):
+        row: dict[str, Any] = {"config": NETS[name]}
+        cells = []
         with tempfile.TemporaryDirectory() as place:
-            folder, rounds = Path(place), []
-            changes = changes_of(NETS[name], folder)
-            for number in range(asked.rounds):
-                own: dict[str, Any] = {"config": name}
-                for way in WAYS:
-                    run = folder / f"run{number}{way}"
-                    own[way] = measured(NETS[name], changes | {"data.resident": way}, asked.steps, run)
-                rounds.append(own)
+            run = run_on_random(NETS[name], asked.steps, Path(place))
+            for way in WAYS:
+                row[way] = measured(run, way == "on")
+                step, wait = row[way]["step_ms"], row[way]["wait_ms"]
+                cells += [f"{step:.0f}", f"{wait:.2f}", f"{wait / step:.2%}"]
         if asked.json:
             with asked.json.open("a") as file:
-                file.writelines(json.dumps(own) + "\n" for own in rounds)
-        cells = []
-        for way in WAYS:
-            best = min((own[way] for own in rounds), key=lambda found: found["perf/step_ms"])
-            step, wait = best["perf/step_ms"], best["perf/data_wait_ms"]
-            cells += [f"{step:.0f}", f"{wait:.2f}", f"{wait / step:.2%}"]
-        print(f"| `{NETS[name]}` | {' | '.join(cells)} |", flush=True)
+                file.write(json.dumps(row) + "\n")
+        print(f"| `{NETS[name]}` | {' | '.join(cells)} | {row['on']['load_ms']:.1f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -164,11 +164,15 @@ def resample_labels(labels: np.ndarray, size: int, scale: tuple[float, float]) -
 
 def _largest_share(labels: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """Return for each pixel of the new grid the label whose indicator is largest there."""
+    from scipy.sparse import csr_array
+
+    # Dense products would wake BLAS's own threads for each of them, beside those that load slices.
+    few_rows, few_columns = csr_array(rows), csr_array(columns)
     result = np.zeros((len(labels), len(rows), len(columns)), labels.dtype)
     for plane, new in zip(labels, result, strict=True):
         most = np.full(new.shape, 1e-6, np.float32)
         for value in sorted(np.unique(plane), key=lambda value: (value == 0, value)):  # background last: it loses ties
-            share = rows @ (plane == value).astype(np.float32) @ columns.T
+            share = (few_columns @ (few_rows @ (plane == value).astype(np.float32)).T).T
             larger = share > most + 1e-6
             new[larger], most[larger] = value, share[larger]
     return result
