@@ -84,6 +84,8 @@ def write_random(path: Path, intensity: str, task: str, size: int) -> None:
                 rng.choice(known.astype(np.uint8), shape),
                 names=[f"{patient}_{z}" for z in range(SLICES)],
                 split=split,
+                spacing_mm=(1.0, 1.0, 1.0),
+                contiguous=True,
                 merge=labels.all_known,
             )
 
@@ -97,12 +99,9 @@ def run_on_random(spec: str, steps: int, folder: Path) -> Run:
     for number, kind in enumerate(kinds):
         write_random(folder / f"data{number}", kind, config.data.task, size)
     paths = ",".join(str(folder / f"data{number}") for number in range(len(kinds)))
-    changes = {
-        "data.path": paths,
-        "train.steps": steps + epoch,
-        "data.shares": ("1",) * len(kinds) if kinds[1:] else (),
-    }
-    config = load.changed(config, changes | {"data.mm_per_pixel": 0.0})
+    shares = ("1",) * len(kinds) if kinds[1:] else ()
+    changes = {"data.path": paths, "data.shares": shares, "train.steps": steps + epoch, "data.mm_per_pixel": 0.0}
+    config = load.changed(config, changes)
     return run_of(config, Workdir(folder / "run"), read_datasets(paths))
 
 
@@ -142,9 +141,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args(argv)
-    print(
-        "| config | sent: step, ms | wait, ms | share | on the device: step, ms | wait, ms | share | to send, ms a slice |"
-    )
+    print("| config | sent: step, ms | wait, ms | share | kept: step, ms | wait, ms | share | to send, ms a slice |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
     for name in asked.nets.split(","):
         row: dict[str, Any] = {"config": NETS[name]}
