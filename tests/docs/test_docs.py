@@ -52,6 +52,8 @@ OTHER_FLAGS = {
     "model",
     "structure",
     "study",
+    "steps",
+    "calls",
 }
 """Flags of other programs that the pages name: pip, pytest, benchmarks, TotalSegmentator."""
 
