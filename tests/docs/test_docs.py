@@ -32,6 +32,7 @@ OTHER_FLAGS = {
     "upgrade",
     "durations",
     "members",
+    "model",
     "mutants",
     "seed",
     "ml",
