@@ -50,7 +50,6 @@ OTHER_FLAGS = {
     "seconds",
     "index",
     "labelled",
-    "model",
     "structure",
     "study",
     "steps",
