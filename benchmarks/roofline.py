@@ -250,11 +250,11 @@ def points_of(rows: list[dict[str, Any]], seconds: float) -> list[Point]:
 def draw(path: Path, points: list[Point], roofs: Roofs, caption: str) -> None:
     """Draw a panel per network."""
     networks = list(dict.fromkeys(point.network for point in points))
-    columns = min(len(networks), 2)
+    columns = len(networks) if len(networks) < 4 else 2
     lines = -(-len(networks) // columns)
     low, high = 2.0**-3, 2.0 ** np.ceil(np.log2(max(point.intensity for point in points)) + 0.2)
     bottom = min(point.gflops_per_s for point in points) / 1.5
-    with canvas(path, 3.4 * columns, 2.4 * lines + 0.8) as figure:
+    with canvas(path, 7.2 if columns > 1 else 3.6, 2.4 * lines + 0.8) as figure:
         grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
         for name, axes in zip(networks, grid.flat, strict=False):
             draw_roofs(axes, roofs, low, high, named=name == networks[0])
@@ -282,16 +282,16 @@ def draw_roofs(axes: Any, roofs: Roofs, low: float, high: float, *, named: bool)
     """Draw the speeds that no layer exceeds, with their numbers where `named`."""
     across = np.geomspace(low, high, 200)
     axes.plot(across, np.minimum(roofs.product, across * roofs.bandwidth) / 1e9, color=INK, linewidth=1.2)
-    flat = {"": roofs.product}
+    flat = {"product": roofs.product}
     if roofs.one_core is not None:
         ridge = roofs.one_core / roofs.bandwidth
         axes.plot([ridge, high], [roofs.one_core / 1e9] * 2, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
-        flat = {", all cores": roofs.product, ", one core": roofs.one_core}
+        flat = {"all cores": roofs.product, "one core": roofs.one_core}
     if not named:
         return
     style = {"textcoords": "offset points", "fontsize": 6.5, "color": INK, "va": "center"}
-    for words, speed in flat.items():
-        axes.annotate(f"product{words}: {speed / 1e9:.0f}", (low, speed / 1e9), (3, 0), **style)
+    for number, (words, speed) in enumerate(flat.items()):
+        axes.annotate(f"{words}: {speed / 1e9:.0f}", (low, speed / 1e9), (3, 4 - 8 * number), **style)
     axes.annotate(f"memory: {roofs.bandwidth / 1e9:.0f} GB/s", (0.8, 0.36 * roofs.bandwidth / 1e9), (0, 0), **style)
 
 

@@ -49,6 +49,7 @@ OTHER_FLAGS = {
     "rounds",
     "seconds",
     "index",
+    "rows",
     "labelled",
     "structure",
     "study",
