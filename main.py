@@ -124,8 +124,8 @@ def fail(line: str, status: int = 2) -> int:
 if __name__ == "__main__":
     start_again_with_large_pages(sys.argv[1:])
     status = main(sys.argv[1:])
-    if status and distributed.count() > 1:
-        distributed.leave(status)
     if status == 130:
         os._exit(status)  # the interpreter would wait for threads that still compute
+    if status and distributed.count() > 1:
+        distributed.leave(status)
     sys.exit(status)

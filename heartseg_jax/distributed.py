@@ -11,12 +11,18 @@ import os
 import re
 import sys
 import threading
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 from heartseg_jax.errors import UserError
 
 OFF, AUTO = "off", "auto"
+CONNECT_S = 300
+"""How long a process waits for the others to start."""
+SILENCE_S = 300
+"""After so long without a sign of life a process counts as gone. One that ends is missed at once, by its connections;
+this is for a machine that vanishes, and longer than one may be held up, as by its storage."""
 PATIENCE_S = 10
 """How long a process that ends early waits for the others to end too, before it leaves them."""
 LOST = re.compile(r"gloo|nccl|coordination service|heartbeat|barrier|UNAVAILABLE|DEADLINE_EXCEEDED", re.IGNORECASE)
@@ -28,9 +34,9 @@ T = TypeVar("T")
 class Start(NamedTuple):
     """Where process 0 listens (HOST:PORT), how many processes there are, and which this one is, from 0."""
 
-    coordinator: str
-    processes: int
-    number: int
+    coordinator_address: str
+    num_processes: int
+    process_id: int
 
 
 def parsed(asked: str) -> Start | None:
@@ -43,7 +49,7 @@ def parsed(asked: str) -> Start | None:
         return None
     match = re.fullmatch(r"([^,\s]+:\d{1,5}),(\d{1,6}),(\d{1,6})", asked, re.ASCII)
     start = Start(match[1], int(match[2]), int(match[3])) if match else Start("", 0, 0)
-    if not start.number < start.processes:
+    if not start.process_id < start.num_processes:
         raise UserError(
             "--distributed needs off, auto or HOST:PORT,PROCESSES,NUMBER with NUMBER from 0 to PROCESSES - 1, such as "
             f"10.0.0.1:1234,2,0, not '{asked}'"
@@ -51,14 +57,14 @@ def parsed(asked: str) -> Start | None:
     return start
 
 
-def start(asked: str, timeout_s: int = 300) -> None:
+def start(asked: str) -> None:
     """Connect this process with the others, before JAX computes anything; nothing for 'off'.
 
     For 'auto' JAX finds the others: on SLURM, Kubernetes, Open MPI and Cloud TPUs. Processes other than 0 are silent
     from here on, except for what ends them.
 
     Raises:
-      UserError: the others cannot be found or reached within `timeout_s`.
+      UserError: the others cannot be found or reached within `CONNECT_S`.
     """
     if asked == OFF:
         return
@@ -67,11 +73,11 @@ def start(asked: str, timeout_s: int = 300) -> None:
 
     from heartseg_jax import progress  # the front door does without
 
+    given = {} if known is None else {**known._asdict(), "cluster_detection_method": "deactivate"}
+    # JAX would catch SIGTERM and leave it to the program to look for it; like this it ends the process, as ever.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
-        if known is None:
-            jax.distributed.initialize(initialization_timeout=timeout_s)
-        else:
-            jax.distributed.initialize(*known, cluster_detection_method="deactivate", initialization_timeout=timeout_s)
+        jax.distributed.initialize(**given, initialization_timeout=CONNECT_S, heartbeat_timeout_seconds=SILENCE_S)
     except (RuntimeError, ValueError, OSError, KeyError) as error:
         # Where the environment names no cluster, JAX's word for it is 'coordinator_address should be defined'.
         reason = " ".join(str(error).split())[:300]
@@ -125,8 +131,8 @@ def together() -> Iterator[None]:
     failed = _gathered(failure is not None)
     if failure is not None:
         raise failure
-    if failed:
-        raise UserError(f"process {failed[0]} of 0 to {count() - 1} has ended; its own messages have the reason")
+    if any(failed):
+        raise UserError(f"process {failed.index(1)} of 0 to {count() - 1} has ended; its own messages have the reason")
 
 
 def first(work: Callable[[], T]) -> T | None:
@@ -142,35 +148,28 @@ def first(work: Callable[[], T]) -> T | None:
     return done
 
 
-def agree(digest: bytes, what: str) -> None:
-    """Raise a UserError unless all processes have the same 4 bytes or more; `what` they are of is named.
+def agree(text: str, what: str) -> None:
+    """Raise a UserError unless all processes have the same text; `what` it is of is named.
 
     Raises:
       UserError: a process differs from process 0.
     """
     if count() == 1:
         return
+    found = _gathered(zlib.crc32(text.encode()))
+    differing = [number for number, value in enumerate(found) if value != found[0]]
+    if differing:
+        raise UserError(f"process {differing[0]} has another {what} than process 0; give all the same command and data")
+
+
+def _gathered(value: int) -> list[int]:
+    """Return every process's number, of 32 bits, by process."""
     import jax
     import numpy as np
     from jax.experimental.multihost_utils import process_allgather
 
     with jax.transfer_guard("allow"):
-        found = process_allgather(np.frombuffer(digest[:4], np.uint32))[:, 0]
-    differing = np.flatnonzero(found != found[0])
-    if differing.size:
-        raise UserError(
-            f"process {differing[0]} was started with another {what} than process 0; give all the same command"
-        )
-
-
-def _gathered(failed: bool) -> list[int]:
-    """Return the numbers of the processes that failed."""
-    import jax
-    import numpy as np
-    from jax.experimental.multihost_utils import process_allgather
-
-    with jax.transfer_guard("allow"):
-        return np.flatnonzero(process_allgather(np.int32(failed))).tolist()
+        return process_allgather(np.uint32(value)).tolist()
 
 
 def lost(error: BaseException) -> str | None:

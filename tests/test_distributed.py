@@ -23,7 +23,7 @@ def test_off_starts_nothing_and_a_process_alone_is_the_first():
     assert (distributed.count(), distributed.number(), distributed.is_first()) == (1, 0, True)
     assert distributed.share("abc") == "abc"
     assert distributed.first(lambda: 7) == 7
-    distributed.agree(b"1234", "config")
+    distributed.agree("text", "config")
 
 
 def test_what_fails_in_a_process_alone_is_raised_as_it_is():

@@ -111,6 +111,15 @@ def define_pages(values: flags.FlagValues) -> None:
     flags.DEFINE_enum("large_pages", "on", ["on", "off"], pages, flag_values=values)
 
 
+def define_distributed(values: flags.FlagValues) -> None:
+    """Declare --distributed, for the verb that trains in several processes."""
+    meaning = (
+        "off, auto (the processes of a SLURM step, a Kubernetes job, Open MPI or a TPU) or HOST:PORT,PROCESSES,NUMBER: "
+        "several processes that train as one (docs/scale.md)"
+    )
+    flags.DEFINE_string("distributed", "off", meaning, flag_values=values)
+
+
 def given(values: flags.FlagValues) -> dict[str, Any]:
     """Return the flags that were typed and their values; a switch that was set to false is left out."""
     return {

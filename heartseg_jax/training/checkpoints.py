@@ -20,10 +20,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging as absl_logging
 
+from heartseg_jax import distributed
 from heartseg_jax.errors import UserError
 from heartseg_jax.files import full_disk_refused
 from heartseg_jax.models.tree import mismatches
-from heartseg_jax.training import seal
+from heartseg_jax.training import devices, seal
 
 if TYPE_CHECKING:
     from heartseg_jax.training.steps import TrainState
@@ -212,16 +213,18 @@ class _Store:
     """One Orbax manager: the folders `<step>/` of a root folder."""
 
     def __init__(self, path: Path, keep: int | None):
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep,
-            create=keep is not None,
-            async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
-        )
         self.path = path
         self._unsealed = -1
         self._writes = keep is not None
-        if self._writes:
+        if self._writes and distributed.is_first():
+            path.mkdir(parents=True, exist_ok=True)
             self._sweep()
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep,
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
+            create=False,
+            multiprocessing_options=_processes(path.name, together=self._writes),
+        )
         # Named handlers, so that a manager that has saved nothing itself can read the metadata too.
         handlers = {"state": ocp.StandardCheckpointHandler(), **{item: ocp.JsonCheckpointHandler() for item in JSON}}
         self._manager = ocp.CheckpointManager(path, options=options, item_handlers=handlers)
@@ -230,9 +233,7 @@ class _Store:
         return sorted(self._manager.all_steps())
 
     def save(self, state: TrainState, data: Mapping[str, Any], contract: Mapping[str, Any]) -> None:
-        # Copied to the host first: on a CPU the arrays may share memory with buffers that the next step overwrites.
-        host = jax.tree.map(lambda leaf: np.array(leaf, copy=True), jax.device_get(state.arrays()))
-        step = int(host["step"])
+        arrays, step = devices.copied(state.arrays()), int(jax.device_get(state.step))
         with full_disk_refused(self.path):
             self._manager.wait_until_finished()
             if step in self.steps():
@@ -241,7 +242,7 @@ class _Store:
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(host),
+                    state=ocp.args.StandardSave(arrays),
                     data=ocp.args.JsonSave(dict(data)),
                     contract=ocp.args.JsonSave(dict(contract)),
                 ),
@@ -279,7 +280,7 @@ class _Store:
 
     def close(self) -> None:
         with contextlib.ExitStack() as stack:  # in reverse order, each step whatever the one before it raised
-            if self._writes:
+            if self._writes and distributed.is_first():
                 stack.callback(self._sweep)
             stack.enter_context(full_disk_refused(self.path))
             stack.callback(self._manager.close)
@@ -308,3 +309,11 @@ class _Store:
             # The first sentence says which array; what follows is TensorStore's own state, of no use to a user.
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0].split(". See ")[0][:200]
             raise Damaged(reason) from error
+
+
+def _processes(name: str, *, together: bool) -> ocp.options.MultiprocessingOptions:
+    """Return who works on a store: all `together`, who wait by the runtime's barriers, or this process by itself."""
+    own, everyone = distributed.number(), set(range(distributed.count()))
+    if together:  # named, though they are all: else Orbax's barriers are computations, which could meet the steps'
+        return ocp.options.MultiprocessingOptions(active_processes=everyone, barrier_sync_key_prefix=name)
+    return ocp.options.MultiprocessingOptions(primary_host=own, active_processes={own})

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -51,12 +52,29 @@ def to_devices(mesh: Mesh, batch: Any) -> Any:
     """
     if distributed.count() == 1:
         return jax.device_put(batch, _split(mesh))
-    return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(_split(mesh), leaf), batch)
+    with jax.transfer_guard_host_to_device("allow"):  # it is explicit, but JAX does not take it for that
+        return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(_split(mesh), leaf), batch)
 
 
 def to_host(mesh: Mesh, tree: Any) -> Any:
     """Return arrays of which each device may hold a part as whole numpy arrays, in every process."""
     return jax.device_get(tree if distributed.count() == 1 else _gather(mesh)(tree))
+
+
+def local(tree: Any) -> Any:
+    """Return arrays that every device holds whole as this process's own, to compute with without the others."""
+    return tree if distributed.count() == 1 else jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
+
+
+def copied(tree: Any) -> Any:
+    """Return a copy of arrays that the next step may overwrite, as a checkpoint is written from it.
+
+    It is on the host; of several processes on the devices, and each process writes a part of it.
+    """
+    if distributed.count() > 1:
+        return jax.jit(lambda arrays: jax.tree.map(jnp.copy, arrays))(tree)
+    # Copied though it is on the host: on a CPU the arrays may share the devices' memory.
+    return jax.tree.map(lambda leaf: np.array(leaf, copy=True), jax.device_get(tree))
 
 
 def replicate(mesh: Mesh, tree: Any) -> Any:

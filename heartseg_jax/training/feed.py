@@ -56,13 +56,13 @@ def open_feed(run: Run, resident: bool) -> Feed:
 
 
 class _Streamed:
-    """Batches that threads load ahead, each sent while the step before it runs."""
+    """Batches that threads load ahead, each sent while the step before it runs; a process loads its own rows only."""
 
     def __init__(self, run: Run):
         data = run.config.data
-        self._run = run
+        self._run, self._rows = run, devices.own_rows(run.mesh, data.batch_size)
         self._batches = pipeline.train_batches(
-            run.examples, run.config.seed, data.batch_size, run.total_steps, data.threads
+            run.examples, run.config.seed, data.batch_size, run.total_steps, data.threads, self._rows
         )
 
     def load(self) -> None:
@@ -72,7 +72,7 @@ class _Streamed:
         return devices.to_devices(self._run.mesh, next(self._batches))
 
     def watched(self) -> Iterator[tuple[np.ndarray, Any]]:
-        for real, batch in examples.in_order(self._run.watched, self._run.config.data.batch_size):
+        for real, batch in examples.in_order(self._run.watched, self._run.config.data.batch_size, self._rows):
             yield real, devices.to_devices(self._run.mesh, batch)
 
     def shapes(self) -> tuple[Any, Any]:

@@ -17,16 +17,54 @@ from heartseg_jax.evaluation.score_split import score_split
 from heartseg_jax.figures import slices
 from heartseg_jax.figures.curves import curves
 from heartseg_jax.figures.drawing import Palette
+from heartseg_jax.files import write_text
+from heartseg_jax.findings import apply_policy
 from heartseg_jax.inference.predictor import make_predictor
 from heartseg_jax.preprocess.augment_settings import PRESETS
 from heartseg_jax.preprocess.device import augmented
-from heartseg_jax.training import averaging, steps
+from heartseg_jax.progress import say
+from heartseg_jax.training import averaging, control, devices, guards, steps
 from heartseg_jax.training.checkpoints import BEST, DICE, Checkpoints
-from heartseg_jax.training.run import Run
+from heartseg_jax.training.run import Run, write_provenance
+
+
+def begin(run: Run, argv: list[str], step: int) -> None:
+    """Write what a start from `step` leaves behind it: its provenance, metrics without later rows, the first inputs."""
+    write_provenance(run, argv)
+    runs.rewind_metrics(run.folder, step)
+    if step < run.total_steps:
+        run.folder.done.unlink(missing_ok=True)
+    if run.config.log.figures and step == 0:
+        draw_inputs(run)
+
+
+def conclude(run: Run, summary: dict[str, Any], *, as_control: bool) -> dict[str, Any]:
+    """Return the summary of a run's end with its control's scores; print it, and mark that all is there.
+
+    With `as_control` nothing is printed.
+
+    Raises:
+      GuardStop: almost only background is predicted.
+    """
+    folder, config, step = run.folder, run.config, summary["step"]
+    if config.transfer.control:
+        summary = report.with_controls(summary, control.scores(folder.path, summary["split"], step))
+        report.write_summary(folder.evaluation / "summary.json", summary)
+    shares = summary["foreground_fraction"]
+    found = guards.check_black(f"{summary['split']} patients", shares["prediction"], shares["truth"])
+    for warning in apply_policy(found, config.guards):
+        say(f"WARNING {warning}")
+    if not as_control:
+        print(report.table(summary, run.dataset.label_set))
+        print(f"\n{scored_line(summary, folder.path)}")
+        print(f"\nrun: {folder.path}  (summary.json and cases.csv in evaluation/, pictures in figures/)")
+    write_text(folder.done, f"step {step}\n")
+    return summary
 
 
 def score(run: Run, state: steps.TrainState) -> dict[str, Any]:
     """Score the test patients (or, where there are none, the best that there is) and draw the curves."""
+    state = devices.local(state)
     split = next(s for s in ("test", "validation", "train") if run.dataset.examples(s))
     draw = run.config.log.figures
     summary = score_split(
@@ -88,7 +126,7 @@ def draw_inputs(run: Run) -> None:
     """Draw the first batch as the network receives it: after windowing and augmentation."""
     numbers, mask = examples_at(run.examples, run.config.seed, 0, run.config.data.batch_size)
     batch = run.examples.gather(numbers, mask)
-    key = steps.named_key(run.key, "augment", 0)
+    key = steps.named_key(devices.local(run.key), "augment", 0)
     settings = PRESETS[run.config.data.augment]
     seen = jax.jit(lambda batch: augmented(batch, key, settings, run.config.data.size))(batch)
     places = [run.examples.index[n] for n in numbers]

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from heartseg_jax import distributed
 from heartseg_jax import workdir as runs
 from heartseg_jax.anatomy import IGNORED, LABEL_SETS
 from heartseg_jax.config.channels import parse
@@ -113,10 +114,11 @@ def open_run(config: Any, folder: runs.Workdir) -> Run:
     )
     say(f"data: {dataset.path}; patients: {names}; computing on {devices.describe()}")
     spec = input_spec(config.data, dataset.intensity)
-    check_arrays(dataset, bar("patients compared with their digests"))
-    warnings = inspect_data(dataset, config.guards, bar("patients inspected by the guards"))
-    for warning in (*warnings, *copies(dataset), *slices.misfits(spec, dataset.patients)):
-        say(f"WARNING {warning}")
+    if distributed.is_first():  # the others wait where the opening ends
+        check_arrays(dataset, bar("patients compared with their digests"))
+        warnings = inspect_data(dataset, config.guards, bar("patients inspected by the guards"))
+        for warning in (*warnings, *copies(dataset), *slices.misfits(spec, dataset.patients)):
+            say(f"WARNING {warning}")
     return run_of(config, folder, dataset, before)
 
 
@@ -235,7 +237,8 @@ def first_state(run: Run, checkpoints: Checkpoints, feed: Any) -> steps.TrainSta
         weights that `pretrained.path` names do not fit.
     """
     saved = _own_checkpoint(run, checkpoints)
-    params, batch_stats = steps.init_params(run.model, run.key, run.config.data.size, len(run.contract.input.channels))
+    key = devices.local(run.key)
+    params, batch_stats = steps.init_params(run.model, key, run.config.data.size, len(run.contract.input.channels))
     program = run.program(phases.phase_at(run.phases, saved.step - 1 if saved else 0))
     if saved is None and run.transfers:
         from heartseg_jax.training import initial_weights  # with it come the readers of Keras files
@@ -243,7 +246,8 @@ def first_state(run: Run, checkpoints: Checkpoints, feed: Any) -> steps.TrainSta
         params, batch_stats, source = initial_weights.start(
             run.config, run.model, params, batch_stats, run.first_batches
         )
-        write_json(run.folder.transfer, {"pretrained": source, "phases": []})
+        if distributed.is_first():
+            write_json(run.folder.transfer, {"pretrained": source, "phases": []})
         say(f"weights before step 1: {run.config.pretrained.path or 'random'}")
     if decay := run.config.train.ema_decay:
         say(f"weights: evaluated, scored and used for predictions as moving averages (train.ema_decay={decay:g})")

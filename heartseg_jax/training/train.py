@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -9,26 +10,25 @@ from typing import Any
 import jax
 import numpy as np
 
+from heartseg_jax import distributed
 from heartseg_jax import workdir as runs
 from heartseg_jax.data.dataset.records import Dataset
-from heartseg_jax.data.run_dataset import phantoms_to_make
-from heartseg_jax.evaluation import report
-from heartseg_jax.files import write_text
-from heartseg_jax.findings import apply_policy
 from heartseg_jax.progress import StepProgress, say
-from heartseg_jax.training import control, devices, guards, phase_log, residence, steps
+from heartseg_jax.training import control, devices, phase_log, residence, steps
 from heartseg_jax.training.checkpoints import Checkpoints
 from heartseg_jax.training.clock import Clock
 from heartseg_jax.training.feed import Feed, open_feed
 from heartseg_jax.training.metrics_log import MetricsLog, brief
+from heartseg_jax.training.opening import blank_dataset, open_folder, open_together
 from heartseg_jax.training.phase_steps import PhaseProgram, take_steps
-from heartseg_jax.training.run import Run, first_state, learning_rates, open_run, write_provenance
+from heartseg_jax.training.run import Run, first_state, learning_rates
 
 
 def train(config: Any, path: Path, argv: list[str], *, as_control: bool = False) -> dict[str, Any]:
     """Train the model of `config` in the folder `path`, or go on with the run that lies there.
 
-    Returns the summary of the final evaluation; with `as_control` nothing of it is printed.
+    Returns the summary of the final evaluation (of several processes the first one's, nothing in the others); with
+    `as_control` nothing of it is printed.
 
     Raises:
       UserError: the folder, the data or the config do not fit.
@@ -37,10 +37,9 @@ def train(config: Any, path: Path, argv: list[str], *, as_control: bool = False)
     from heartseg_jax.training import ahead, outcome  # scores and figures: whoever only imports the loop needs none
 
     # Act 1: the folder. A run of another config is refused before anything is touched.
-    folder, lock = runs.open_for_training(path, config)
-    blank = None if runs.has_checkpoint(folder) else phantoms_to_make(config, folder.path)
-    with lock, ahead.compiling(config, folder, blank) as compiled:
-        run = open_run(config, folder)
+    folder, lock = open_folder(path, config)
+    with lock, ahead.compiling(config, folder, blank_dataset(config, folder)) as compiled:
+        run = open_together(config, folder)
 
         # Act 2: the state, on one of three rungs: its own last checkpoint, weights from elsewhere, or fresh ones.
         kept = compiled.residence.result() or residence.of_run(run)  # as it was compiled for
@@ -48,38 +47,25 @@ def train(config: Any, path: Path, argv: list[str], *, as_control: bool = False)
         # Closed however the steps end: a checkpoint that is being written when a guard stops is finished first.
         with closing(Checkpoints(folder.checkpoints, config.checkpoint.keep)) as checkpoints, closing(feed):
             state = first_state(run, checkpoints, feed)
-            write_provenance(run, argv)
-            runs.rewind_metrics(folder, int(state.step))
+            step = int(state.step)
 
             # Act 3: what the network will see, as a picture, before the first step is taken.
-            if config.log.figures and int(state.step) == 0:
-                outcome.draw_inputs(run)
+            distributed.first(lambda: outcome.begin(run, argv, step))
 
             # Act 4: the steps, phase by phase.
-            if int(state.step) < run.total_steps:
-                folder.done.unlink(missing_ok=True)
+            if step < run.total_steps:
                 say(kept.why)
                 feed.load()
                 compiled.step.wait()
-                state = _take_steps(run, state, feed, checkpoints, compiled.is_compiled)
+                with distributed.ending_if_lost():
+                    state = _take_steps(run, state, feed, checkpoints, compiled.is_compiled)
 
         # Act 5: the score on patients it never saw, the figures, and the mark that all is there.
-        summary = outcome.score(run, state)
+        summary = distributed.first(lambda: outcome.score(run, state)) or {}
         if config.transfer.control:
             say("the control: as many steps of the same data above a frozen encoder of random weights")
             train(control.config_of(config, run.dataset.location), control.folder_of(path), argv, as_control=True)
-            summary = report.with_controls(summary, control.scores(path, summary["split"], int(state.step)))
-            report.write_summary(folder.evaluation / "summary.json", summary)
-        shares = summary["foreground_fraction"]
-        found = guards.check_black(f"{summary['split']} patients", shares["prediction"], shares["truth"])
-        for warning in apply_policy(found, config.guards):
-            say(f"WARNING {warning}")
-        if not as_control:
-            print(report.table(summary, run.dataset.label_set))
-            print(f"\n{outcome.scored_line(summary, folder.path)}")
-            print(f"\nrun: {folder.path}  (summary.json and cases.csv in evaluation/, pictures in figures/)")
-        write_text(folder.done, f"step {int(state.step)}\n")
-        return summary
+        return distributed.first(lambda: outcome.conclude(run, summary, as_control=as_control)) or {}
 
 
 def _take_steps(
@@ -113,7 +99,7 @@ def _take_steps(
     def start_phase(number: int, program: PhaseProgram, state: steps.TrainState, given: Any) -> None:
         clock.stop()
         if run.transfers:
-            phase_log.start_phase(run, number, state)
+            distributed.first(lambda: phase_log.start_phase(run, number, state))
         devices.compile_step(program.step, state, given, run.key, again=is_compiled and number == 0)
         clock.start()
         shown.start()
@@ -132,12 +118,13 @@ def _take_steps(
                 with clock.paused():
                     row = log.evaluate(step, *evaluate(run, feed, state), patients_by_part(run.dataset))
             if ends_phase and run.transfers:
-                phase_log.end_phase(run, taken.phase, state)
+                distributed.first(functools.partial(phase_log.end_phase, run, taken.phase, state))
             if row or cadence.logs(step):
                 start = {"step": step, "epoch": step / cadence.per_epoch} | log.means()
                 rate = {f"train/learning_rate/{group}": float(rates[group][step - 1]) for group in rates}
                 row = start | rate | clock.lap(run.config.data.batch_size, run.step_flops(taken.phase)) | row
-                runs.append_metrics(folder, row)
+                if distributed.is_first():
+                    runs.append_metrics(folder, row)
             if cadence.evaluates(step) and run.tag == "val" and log.finite:
                 with clock.paused():
                     checkpoints.save_best(state, position, run.contract.to_json(), row["val/dice/mean"])
@@ -164,7 +151,7 @@ def evaluate(run: Run, feed: Feed, state: steps.TrainState) -> tuple[float, dict
     loss = 0.0
     confusions: dict[int, np.ndarray] = {}
     for real, result in results:
-        found = jax.device_get(result)
+        found = devices.to_host(run.mesh, result)
         loss += float(found["loss"]) * len(real) / len(run.watched)
         for number, counts in zip(real, np.asarray(found["confusion"], np.int64), strict=False):
             patient = int(run.watched.patient[number])

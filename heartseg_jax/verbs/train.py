@@ -8,7 +8,7 @@ from pathlib import Path
 from absl.flags import FlagValues
 
 from heartseg_jax.config import load
-from heartseg_jax.config.flags import define_cache, define_config, given, texts
+from heartseg_jax.config.flags import define_cache, define_config, define_distributed, given, texts
 
 
 def define(values: FlagValues, argv: Sequence[str]) -> None:
@@ -16,6 +16,7 @@ def define(values: FlagValues, argv: Sequence[str]) -> None:
     define_config(values, argv, required=True)
     texts(values, workdir="the run's folder (default: runs/<config name>)")
     define_cache(values)
+    define_distributed(values)
 
 
 def run(values: FlagValues, argv: list[str]) -> None:
@@ -24,6 +25,9 @@ def run(values: FlagValues, argv: list[str]) -> None:
     from heartseg_jax.progress import unless_said
 
     with unless_said("starting: loading JAX, then opening the data"):
+        from heartseg_jax import distributed
+
+        distributed.start(values.distributed)
         from heartseg_jax.compilation_cache import open_cache
         from heartseg_jax.training.train import train
 
