@@ -174,10 +174,18 @@ def _scaled(image: np.ndarray) -> np.ndarray:
 
 
 def _cropped(picture: Picture) -> Picture:
-    """Return what is labelled with its surroundings; all of it where nothing is."""
+    """Return a square around what is labelled, within the image; all of it where nothing is."""
+    shape = picture.labels.shape
     where = np.nonzero(picture.labels if picture.reference is None else picture.labels + picture.reference)
-    side = round(MARGIN * max(picture.labels.shape))
-    near = tuple(slice(max(int(i.min()) - side, 0), int(i.max()) + side + 1) if len(i) else slice(None) for i in where)
+    if len(where[0]) == 0:
+        return picture
+    margin = round(MARGIN * max(shape))
+    side = max(int(np.ptp(i)) for i in where) + 1 + 2 * margin
+    starts = [int(i.min() + i.max() + 1 - side) // 2 for i in where]
+    near = tuple(
+        slice(max(min(start, length - side), 0), max(min(start, length - side), 0) + side)
+        for start, length in zip(starts, shape, strict=True)
+    )
     return picture._replace(
         image=picture.image[near],
         labels=picture.labels[near],
@@ -191,6 +199,7 @@ def draw(pictures: list[Picture], path: Path, labels: LabelSet) -> None:
     rows = -(-len(pictures) // COLUMNS)
     temporary = path.with_suffix(".large.png")
     with drawing.canvas(temporary, COLUMNS * SIDE_IN, rows * (SIDE_IN + 0.3) + 0.7) as figure:
+        figure.get_layout_engine().set(rect=(0, 0, 1, 0.985))  # two lines of a title reach beyond
         axes = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
         for number, (one, picture) in enumerate(zip(axes, map(_cropped, pictures), strict=False)):
             drawing.show_image(one, np.clip(picture.image, 0, 1))
