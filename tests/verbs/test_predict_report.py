@@ -17,7 +17,7 @@ ROW = dict.fromkeys(COLUMNS) | {"label": 1, "status": "measured", "normal_range_
 
 def write_done(output, name, made_by=MADE_BY, content=None):
     (output / name).mkdir(parents=True)
-    content = content or {"structures": {"aorta": ROW}, "warnings": []}
+    content = content or {"version": 2, "structures": {"aorta": ROW}, "warnings": []}
     (output / name / "measurements.json").write_text(json.dumps(content))
     (output / name / "report.json").write_text(json.dumps({"made_by": made_by, "outputs": {}}))
 
@@ -39,7 +39,7 @@ def test_another_form_of_measurements_is_one_damaged_study(tmp_path, content):
 
 def test_a_column_that_an_older_version_did_not_write_is_empty(tmp_path):
     older = {name: value for name, value in ROW.items() if name != "cut_face_share"}
-    write_done(tmp_path, "a", content={"structures": {"aorta": older}, "warnings": []})
+    write_done(tmp_path, "a", content={"version": 1, "structures": {"aorta": older}, "warnings": []})
     assert statuses(BatchReport(tmp_path, ["a"], MADE_BY)) == {"a": DONE}
 
 
