@@ -319,6 +319,7 @@ def main() -> None:
     from heartseg_jax.config import load
 
     _, config = load.load(f"{root / asked['config']}", asked["overrides"])
+    from heartseg_jax.allocator import give_back
     from heartseg_jax.config.channels import parse
 
     asked["channels"] = len(parse(config.data.channels, None))
@@ -333,6 +334,8 @@ def main() -> None:
     one_by_one = lambda: [side.infer() for _ in range(STUDY)]  # noqa: E731
     step = {"train": side.train, "infer": side.infer, "study": side.study or one_by_one}[asked["work"]]
     timed(step, WARM_UP_S)
+    if asked["kind"] == "ours":
+        give_back()  # as a run does once its step is compiled
     clear_peak()
     ready = {"parameters": side.parameters, "loss": loss, "about": side.about, "ready_s": time.perf_counter() - began}
     print(json.dumps(ready), file=answers, flush=True)

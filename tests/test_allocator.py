@@ -1,11 +1,15 @@
 """A process that computes starts again with large pages, once; any other goes on as it is."""
 
 import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from heartseg_jax import allocator
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
@@ -66,3 +70,21 @@ def test_where_large_pages_are_offered(monkeypatch, tmp_path, library, state, ex
 
 def test_a_system_without_them_offers_none(tmp_path):
     assert not allocator.offered(tmp_path / "absent")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's")
+def test_freed_memory_is_given_back():
+    code = """
+from heartseg_jax import allocator
+def resident_mib():
+    return next(int(line.split()[1]) // 1024 for line in open("/proc/self/status") if line.startswith("VmRSS"))
+blocks = [bytearray(65_000) for _ in range(4000)]
+blocks = blocks[-1:]  # the heap's last block stays, so that free does not shrink the heap by itself
+before = resident_mib()
+allocator.give_back()
+print(before, resident_mib())
+"""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    before, after = map(int, told.stdout.split())
+    assert before > 240
+    assert after < 100

@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from heartseg_jax import distributed
+from heartseg_jax.allocator import give_back
 from heartseg_jax.errors import UserError
 from heartseg_jax.progress import duration, say
 
@@ -121,6 +122,7 @@ def compile_step(step: Any, state: Any, given: Any, key: Any, *, again: bool = F
     began = time.monotonic()
     with requests() as asked:
         compiled = step.lower(state, given, key).compile()
+    give_back()
     if not again or asked.made:
         source = "found in the compilation cache" if asked.all_found else "compiled"
         say(f"the training step was {source} in {duration(time.monotonic() - began)}")
