@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -52,12 +51,12 @@ def run(values: FlagValues, argv: list[str]) -> None:
 
 def check_target(path: Path) -> None:
     """Raise a UserError where a file cannot be written: minutes of measuring would be lost."""
+    from heartseg_jax.files import check_writable
+
     if path.is_dir():
         raise UserError(f"--json={path} is a folder; give a file")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
+        check_writable(path)
     except OSError as error:
         raise UserError(f"--json={path} cannot be written ({error.strerror}); name another file") from error
 
