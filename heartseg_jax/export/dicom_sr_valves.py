@@ -26,6 +26,8 @@ CM2 = Code("cm2", "UCUM", "square centimeter")
 UPPER = codes.SCT.RangeOfUpperMeasurementUncertainty
 LOWER = codes.SCT.RangeOfLowerMeasurementUncertainty
 DEGREES = Code("deg", "UCUM", "degree")
+MODELS = Code("EACH_MODEL", PRIVATE_SCHEME, "Labels of each model by themselves")
+"""How the least and the greatest of several models were measured, whose derivation says which of the two they are."""
 SITES = {
     "mitral": (Code("91134007", "SCT", "Mitral valve"), Code("65197004", "SCT", "Mitral annulus")),
     "tricuspid": (Code("46030003", "SCT", "Tricuspid valve"), Code("113259005", "SCT", "Tricuspid annulus")),
@@ -85,7 +87,7 @@ def _group(
         finding_type=finding,
         finding_sites=[FindingSite(site)],
         algorithm_id=algorithm,
-        measurements=[_measurement(KINDS[name], one) for name, one in quantities.items()],
+        measurements=[item for name, one in quantities.items() for item in _measurements(KINDS[name], one)],
         qualitative_evaluations=[status_of(valve.status)],
     )
     if valve.reason:
@@ -93,8 +95,11 @@ def _group(
     return group
 
 
-def _measurement(kind: _Kind, quantity: Quantity) -> Measurement:
-    """Return a quantity, with the distances to its interval's ends as its uncertainty, in its own unit."""
+def _measurements(kind: _Kind, quantity: Quantity) -> list[Measurement]:
+    """Return a quantity and, of several models, the least and the greatest that these give.
+
+    The distances to its interval's ends are its uncertainty, in its own unit.
+    """
     properties = None
     if quantity.low is not None and quantity.high is not None:
         properties = MeasurementProperties()
@@ -102,4 +107,9 @@ def _measurement(kind: _Kind, quantity: Quantity) -> Measurement:
         for concept, distance in ranges:
             value = round(max(distance, 0.0), kind.digits)
             properties.append(NumContentItem(concept, value, kind.unit, None, RelationshipTypeValues.HAS_PROPERTIES))
-    return Measurement(kind.concept, round(quantity.value, kind.digits), kind.unit, properties=properties)
+    found = [Measurement(kind.concept, round(quantity.value, kind.digits), kind.unit, properties=properties)]
+    for derivation, end in (codes.SCT.Minimum, quantity.models_low), (codes.SCT.Maximum, quantity.models_high):
+        if end is not None:
+            number = round(end, kind.digits)
+            found.append(Measurement(kind.concept, number, kind.unit, derivation=derivation, method=MODELS))
+    return found

@@ -23,7 +23,8 @@ def path(case_of, tmp_path_factory):
     """A report with a measured mitral and an uncertain tricuspid valve."""
     case = case_of("oblique7-3mm")
     reason = "slices of 3 mm are coarse"
-    tricuspid = saddle(valve="tricuspid", septal=None, status=UNCERTAIN, reason=reason, quantities=TRICUSPID)
+    of_models = {**TRICUSPID, "area_cm2": Quantity(11.2, 10.0, 12.1, 10.4567, 12.0)}
+    tricuspid = saddle(valve="tricuspid", septal=None, status=UNCERTAIN, reason=reason, quantities=of_models)
     measurements = dataclasses.replace(
         case.measurements, mitral=saddle(), tricuspid=tricuspid, septal_offset_mm=Quantity(4.5, 3.25, 6.0)
     )
@@ -81,6 +82,16 @@ def test_the_tricuspid_annulus_has_its_reason_and_the_offset(path):
     assert [item.TextValue for item in group[0].ContentSequence if item.name == codes.DCM.Comment] == [
         "slices of 3 mm are coarse"
     ]
+
+
+def test_the_least_and_the_greatest_of_several_models_are_said_to_be_so(path):
+    group = group_at(path, TRICUSPID_ANNULUS)
+    found = values(group)
+    assert found["Area", ""] == (11.2, "cm2")
+    assert (found["Area", "Minimum"], found["Area", "Maximum"]) == ((10.457, "cm2"), (12.0, "cm2"))
+    assert ("Major Axis", "Minimum") not in found, "it has no range"
+    methods = {(m.derivation and m.derivation.value): m.method and m.method.value for m in group.get_measurements()}
+    assert methods == {None: None, "255605001": "EACH_MODEL", "56851009": "EACH_MODEL"}  # of SNOMED CT
 
 
 def test_a_refused_valve_has_its_reason_and_no_number(case_of, tmp_path):
