@@ -14,8 +14,7 @@ import numpy as np
 
 from heartseg_jax.imaging import tissues as t
 from heartseg_jax.imaging.tissues import FIRST_POOL, NUM_CODES
-from heartseg_jax.preprocess.fields import smooth_fields
-from heartseg_jax.preprocess.flow import dissected, unmixed
+from heartseg_jax.preprocess.flow import dissected, smooth_fields, unmixed
 
 AIR_HU = -1000.0
 

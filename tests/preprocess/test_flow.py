@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from heartseg_jax.imaging import tissues
-from heartseg_jax.preprocess.fields import smooth_fields
-from heartseg_jax.preprocess.flow import dissected, unmixed
+from heartseg_jax.preprocess.flow import dissected, smooth_fields, unmixed
 from heartseg_jax.preprocess.synthesis import synthesise
 
 POOL = tissues.FIRST_POOL
