@@ -50,7 +50,8 @@ def make_package(
 ) -> str:
     """Write runs, the members of an ensemble, as a package; return what was written, for the terminal.
 
-    With `mantissa_bits` float16 kernels keep that many of their ten. `licences` is a JSON file with a line of licence and attribution for each training dataset, by name.
+    With `mantissa_bits` float16 kernels keep that many of their ten. `licences` is a JSON file with a line of licence
+    and attribution for each training dataset, by name.
 
     Raises:
       UserError: a run cannot be read, says not what it was trained on, or does not go together with the others; the
