@@ -175,7 +175,7 @@ def _row(name: str, volume: Volume) -> str:
     keys = [key for key in own if key.endswith("_mm") and key not in ("perimeter_mm", "height_mm")]
     for grid, tolerance in others:
         other = valves_of_labels(
-            grid, grid.voxels, barred={"tricuspid": "not asked for"}, tolerance_mm=tolerance
+            grid, grid.voxels, barred={"tricuspid": "not asked for"}, tolerance_mm=tolerance, repeated=False
         ).mitral
         if other.status == REFUSED:
             refused += 1

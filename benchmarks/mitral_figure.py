@@ -44,8 +44,11 @@ def main() -> None:
 
 
 def draw(row, volume, name: str) -> None:
-    """Draw a map's valve into a row of axes; the first plane runs through the aortic root."""
-    found = valves_of_labels(volume, volume.voxels, barred={"tricuspid": "not asked for"}).mitral
+    """Draw a map's valve into a row of axes, also an unstable one; the first plane runs through the aortic root."""
+    said, found = (
+        valves_of_labels(volume, volume.voxels, barred={"tricuspid": "not asked for"}, repeated=repeated).mitral
+        for repeated in (True, False)
+    )
     axes = frame_of(found.normal, found.septal)
     colours = np.array([(0, 0, 0), *(s.display_rgb for s in HEART.foreground)]) / 255
     steps = np.arange(-HALF_MM, HALF_MM, 0.4)
@@ -62,7 +65,7 @@ def draw(row, volume, name: str) -> None:
         place.plot(along, local[through, 2], "+", color="white", ms=9, mew=2)
         place.axhline(0, color="white", lw=0.5)
         place.set_axis_off()
-    row[0].set_title(f"{name}: {found.status}", fontsize=8, loc="left")
+    row[0].set_title(f"{name}: {said.status}", fontsize=8, loc="left")
 
 
 if __name__ == "__main__":

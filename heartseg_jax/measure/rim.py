@@ -15,7 +15,7 @@ import numpy as np
 from scipy import ndimage
 
 from heartseg_jax.measure.contact import Contact, Surface
-from heartseg_jax.measure.opening import beginnings
+from heartseg_jax.measure.opening import Openings, openings
 
 RAYS = 72
 STEP_MM, GRID_MM = 0.5, 1.0
@@ -35,17 +35,64 @@ OUTFLOW_ANGLE, STEEP, LEAST_STEEP, LEVEL_AGAIN = np.radians(75), np.radians(60),
 """Within the first of the outflow tract, the rim is where the line turns up by the second for so many steps, and then
 opens within so many."""
 
+BY_RIM_MM, WIDER_MM = (1.5, 4.5), 0.5
+"""How far inside the rim the gap is compared with the middle's, and by how much a wall's is wider."""
+
 
 class Rim(NamedTuple):
-    """Points of the rim, one in each half-plane where there is one.
+    """Where the pools part in the half-planes.
 
     Attributes:
-      points: `[RAYS, 3]` mm; NaN where the pools do not part.
-      found: `[RAYS]` bool.
+      points: `[N, 3]` mm, one in each half-plane in which they part, looked at by itself.
+      rays: `[N]`, the half-planes' numbers.
+      centre: `[3]` mm, a point on their axis.
+      axes: `[3, 3]`, rows as of `frame_of`.
+      lines: `[N, S, 3]` mm, the lines midway between the pools.
+      walked_mm: `[N, S]`, their lengths up to each point.
+      steep: `[N, S]` bool, where they run up.
+      openings: where along them the gap may begin to open.
+      gaps: `[N, S]` mm, its width along them.
     """
 
     points: np.ndarray
-    found: np.ndarray
+    rays: np.ndarray
+    centre: np.ndarray
+    axes: np.ndarray
+    lines: np.ndarray
+    walked_mm: np.ndarray
+    steep: np.ndarray
+    openings: Openings
+    gaps: np.ndarray
+
+    @property
+    def share(self) -> float:
+        """Share of the half-planes in which the pools part."""
+        return len(self.rays) / RAYS
+
+    def walled_share(self) -> float:
+        """Return the share of these half-planes in which the gap is wider by the rim than in the middle.
+
+        So it is where the rim is the outer end of a wall that is as thin as leaflets.
+        """
+        found = []
+        for point, line, walked, gap in zip(self.points, self.lines, self.walked_mm, self.gaps, strict=True):
+            end = walked[np.linalg.norm(line - point, axis=1).argmin()]
+            by, middle = (walked >= end - BY_RIM_MM[1]) & (walked <= end - BY_RIM_MM[0]), walked <= end / 2
+            found.append(by.any() and np.median(gap[by]) - np.median(gap[middle]) > WIDER_MM)
+        return float(np.mean(found))
+
+    def beside(self, curve: np.ndarray) -> np.ndarray:
+        """Return points `[N, 3]` of the rim that agree with a closed curve `[M, 3]` mm around the axis.
+
+        Where the gap may as well begin to open at one place as at another, the curve, and so the half-planes around,
+        decide.
+        """
+        crossings = _crossings((curve - self.centre) @ self.axes.T, 2 * np.pi * self.rays / RAYS)
+        expected = crossings @ self.axes + self.centre
+        lines = zip(self.lines, self.walked_mm, self.openings.places_mm, strict=True)
+        places = np.stack([_at(line, walked, mm) for line, walked, mm in lines])
+        away = ((places - expected[:, None]) ** 2).sum(axis=2)
+        return _rim_points(self.lines, self.walked_mm, self.steep, self.openings.beginnings(away))
 
 
 class Midway:
@@ -131,7 +178,18 @@ def find_rim(
     if outflow is not None:
         towards = frame_of(axes[2], outflow - centre)[0]
         steep[:, 1:] = _steep(lines, out, axes[2]) & (out @ towards > np.cos(OUTFLOW_ANGLE))[:, None]
-    return _parted(lines, midway.gap(lines), base_mm, steep, midway.blur(out))
+    gaps = midway.gap(lines)
+    levels = [_passed_of(gap, base_mm) for gap in gaps]
+    rays = np.array([ray for ray, level in enumerate(levels) if level is not None], int)
+    passed, within = np.array([level for level in levels if level is not None]).reshape(-1, 2).T
+    lines, steep = lines[rays], steep[rays]
+    steps = np.linalg.norm(np.diff(lines, axis=1), axis=2)
+    walked = np.concatenate([np.zeros((len(rays), 1)), np.cumsum(steps, axis=1)], axis=1)
+    index = np.arange(lines.shape[1])
+    passed_mm = np.array([np.interp(at, index, way) for at, way in zip(passed, walked, strict=True)])
+    found = openings(gaps[rays] - within[:, None], walked, passed_mm, midway.blur(out[rays]))
+    points = _rim_points(lines, walked, steep, found.beginnings())
+    return Rim(points, rays, centre, axes, lines, walked, steep, found, gaps[rays])
 
 
 def _steep(lines: np.ndarray, out: np.ndarray, normal: np.ndarray) -> np.ndarray:
@@ -166,28 +224,30 @@ def _followed(midway: Midway, centre: np.ndarray, out: np.ndarray, normal: np.nd
     return np.stack(lines, axis=1)
 
 
-def _parted(lines: np.ndarray, gaps: np.ndarray, base_mm: float, steep: np.ndarray, blur_mm: np.ndarray) -> Rim:
+def _rim_points(lines: np.ndarray, walked_mm: np.ndarray, steep: np.ndarray, begins_mm: np.ndarray) -> np.ndarray:
     """Return where along each line the gap begins to open, or where the piece begins that is steep up to there."""
-    levels = [_passed_of(gap, base_mm) for gap in gaps]
-    rays = np.array([ray for ray, level in enumerate(levels) if level is not None], int)
-    points, found = np.full((len(lines), 3), np.nan), np.zeros(len(lines), bool)
-    if not len(rays):
-        return Rim(points, found)
-    passed, within = np.array([levels[ray] for ray in rays]).T
-    steps = np.linalg.norm(np.diff(lines, axis=1), axis=2)
-    walked = np.concatenate([np.zeros((len(lines), 1)), np.cumsum(steps, axis=1)], axis=1)[rays]
     index = np.arange(lines.shape[1])
-    passed_mm = np.array([np.interp(at, index, way) for at, way in zip(passed, walked, strict=True)])
-    begins_mm = beginnings(gaps[rays] - within[:, None], walked, passed_mm, blur_mm[rays])
-    for ray, mm, way in zip(rays, begins_mm, walked, strict=True):
-        place = float(np.interp(mm, way, index))
-        turned = _turned_up(steep[ray, : int(place) + 1])
-        place = place if turned is None else float(turned)
-        below = int(place)
-        line = lines[ray]
-        points[ray] = line[below] + (place - below) * (line[min(below + 1, len(line) - 1)] - line[below])
-        found[ray] = True
-    return Rim(points, found)
+    points = np.empty((len(lines), 3))
+    for k, (line, walked, mm) in enumerate(zip(lines, walked_mm, begins_mm, strict=True)):
+        turned = _turned_up(steep[k, : int(np.interp(mm, walked, index)) + 1])
+        points[k] = _at(line, walked, mm) if turned is None else line[turned]
+    return points
+
+
+def _at(line: np.ndarray, walked_mm: np.ndarray, mm: np.ndarray) -> np.ndarray:
+    """Return the points `[..., 3]` of a line `[S, 3]` after lengths `mm [...]` of it."""
+    return np.stack([np.interp(mm, walked_mm, line[:, k]) for k in range(3)], axis=-1)
+
+
+def _crossings(curve: np.ndarray, angles: np.ndarray) -> np.ndarray:
+    """Return where a closed curve `[M, 3]`, of coordinates about an axis, passes half-planes at angles: `[N, 3]`."""
+    around = np.arctan2(curve[:, 1], curve[:, 0])
+    order = np.argsort(around)
+    away, height = (
+        np.interp(angles, around[order], values[order], period=2 * np.pi)
+        for values in (np.hypot(curve[:, 0], curve[:, 1]), curve[:, 2])
+    )
+    return np.stack([away * np.cos(angles), away * np.sin(angles), height], axis=1)
 
 
 def _passed_of(gap: np.ndarray, base_mm: float) -> tuple[float, float] | None:

@@ -19,9 +19,12 @@ FEWEST_RAYS, FEW_RAYS = 0.75, 0.9
 CUT_MM = 5.0
 """A pool that the border cuts so near to the ring is not whole there."""
 WIDE_GAP_MM = 3.0
+WALLED_SHARE = 0.5
+"""In a quarter of the half-planes at most, the gap of labels without such a wall is wider by the rim."""
 UNEVEN_MM = 1.5
 """Median distance of the rim from the curve beyond which it is no smooth ring."""
-ROUNDS = 3
+ROUNDS, AGREEING = 3, 2
+"""How often half-planes are laid around the ring found so far, and how often the last of them are made to agree."""
 
 
 @dataclass(frozen=True)
@@ -84,19 +87,26 @@ def find_ring(
     centre, normal = contact.centre, contact.normal
     for turn in range(ROUNDS):
         rim = find_rim(midway, centre, frame_of(normal), contact.gap_mm, outflow)
-        if rim.found.mean() < FEWEST_RAYS:
-            raise NoContact(f"the contact is open: the two part in {rim.found.sum()} of {RAYS} directions only")
-        points = rim.points[rim.found]
-        _, normal = fitted_plane(points, normal)
-        annulus = closed_curve(points, centre, normal, resamples if turn == ROUNDS - 1 else 0)
+        if rim.share < FEWEST_RAYS:
+            raise NoContact(f"the contact is open: the two part in {len(rim.rays)} of {RAYS} directions only")
+        _, normal = fitted_plane(rim.points, normal)
+        last = turn == ROUNDS - 1
+        annulus = closed_curve(rim.points, centre, normal, resamples if last else 0)
+        # The interval and the spread remain those of half-planes by themselves, which differ independently.
+        for _ in range(AGREEING if last else 0):
+            annulus = annulus._replace(curve=closed_curve(rim.beside(annulus.curve), centre, normal).curve)
         centres, normals = planes(annulus.curve[None], normal)
         centre, normal = centres[0], normals[0]
     check_border(volume, labels, pair, annulus.curve, seen or whole)
     doubts = []
-    if rim.found.mean() < FEW_RAYS:
-        doubts.append(f"the two chambers part in {rim.found.sum()} of {RAYS} directions only")
+    if rim.share < FEW_RAYS:
+        doubts.append(f"the two chambers part in {len(rim.rays)} of {RAYS} directions only")
     if contact.gap_mm > WIDE_GAP_MM:
         doubts.append(f"the chambers lie {contact.gap_mm:.1f} mm apart")
+    if rim.walled_share() > WALLED_SHARE:
+        doubts.append(
+            "the gap between the chambers is wider by the rim than in the middle: a thin wall may be part of it"
+        )
     if annulus.spread_mm > UNEVEN_MM:
         doubts.append(f"half of the rim lies over {annulus.spread_mm:.1f} mm from a smooth ring")
     return Ring(annulus, centre, normal, tuple(doubts))

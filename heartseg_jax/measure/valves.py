@@ -20,6 +20,7 @@ from heartseg_jax.measure.annulus import RESAMPLES, quantities, with_intervals
 from heartseg_jax.measure.border import seen_on_source
 from heartseg_jax.measure.contact import TOLERANCE_MM, NoContact, places_of
 from heartseg_jax.measure.models import with_models, with_range
+from heartseg_jax.measure.repeats import instability
 from heartseg_jax.measure.results import (
     ABSENT,
     MEASURED,
@@ -78,7 +79,10 @@ def measure_valves(prediction: Prediction, rows: Sequence[StructureMeasurement])
     left = {name: "not asked for" for name in CHAMBERS if getattr(found, name).status == REFUSED}
     if len(left) == len(CHAMBERS):
         return found
-    each = [valves_of_labels(prediction.volume, labels, left, seen=seen, resamples=0) for labels in prediction.by_model]
+    each = [
+        valves_of_labels(prediction.volume, labels, left, seen=seen, resamples=0, repeated=False)
+        for labels in prediction.by_model
+    ]
     return Valves(
         with_models(found.mitral, [one.mitral for one in each]),
         with_models(found.tricuspid, [one.tricuspid for one in each]),
@@ -95,6 +99,7 @@ def valves_of_labels(
     tolerance_mm: float = TOLERANCE_MM,
     seen: tuple[slice, ...] | None = None,
     resamples: int = RESAMPLES,
+    repeated: bool = True,
 ) -> Valves:
     """Return what labels show of both valves.
 
@@ -106,22 +111,31 @@ def valves_of_labels(
       tolerance_mm: of the contacts.
       seen: the part of the grid that was labelled; all of it where None.
       resamples: how many curves are drawn for intervals; 0 for none.
+      repeated: whether a valve that other grids show elsewhere is refused.
     """
-    found: dict[str, Ring | str] = {}
     aorta = _aorta(volume, labels)
-    for valve, outflow in ((MITRAL, aorta), (TRICUSPID, None)):
-        found[valve] = (barred or {}).get(valve, "") or _ring_or_reason(
-            volume, labels, CHAMBERS[valve], tolerance_mm, seen, outflow, resamples
-        )
-    measured = {}
-    for valve, ring in found.items():
+    outflows = {MITRAL: aorta, TRICUSPID: None}
+    rings = {
+        valve: (barred or {}).get(valve, "")
+        or _ring_or_reason(volume, labels, valve, tolerance_mm, seen, outflow, resamples)
+        for valve, outflow in outflows.items()
+    }
+    stable, measured = dict(rings), {}
+    for valve, ring in rings.items():
         if isinstance(ring, str):
             measured[valve] = ValveMeasurement(valve, REFUSED, ring)
             continue
         root = _aortic_root(volume, labels, aorta) if valve == MITRAL else None
-        towards = _septum(volume, labels, found[MITRAL]) if valve == TRICUSPID else root and root.centre
-        measured[valve] = _measured(valve, volume, ring, towards, root and root.normal, (doubts or {}).get(valve, []))
-    return Valves(measured[MITRAL], measured[TRICUSPID], _offset(volume, labels, found[MITRAL], found[TRICUSPID]))
+        towards = _septum(volume, labels, rings[MITRAL]) if valve == TRICUSPID else root and root.centre
+        unstable = repeated and instability(volume, labels, _pair(valve), ring, towards, outflows[valve])
+        if unstable:
+            stable[valve] = unstable
+            measured[valve] = ValveMeasurement(valve, REFUSED, unstable)
+            continue
+        normal = root and root.normal
+        measured[valve] = _measured(valve, volume, ring, towards, normal, (doubts or {}).get(valve, []))
+    offset = _offset(volume, labels, stable[MITRAL], stable[TRICUSPID])
+    return Valves(measured[MITRAL], measured[TRICUSPID], offset)
 
 
 class _Root(NamedTuple):
@@ -151,7 +165,7 @@ def _bars(finding: Finding) -> bool:
 def _ring_or_reason(
     volume: Volume,
     labels: np.ndarray,
-    names: tuple[str, str],
+    valve: str,
     tolerance_mm: float,
     seen: tuple[slice, ...] | None,
     outflow: np.ndarray | None,
@@ -159,13 +173,18 @@ def _ring_or_reason(
 ) -> Ring | str:
     try:
         check_grid(volume, labels)
-        for name in names:
+        for name in CHAMBERS[valve]:
             if not (labels == LABEL[name]).any():
                 return f"there is no {name}"
-        pair = (LABEL[names[0]], LABEL[names[1]])
-        return find_ring(volume, labels, pair, tolerance_mm, seen=seen, resamples=resamples, outflow=outflow)
+        return find_ring(volume, labels, _pair(valve), tolerance_mm, seen=seen, resamples=resamples, outflow=outflow)
     except NoContact as reason:
         return str(reason)
+
+
+def _pair(valve: str) -> tuple[int, int]:
+    """Return the labels of a valve's chambers, the one upstream first."""
+    upstream, downstream = CHAMBERS[valve]
+    return LABEL[upstream], LABEL[downstream]
 
 
 def _measured(

@@ -51,16 +51,21 @@ def test_a_quantity_that_one_model_lacks_has_no_range():
 
 @pytest.fixture(scope="module")
 def labels():
-    return make_annulus(AnnulusSpec(22.0, 28.0, 5.0), draw_pose(np.random.default_rng(3))).volume.voxels
+    """In voxels of 2 mm, of which there are few."""
+    return make_annulus(
+        AnnulusSpec(22.0, 28.0, 5.0), draw_pose(np.random.default_rng(3)), (2.0, 2.0, 2.0)
+    ).volume.voxels
 
 
 def test_the_labels_of_each_model_are_measured(labels):
     absent = np.where(labels == 2, 0, labels)
-    twice, once = (measure(unchecked(labels, by_model=np.stack(each))) for each in ((labels, labels), (labels, absent)))
+    mm = (2.0, 2.0, 2.0)
+    each = ((labels, labels), (labels, absent))
+    twice, once = (measure(unchecked(labels, mm, by_model=np.stack(both))) for both in each)
     area = twice.mitral.quantities["area_cm2"]
     assert area.low < area.models_low == area.value == area.models_high < area.high
     assert (twice.mitral.status, once.mitral.status) == (MEASURED, UNCERTAIN)
     assert "1 of 2 models show no valve: there is no left_atrium" in once.mitral.reason
-    content = to_json(unchecked(labels), twice)["mitral_valve"]["quantities"]["area_cm2"]
+    content = to_json(unchecked(labels, mm), twice)["mitral_valve"]["quantities"]["area_cm2"]
     assert content["models_low"] == content["models_high"] == content["value"]
-    assert measure(unchecked(labels)).mitral.quantities["area_cm2"].models_low is None
+    assert measure(unchecked(labels, mm)).mitral.quantities["area_cm2"].models_low is None
