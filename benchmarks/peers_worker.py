@@ -319,6 +319,8 @@ def main() -> None:
     from heartseg_jax.config import load
 
     _, config = load.load(f"{root / asked['config']}", asked["overrides"])
+    if "optimizer" in config.train:  # a checkout may be of an earlier version, with Adam only
+        config = load.changed(config, {"train.optimizer": "adamw"})
     from heartseg_jax.allocator import give_back
     from heartseg_jax.config.channels import parse
 

@@ -36,7 +36,8 @@ def batch():
 @pytest.mark.parametrize("norm", ["none", "batch"])
 def test_the_loss_of_the_first_three_steps(batch, norm):
     overrides = {"data.size": "24", "model.width": "8", "model.levels": "3", "model.norm": norm}
-    _, config = load.load("configs/quickstart.py", overrides | {"train.warmup_steps": "0"})
+    overrides |= {"train.warmup_steps": "0", "train.optimizer": "adamw", "train.learning_rate": "4e-3"}
+    _, config = load.load("configs/quickstart.py", overrides)
     model = registry.build_model(config.model, HEART)
     tx, train_step = steps.compiled_phase(
         model, config.train, PRESETS["none"], plan(config.transfer, config.model.levels, 100)[0], 100, 0

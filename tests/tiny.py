@@ -71,6 +71,7 @@ OVERRIDES = {
     "train.epochs": "2",
     "train.warmup_steps": "2",
     "train.learning_rate": "1e-2",
+    "train.optimizer": "adamw",
     "checkpoint.every_steps": "3",
     "log.every_steps": "2",
     "log.evaluate_every_steps": "1",  # after every epoch of 5 steps: a tenth of a run would be 6 steps

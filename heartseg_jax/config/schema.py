@@ -167,7 +167,8 @@ TABLE: tuple[Field, ...] = (
     Field("train.learning_rate", 1e-3, "peak of the schedule", above=0, most=1e6),
     _choice("train.schedule", "cosine constant", "after the warm-up: 'cosine' falls to 1 % of the peak"),
     Field("train.warmup_steps", 50, "linear rise from 0; at most a tenth of the run", "steps", least=0, most=LARGE),
-    Field("train.weight_decay", 0.0, "AdamW's, of kernels only", least=0),
+    _choice("train.optimizer", "adamw muon", "'muon': of kernels, with 'adamw' for the rest; fewer steps, large rates"),
+    Field("train.weight_decay", 0.0, "AdamW's or Muon's, of kernels only", least=0),
     Field("train.clip_norm", 1.0, "largest global norm of the gradient; 0: not clipped", least=0),
     Field(
         "train.ema_decay", 0.0, "of the weights' moving average, which is then what is used; 0: none", least=0, below=1

@@ -15,6 +15,7 @@ import optax
 
 from heartseg_jax.errors import UserError
 from heartseg_jax.models.tree import group_labels
+from heartseg_jax.training.muon import scale_by_muon_or_adam
 
 
 class Phase(NamedTuple):
@@ -135,17 +136,19 @@ def learning_rates(schedule: optax.Schedule, phase: Phase, rewarm_steps: int) ->
 
 
 def build_optimizer(train: Any, schedule: optax.Schedule, phase: Phase) -> optax.GradientTransformation:
-    """Return AdamW with a state for each group that learns, behind a clip of the global norm, and none for the rest.
+    """Return the optimizer that `train.optimizer` names, with a state for each group that learns and none for the rest.
 
-    `schedule` maps the run's step to the learning rate. Weight decay is decoupled and applies to kernels only.
+    It stands behind a clip of the global norm. `schedule` maps the run's step to the learning rate. Weight decay is
+    decoupled and applies to kernels only.
     """
     kernels = lambda params: jax.tree.map(lambda leaf: leaf.ndim > 1, params)  # noqa: E731
 
     def learner(multiplier: float) -> optax.GradientTransformation:
         if multiplier == 0:
             return optax.set_to_zero()
-        adamw = [optax.scale_by_adam(), optax.add_decayed_weights(train.weight_decay, kernels)]
-        return optax.chain(*adamw, *([optax.scale(multiplier)] if multiplier != 1 else []))
+        scaled = scale_by_muon_or_adam() if train.optimizer == "muon" else optax.scale_by_adam()
+        parts = [scaled, optax.add_decayed_weights(train.weight_decay, kernels)]
+        return optax.chain(*parts, *([optax.scale(multiplier)] if multiplier != 1 else []))
 
     known = [group for group, _ in phase.multipliers]
     by_group = optax.multi_transform(
@@ -169,7 +172,7 @@ def carry_over(before: Phase, old: Any, after: Phase, fresh: Any) -> Any:
     def chosen(old_inner: Any, new_inner: Any, group: str) -> Any:
         if group not in goes_on:
             return new_inner
-        # A multiplier other than 1 adds a part without arrays to the chain; the arrays are Adam's all the same.
+        # A multiplier other than 1 adds a part without arrays to the chain; the others are the same.
         return jax.tree.unflatten(jax.tree.structure(new_inner), jax.tree.leaves(old_inner))
 
     inner = {

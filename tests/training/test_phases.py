@@ -68,7 +68,14 @@ PLACES = {
     "head": ("head", "b"),
 }
 TRAIN = SimpleNamespace(
-    clip_norm=1.0, weight_decay=0.01, learning_rate=0.1, warmup_steps=0, schedule="cosine", epochs=1, steps=0
+    clip_norm=1.0,
+    weight_decay=0.01,
+    learning_rate=0.1,
+    warmup_steps=0,
+    schedule="cosine",
+    epochs=1,
+    steps=0,
+    optimizer="adamw",
 )
 TOTAL = 24
 
@@ -140,7 +147,7 @@ def test_every_schedule_moves_as_a_plain_loop_does(schedule):
 @pytest.fixture(scope="module")
 def network():
     overrides = {"data.size": "32", "model.width": "8", "model.levels": "3", "model.norm": "encoder"}
-    _, config = load.load("configs/quickstart.py", overrides | {"train.warmup_steps": "0"})
+    _, config = load.load("configs/quickstart.py", overrides | {"train.warmup_steps": "0", "train.optimizer": "adamw"})
     model = registry.build_model(config.model, HEART)
     return config, model, steps.init_params(model, jax.random.key(0), 32)
 
@@ -199,7 +206,7 @@ def test_a_frozen_encoder_saves_a_quarter_of_the_flops(clip, monkeypatch):
     # XLA counts the body of a loop once, and a CPU's weight gradient is a loop over the images of the batch.
     monkeypatch.setattr(convolution, "_gradients_by_image", convolution._gradients_of_xla)
     overrides = {"data.size": "64", "model.width": "16", "model.levels": "5", "model.norm": "encoder"}
-    _, config = load.load("configs/quickstart.py", overrides | {"train.clip_norm": clip})
+    _, config = load.load("configs/quickstart.py", overrides | {"train.clip_norm": clip, "train.optimizer": "adamw"})
     model = registry.build_model(config.model, HEART)
     params, batch_stats = steps.init_params(model, jax.random.key(0), 64)
     flops = {}
