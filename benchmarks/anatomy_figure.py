@@ -19,6 +19,8 @@ from heartseg_jax.preprocess.synthesis import synthesise
 GREYS = np.array([0, 22, 75, 112, 240, 170, 130, 130, 118, 0, *[190] * 14], np.uint8)
 """One grey for each tissue: blood as it looks in contrast CT."""
 SIDE, EACH = 120, 8
+FLOWS = ((0.0, 0.0), (1.0, 1.0))
+"""How likely unmixed contrast medium and a dissection are, by row of images."""
 
 
 def main() -> None:
@@ -32,8 +34,8 @@ def main() -> None:
     chosen = [k * len(dataset.patients) // EACH for k in range(EACH)]
     # The level rises from left to right.
     maps = np.stack([dataset.images(p)[1 + k * (len(dataset.images(p)) - 2) // EACH] for k, p in enumerate(chosen)])
-    made = (np.asarray(synthesise(jax.random.key(3), maps)) * 255).astype(np.uint8)
-    rows = [np.hstack([_small(Image.fromarray(one)) for one in part]) for part in (GREYS[maps], made)]
+    made = [(np.asarray(synthesise(jax.random.key(3), maps, *flow)) * 255).astype(np.uint8) for flow in FLOWS]
+    rows = [np.hstack([_small(Image.fromarray(one)) for one in part]) for part in (GREYS[maps], *made)]
     files = sorted(given.real.glob("*.png"))
     real = [Image.open(files[k * len(files) // EACH]).convert("L") for k in range(EACH)]
     gap = np.full((4, SIDE * EACH), 255, np.uint8)

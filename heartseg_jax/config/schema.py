@@ -125,7 +125,9 @@ TABLE: tuple[Field, ...] = (
     Field("data.window_hu", (-200.0, 600.0), "the values that become 0 and 1", "HU", least=-1e5, most=1e5),
     Field("data.percentiles", (1.0, 99.0), "for 8-bit images of unknown window", "percent", least=0, most=100),
     _choice(
-        "data.augment", "default none as_original randomised heart", "of the training slices; only 'as_original' flips"
+        "data.augment",
+        "default none as_original randomised heart heart_flow",
+        "of the training slices; only 'as_original' flips",
     ),
     Field("data.threads", 2, "threads that load slices while the device computes", "threads", least=1, most=256),
     Field("data.cache_gb", 2.0, "resampled slices kept in memory; 0: every slice is read again", "GB", least=0),

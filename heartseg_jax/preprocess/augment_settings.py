@@ -1,6 +1,6 @@
 """How training slices are augmented: settings, and the presets that `data.augment` names. No JAX."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 Range = tuple[float, float]
 
@@ -26,6 +26,8 @@ class AugmentSettings:
         noise: largest standard deviation of Gaussian noise, of the 0..1 range.
         flip_left_right_probability: chance of mirroring columns.
         flip_up_down_probability: chance of mirroring rows.
+        unmixed_probability: chance that an image made from tissues has a right heart with unmixed contrast medium.
+        dissection_probability: chance that an image made from tissues has a dissected aorta.
     """
 
     rotation_probability: float = 0.0
@@ -54,6 +56,8 @@ class AugmentSettings:
     noise: float = 0.04
     flip_left_right_probability: float = 0.0
     flip_up_down_probability: float = 0.0
+    unmixed_probability: float = 0.0
+    dissection_probability: float = 0.0
 
     @property
     def moves(self) -> bool:
@@ -122,3 +126,5 @@ PRESETS: dict[str, AugmentSettings] = {
         noise=0.06,
     ),
 }
+# The same, with blood that is not of one brightness in a share of the synthesised images.
+PRESETS["heart_flow"] = replace(PRESETS["heart"], unmixed_probability=0.4, dissection_probability=0.2)

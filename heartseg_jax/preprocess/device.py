@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from heartseg_jax.preprocess.augment import augment
-from heartseg_jax.preprocess.augment_settings import AugmentSettings
+from heartseg_jax.preprocess.augment_settings import PRESETS, AugmentSettings
 from heartseg_jax.preprocess.host import Batch
 from heartseg_jax.preprocess.synthesis import synthesise
 
@@ -28,13 +28,20 @@ def _windowed(batch: Batch) -> jax.Array:
     return jnp.clip((batch.image.astype(jnp.float32) - low) / (high - low), 0.0, 1.0)
 
 
-def _drawn(batch: Batch, image: jax.Array, codes: jax.Array, key: jax.Array | None) -> jax.Array:
+def _drawn(
+    batch: Batch,
+    image: jax.Array,
+    codes: jax.Array,
+    key: jax.Array | None,
+    settings: AugmentSettings = PRESETS["none"],
+) -> jax.Array:
     """Return `image [B, S, S, C]`, where an example is of tissue codes `[B, S, S, P]` made from them."""
     drawn = jax.random.fold_in(jax.random.key(0) if key is None else key, SYNTHESIS)
     marked = batch.tissue[:, None, None, None]
     codes = jnp.where(marked, codes, 0).astype(jnp.int32)
     # One key for all planes: neighbours share their contrast, and the generator is compiled once.
-    made = jax.vmap(synthesise, in_axes=(None, -1), out_axes=-1)(drawn, codes)
+    chances = (settings.unmixed_probability, settings.dissection_probability)
+    made = jax.vmap(lambda plane: synthesise(drawn, plane, *chances), in_axes=-1, out_axes=-1)(codes)
     return jnp.where(marked, jnp.broadcast_to(made, image.shape), image)
 
 
@@ -49,7 +56,7 @@ def augmented(batch: Batch, key: jax.Array, settings: AugmentSettings, size: int
     Tissue codes are moved before an image is made from them, so that it is as sharp in a closer view.
     """
     codes = None if batch.tissue is None else batch.image
-    draw = None if codes is None else lambda image, moved: _drawn(batch, image, moved, key)
+    draw = None if codes is None else lambda image, moved: _drawn(batch, image, moved, key, settings)
     label = batch.label.astype(jnp.int32)
     image, label = augment(key, _windowed(batch), label, settings, size=size, codes=codes, draw=draw)
     return batch._replace(image=image, window=None, label=label)

@@ -2,7 +2,8 @@
 
 In the way of SynthSeg (Billot et al. 2023, doi 10.1016/j.media.2023.102789), with CT's own ranges: every image draws
 its contrast phase, tissue values, mixing of blood, blur, noise, and the window it was stored with. Geometry is left to
-the augmentation, which moves image and label together.
+the augmentation, which moves image and label together. Where it is asked for, a share of the images has a right heart
+through which contrast medium streams unmixed, or a dissected aorta (`preprocess/flow.py`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 
 from heartseg_jax.imaging import tissues as t
 from heartseg_jax.imaging.tissues import FIRST_POOL, NUM_CODES
+from heartseg_jax.preprocess.flow import dissected, smooth_fields, unmixed
 
 AIR_HU = -1000.0
 
@@ -39,14 +41,19 @@ ANY_HU = (-150.0, 700.0)
 RANDOM_SHARE = 0.15
 """Share of images in which every tissue of the body gets any value at all, so that shapes are learned too."""
 PERCENTILES = (1.0, 99.0)
+UNMIXED, DISSECTED = 1, 2
+"""Folded into the key, so that these draw nothing that the others draw."""
 STRIDE = 3
 """Percentiles are taken of every third pixel of every third row: sorting all of them would cost more than the blur."""
 
 
-def synthesise(key: jax.Array, tissue: jax.Array) -> jax.Array:
+def synthesise(
+    key: jax.Array, tissue: jax.Array, unmixed_probability: float = 0.0, dissection_probability: float = 0.0
+) -> jax.Array:
     """Return images [B, S, S] float32 in 0..1 of tissue maps [B, S, S] (codes of `imaging.tissues`, any integer dtype).
 
-    They are normalised as stored slices are: by their own percentiles, over what is brighter than air.
+    They are normalised as stored slices are: by their own percentiles, over what is brighter than air. The two
+    probabilities, by image, are static: at 0 nothing is compiled for them, and the images are what they are without.
     """
     keys = jax.random.split(key, 6)
     batch, side = tissue.shape[0], tissue.shape[1]
@@ -54,9 +61,14 @@ def synthesise(key: jax.Array, tissue: jax.Array) -> jax.Array:
     draws = jax.random.uniform(keys[0], (batch, NUM_CODES + 24))
     means, spreads, mixing = _tissue_values(draws)
     rows = jnp.arange(batch)[:, None, None]
-    fields = _smooth_fields(keys[1], batch, side)
+    fields = smooth_fields(keys[1], batch, side, (side // 3, 9, side // 5, 4))
     grain = jax.random.normal(keys[2], (batch * side * side,)).reshape(batch, side, side)
     image = means[rows, code] + spreads[rows, code] * fields[0] + mixing[rows, code] * fields[1]
+    blood = means[rows, code]
+    if unmixed_probability > 0:
+        image = unmixed(jax.random.fold_in(key, UNMIXED), image, blood, code, unmixed_probability)
+    if dissection_probability > 0:
+        image = dissected(jax.random.fold_in(key, DISSECTED), image, blood, code, dissection_probability)
     image = image + _share(draws, -1, 0.0, 90.0)[:, None, None] * (code == t.LUNG) * jnp.maximum(fields[2], 0.0)
     sigma = _share(draws, -2, 0.3, 1.1)
     image = _blurred(image, sigma)
@@ -104,23 +116,6 @@ def _tissue_values(draws: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     mixes[list(LEFT)], mixes[list(RIGHT + BETWEEN)], mixes[list(CAVA)] = 12.0, 45.0, 90.0
     strength = _share(draws, -12, 0.0, 1.0)[:, None] ** 2
     return means, jnp.broadcast_to(spreads, means.shape), strength * mixes
-
-
-def _smooth_fields(key: jax.Array, batch: int, side: int) -> jax.Array:
-    """[4, B, S, S]: fine, coarse, fine and very coarse random fields of unit variance at their nodes."""
-    fields = []
-    for number, nodes in enumerate((side // 3, 9, side // 5, 4)):
-        drawn = jax.random.normal(jax.random.fold_in(key, number), (batch * nodes * nodes,))
-        matrix = _upsampling(nodes, side)
-        coarse = drawn.reshape(batch, nodes, nodes)
-        fields.append(jnp.einsum("ia,bac,jc->bij", matrix, coarse, matrix))
-    return jnp.stack(fields)
-
-
-def _upsampling(nodes: int, side: int) -> np.ndarray:
-    """[side, nodes]: linear interpolation between nodes."""
-    position = np.linspace(0, nodes - 1, side)
-    return np.clip(1 - np.abs(position[:, None] - np.arange(nodes)[None, :]), 0, 1).astype(np.float32)
 
 
 def _blurred(image: jax.Array, sigma: jax.Array) -> jax.Array:

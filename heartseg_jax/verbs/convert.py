@@ -35,6 +35,14 @@ def define(values: FlagValues, argv: Sequence[str]) -> None:
     define_step("step", "which checkpoint (with --to): a step, or best (default: the last)", values)
     switches(values, verify="compare each block with Keras (pip install keras)", overwrite="replace an existing output")
     DEFINE_enum("to", None, ["keras", "package"], "from a run: to a Keras file, or to a package", flag_values=values)
+    DEFINE_integer(
+        "mantissa_bits",
+        None,
+        "of ten, that float16 kernels keep: fewer make the package smaller (--to=package)",
+        lower_bound=1,
+        upper_bound=10,
+        flag_values=values,
+    )
     DEFINE_enum(
         "dtype", "float32", ["float16", "float32"], "of the package's kernels (--to=package)", flag_values=values
     )
@@ -136,6 +144,7 @@ def _to_package(flags: Mapping[str, Any]) -> None:
         Path(flags["output"]),
         step=flags.get("step"),
         dtype=flags.get("dtype", "float32"),
+        mantissa_bits=flags.get("mantissa_bits"),
         version=flags.get("version", "1"),
         licences=Path(flags["licences"]) if "licences" in flags else None,
         overwrite="overwrite" in flags,
@@ -149,7 +158,7 @@ DIRECTIONS: dict[str | None, tuple[str, dict[str, str], set[str], Callable[[Mapp
     "package": (
         "convert --to=package",
         {"input": "RUN", "output": "FOLDER"},
-        {"to", "step", "dtype", "version", "licences"},
+        {"to", "step", "dtype", "mantissa_bits", "version", "licences"},
         _to_package,
     ),
 }

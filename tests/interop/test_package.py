@@ -10,7 +10,7 @@ import pytest
 from heartseg_jax.config import load, schema
 from heartseg_jax.errors import UserError
 from heartseg_jax.interop import package
-from heartseg_jax.interop.package import located, read_head, read_package, write_package
+from heartseg_jax.interop.package import located, read_head, read_package, shortened, write_package
 from heartseg_jax.preprocess.contract import Contract, InputSpec
 from heartseg_jax.preprocess.learned import Learned
 
@@ -28,7 +28,7 @@ def member(seed, scale=1.0):
     )
 
 
-def write(folder, members, dtype="float32", **changes):
+def write(folder, members, dtype="float32", mantissa_bits=None, **changes):
     folder.mkdir()
     plain = load.to_plain(schema.defaults())
     sources = [
@@ -36,7 +36,7 @@ def write(folder, members, dtype="float32", **changes):
         for k in range(2)
     ]
     head = {"name": "hearts_v1", "version": "1", "sources": sources[: len(members)], "contract": CONTRACT.to_json()}
-    write_package(folder, {**head, "config": plain, **changes}, members, dtype)
+    write_package(folder, {**head, "config": plain, **changes}, members, dtype, mantissa_bits)
     return folder
 
 
@@ -80,6 +80,38 @@ def test_only_kernels_are_rounded(tmp_path):
     np.testing.assert_array_equal(
         stats["encoder"]["stage1"]["norm1"]["mean"], exact[1]["encoder"]["stage1"]["norm1"]["mean"]
     )
+
+
+@pytest.mark.parametrize("bits", [1, 3, 9, 10])
+def test_kernels_keep_the_bits_asked_for_and_round_to_the_nearest(bits):
+    """Against rounding the fraction, in float64; the subnormal ones are as far apart as float16's least."""
+    values = np.random.default_rng(0).normal(size=4000).astype(np.float16)
+    values[:6] = 0, -0.0, 1, 65504, 2**-14, -1.5
+    fraction, exponent = np.frexp(values.astype(np.float64))
+    wanted = np.ldexp(np.round(fraction * 2 ** (bits + 1)) / 2 ** (bits + 1), exponent)
+    found = shortened(values, bits)
+    normal = (np.abs(values) >= 2**-14) & (np.abs(wanted) <= 65504)
+    np.testing.assert_array_equal(found[normal], wanted[normal])
+    assert found[0] == found[1] == 0
+
+
+def test_fewer_bits_make_a_smaller_file_and_leave_all_but_kernels(tmp_path):
+    rng = np.random.default_rng(3)
+    kernel = rng.normal(size=(3, 3, 64, 64)).astype(np.float32)
+    large = ({"head": {"conv": {"kernel": kernel, "bias": kernel[0, 0, 0]}}}, {})
+    whole = write(tmp_path / "ten", [large], "float16")
+    few = write(tmp_path / "three", [large], "float16", 3)
+    assert (few / "weights.npz").stat().st_size < 0.65 * (whole / "weights.npz").stat().st_size
+    conv = read_package(few).members[0][0]["head"]["conv"]
+    np.testing.assert_allclose(conv["kernel"], kernel, rtol=2**-4 + 2**-10, atol=1e-5)
+    np.testing.assert_array_equal(conv["bias"], kernel[0, 0, 0])
+    assert read_head(few)["weights"]["mantissa_bits"] == 3
+    assert "mantissa_bits" not in read_head(whole)["weights"]
+
+
+def test_what_rounding_would_make_infinite_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"head.*float32"):
+        write(tmp_path / "p", [({"head": {"kernel": np.float32([65000.0])}}, {})], "float16", 3)
 
 
 @pytest.mark.parametrize(("scale", "dtype", "fix"), [(1e6, "float16", "float32"), (np.nan, "float32", "checkpoint")])

@@ -107,7 +107,10 @@ def test_a_package_that_would_predict_something_else_is_not_written(place, monke
         return found._replace(members=((jax.tree.map(lambda leaf: 1.5 * leaf, params), stats),))
 
     monkeypatch.setattr(package, "read_package", shifted)
-    refused(capsys, ["convert", "--to=package", "--input=one", "--output=wrong"], "probability")
+    words = ["convert", "--to=package", "--input=one", "--output=wrong"]
+    refused(capsys, words, "probability")
+    # Of a package whose kernels keep few bits single probabilities may be others, but few labels.
+    refused(capsys, [*words, "--dtype=float16", "--mantissa_bits=9"], "label", "--mantissa_bits")
     assert not (place / "wrong").exists()
 
 
@@ -220,6 +223,7 @@ def test_mistakes_are_one_line(place, capsys, monkeypatch):
     refused(capsys, [*to, "--input=one", "--output=ds", "--overwrite"], "other files")
     refused(capsys, [*to, "--workdir=one", "--output=x"], "--workdir", "--to=keras")
     refused(capsys, ["convert", "--input=x.h5", "--output=x", "--dtype=float16"], "--dtype", "--to=package")
+    refused(capsys, [*to, "--input=one", "--output=x", "--mantissa_bits=3"], "--mantissa_bits", "--dtype=float16")
     (place / "wrong.json").write_text('{"dss": "CC0"}')
     refused(capsys, [*to, "--input=one", "--output=x", "--licences=wrong.json"], "dss", "ds")
     shutil.copytree(place / "single", place / "cut")
