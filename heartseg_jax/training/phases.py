@@ -15,7 +15,6 @@ import optax
 
 from heartseg_jax.errors import UserError
 from heartseg_jax.models.tree import group_labels
-from heartseg_jax.training.muon import scale_by_muon_or_adam
 
 
 class Phase(NamedTuple):
@@ -146,7 +145,12 @@ def build_optimizer(train: Any, schedule: optax.Schedule, phase: Phase) -> optax
     def learner(multiplier: float) -> optax.GradientTransformation:
         if multiplier == 0:
             return optax.set_to_zero()
-        scaled = scale_by_muon_or_adam() if train.optimizer == "muon" else optax.scale_by_adam()
+        if train.optimizer == "muon":
+            from heartseg_jax.training.muon import scale_by_muon_or_adam  # loaded only where it is used
+
+            scaled = scale_by_muon_or_adam()
+        else:
+            scaled = optax.scale_by_adam()
         parts = [scaled, optax.add_decayed_weights(train.weight_decay, kernels)]
         return optax.chain(*parts, *([optax.scale(multiplier)] if multiplier != 1 else []))
 
