@@ -16,6 +16,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.width = 16
     config.model.levels = 4
     config.model.norm = "batch"
-    config.train.epochs = 4
-    config.train.learning_rate = 4e-3
+    config.train.epochs = 2
+    config.train.optimizer = "muon"
+    config.train.learning_rate = 1.6e-2
+    config.train.warmup_steps = 10
     return config

@@ -18,8 +18,8 @@ UPDATE_RMS = 0.2
 """Of an orthogonalised update: about that of Adam's, so that one learning rate serves both (Liu et al., "Muon is
 scalable for LLM training", arXiv 2502.16982)."""
 ITERATIONS = ((3.4445, -4.7750, 2.0315),) * 5
-"""Jordan's coefficients, of each Newton-Schulz iteration: given one by one, optax loops over them, which compiles
-faster than five iterations in a row."""
+"""Jordan's coefficients, of each Newton-Schulz iteration: given one by one, optax loops over them, which is
+less to compile than five iterations in a row."""
 
 
 def scale_by_muon_or_adam() -> optax.GradientTransformation:

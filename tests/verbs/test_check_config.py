@@ -57,16 +57,16 @@ def config_of(**changes):
 
 
 def test_steps_of_phantoms_and_of_a_fixed_length():
-    # 36 patients of 32 slices in batches of 8, four times.
-    assert check_config.total_steps(config_of()) == 36 * 32 // 8 * 4
-    assert check_config.total_steps(config_of(data__batch_size="5")) == 231 * 4
+    # 36 patients of 32 slices in batches of 8, twice.
+    assert check_config.total_steps(config_of()) == 36 * 32 // 8 * 2
+    assert check_config.total_steps(config_of(data__batch_size="5")) == 231 * 2
     assert check_config.total_steps(config_of(train__steps="7")) == 7
 
 
 def test_steps_of_a_dataset(tmp_path):
     write_tiny(tmp_path / "d")  # three training patients of six slices
-    assert check_config.total_steps(config_of(data__path=str(tmp_path / "d"))) == 3 * 4
-    assert check_config.total_steps(config_of(data__path=str(tmp_path / "d"), data__test_patients="a")) == 3 * 4
+    assert check_config.total_steps(config_of(data__path=str(tmp_path / "d"))) == 3 * 2
+    assert check_config.total_steps(config_of(data__path=str(tmp_path / "d"), data__test_patients="a")) == 3 * 2
     assert check_config.total_steps(config_of(data__path=str(tmp_path / "nowhere"))) is None
 
 
