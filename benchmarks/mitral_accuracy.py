@@ -3,13 +3,16 @@
 `phantoms` measures phantom patients (version 1) on grids of --spacing, `annuli` the D-shaped and saddle-shaped annuli
 (version 2): errors against the truth. `predicted` does so with the labels that --model (a run's folder, a package's, or
 heart_v1) predicts of phantom patients. `maps` measures every label map with both left chambers in a data folder, and
-how much that changes with the contact's tolerance, a grid rotated by 20 degrees, and voxels of 1.25 mm.
-Each prints a table.
+how much that changes with the contact's tolerance, a grid rotated by 20 degrees, and voxels of 1.25 mm. `cost` says
+how many seconds of CPU time both valves of the first --count of these maps take, without and with repeats on other
+grids. Each prints a table.
 """
 
 import argparse
 import dataclasses
+import itertools
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +75,7 @@ MAPS = (
 def main() -> None:
     """Print the table of a mode."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("mode", choices=("phantoms", "annuli", "predicted", "maps"))
+    parser.add_argument("mode", choices=("phantoms", "annuli", "predicted", "maps", "cost"))
     parser.add_argument("--count", type=int, default=30, help="patients or annuli")
     parser.add_argument("--spacing", type=float, nargs=3, default=(1.0, 1.0, 1.0), help="z, y, x in mm")
     parser.add_argument("--model", type=Path, help="what predicts")
@@ -80,6 +83,9 @@ def main() -> None:
     given = parser.parse_args()
     if given.mode == "maps":
         measure_maps(given.data)
+        return
+    if given.mode == "cost":
+        measure_cost(given.data, given.count)
         return
     spacing_mm = tuple(given.spacing)
     if given.mode == "predicted":
@@ -156,11 +162,34 @@ def measure_maps(folder: Path) -> None:
     """Print each map's measurements, and the largest change by tolerance, rotation and resampling."""
     print(f"| {' | '.join(COLUMNS)} |")
     print("|---" * len(COLUMNS) + "|")
+    for name, volume in maps_of(folder):
+        print(_row(name, volume), flush=True)
+
+
+def measure_cost(folder: Path, count: int) -> None:
+    """Print the CPU time of both valves of maps, without and with repeats: the least of three times."""
+    print("| map | voxels, mm | without, s | with repeats, s |")
+    print("|---|---|---|---|")
+    for name, volume in itertools.islice(maps_of(folder), count):
+        took = []
+        for repeated in (False, True):
+            spent = []
+            for _ in range(3):
+                start = time.process_time()
+                valves_of_labels(volume, volume.voxels, repeated=repeated)
+                spent.append(time.process_time() - start)
+            took.append(min(spent))
+        sides = " x ".join(f"{mm:.2g}" for mm in volume.spacing_mm)
+        print(f"| {name} | {sides} | {took[0]:.2f} | {took[1]:.2f} |", flush=True)
+
+
+def maps_of(folder: Path):
+    """Yield the name of each label map with both left chambers, and the map."""
     for pattern, meaning in MAPS:
         for path in sorted(folder.glob(pattern)):
             volume = heart(read_labels(path), meaning)
             if volume is not None:
-                print(_row(path.name.removesuffix(".nii.gz"), volume), flush=True)
+                yield path.name.removesuffix(".nii.gz"), volume
 
 
 def _row(name: str, volume: Volume) -> str:
