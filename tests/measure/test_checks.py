@@ -3,15 +3,24 @@
 import dataclasses
 
 import numpy as np
+import pytest
 
 from heartseg_jax.anatomy import HEART
 from heartseg_jax.imaging.nifti import read_nifti
+from heartseg_jax.measure import volumes
 from heartseg_jax.measure.json_form import to_json
+from heartseg_jax.measure.valves import Valves
 from heartseg_jax.measure.volumes import measure, released
 from heartseg_jax.preprocess.learned import Learned
 from tests.measure.predictions import CONTRACT, of_phantom, unchecked
 
 AA, LA, LV, RA, RV, DA, PA, VC = range(1, 9)
+
+
+@pytest.fixture(autouse=True)
+def no_valves(monkeypatch):
+    """No warning depends on a valve, and `test_valves.py` measures them: here they would take most of the time."""
+    monkeypatch.setattr(volumes, "measure_valves", lambda *_: Valves(None, None, None))
 
 
 def labels_of(phantom):

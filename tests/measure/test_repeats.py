@@ -94,11 +94,10 @@ def test_coarse_slices_are_not_repeated(blocks, monkeypatch):
 
 def test_an_unstable_valve_has_a_reason_and_no_number(monkeypatch):
     volume = make_annulus(AnnulusSpec(18.0, 22.0, 4.0), draw_pose(np.random.default_rng(3)), (1.5, 1.5, 1.5)).volume
-    sound = valves_of_labels(volume, volume.voxels).mitral
-    assert sound.status in (MEASURED, UNCERTAIN)
+    alone = {"barred": {"tricuspid": "-"}, "resamples": 0}
     monkeypatch.setattr(valves, "instability", lambda *_: "it depends on the voxels' grid")
-    found = valves_of_labels(volume, volume.voxels).mitral
+    found = valves_of_labels(volume, volume.voxels, **alone).mitral
     assert (found.status, found.reason) == (REFUSED, "it depends on the voxels' grid")
     assert (found.quantities, found.curve_mm, found.centre_mm) == ({}, None, None)
-    once = valves_of_labels(volume, volume.voxels, repeated=False).mitral
-    assert once.quantities == sound.quantities
+    once = valves_of_labels(volume, volume.voxels, **alone, repeated=False).mitral
+    assert once.status in (MEASURED, UNCERTAIN)
