@@ -127,8 +127,8 @@ def annulus(count: int, spacing_mm: tuple[float, float, float]):
 
 
 def measure_cases(cases) -> None:
-    """Print errors against the truth: median and worst."""
-    rows, statuses = [], []
+    """Print errors against the truth: median and worst, of those called measured and of the others."""
+    rows, statuses = {}, []
     for found, curve, normal in cases:
         statuses.append(found.status)
         if found.reason:
@@ -139,7 +139,7 @@ def measure_cases(cases) -> None:
         towards = None if found.septal is None else centres[0] + 40 * found.septal
         true = {name: value[0] for name, value in quantities(curve[None], normals[0], towards, None).items()}
         own = {name: quantity.value for name, quantity in found.quantities.items()}
-        rows.append(
+        rows.setdefault(found.status, []).append(
             [
                 np.linalg.norm(found.centre_mm - centres[0]),
                 np.degrees(np.arccos(min(1.0, float(found.normal @ normals[0])))),
@@ -151,11 +151,13 @@ def measure_cases(cases) -> None:
     print(f"{len(statuses)} patients: " + ", ".join(f"{statuses.count(s)} {s}" for s in sorted(set(statuses))))
     if not rows:
         return
-    print("| error of | median | median of its size | largest |")
-    print("|---|---|---|---|")
-    for title, errors in zip(TITLES, np.array(rows).T, strict=True):
-        worst = errors[np.abs(errors).argmax()]
-        print(f"| {title} | {np.median(errors):+.2f} | {np.median(np.abs(errors)):.2f} | {worst:+.2f} |")
+    groups = {"all": list(itertools.chain(*rows.values())), **(rows if len(rows) > 1 else {})}
+    for name, errors in groups.items():
+        print(f"\n| error of ({name}, {len(errors)}) | median | median of its size | largest |")
+        print("|---|---|---|---|")
+        for title, values in zip(TITLES, np.array(errors).T, strict=True):
+            worst = values[np.abs(values).argmax()]
+            print(f"| {title} | {np.median(values):+.2f} | {np.median(np.abs(values)):.2f} | {worst:+.2f} |")
 
 
 def measure_maps(folder: Path) -> None:

@@ -98,6 +98,22 @@ def _seen(prediction: Prediction, axial: Volume) -> tuple[slice, ...]:
     return slice(0, count), rows, columns
 
 
+def seen_pixel_mm(prediction: Prediction) -> float:
+    """Return how wide the finest pixels are, in mm, in which the network saw what it labelled.
+
+    A closer look's are those of a square around all that is labelled; in single slices they may be finer.
+    """
+    axial, order = patient_axial(prediction.volume)
+    spec, (_, height, width), spacing = prediction.contract.input, axial.voxels.shape, axial.spacing_mm
+    scales = scale_for(height, width, spacing, spec.size, spec.mm_per_pixel)
+    spans = _spans(order.forth(prediction.labels)) if spec.closer else None
+    if spans is not None:
+        _, *sides = (stop - start for start, stop in spans)
+        closest = max(sides) / max(spec.closer) / spec.size
+        scales = (min(scales[0], closest), min(scales[1], closest))
+    return max(scale * mm for scale, mm in zip(scales, spacing[1:], strict=True))
+
+
 def outside_round_field(voxels: np.ndarray) -> np.ndarray | None:
     """Return `[Y, X]` bool: pixels with the first corner's value in every slice, as padding has it; None without any.
 

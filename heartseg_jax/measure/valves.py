@@ -17,7 +17,7 @@ from heartseg_jax.imaging.block_checks import EXCLUDES, VALVE_SLICE_MM
 from heartseg_jax.imaging.volume import Volume
 from heartseg_jax.inference.study import Prediction
 from heartseg_jax.measure.annulus import RESAMPLES, quantities, with_intervals
-from heartseg_jax.measure.border import seen_on_source
+from heartseg_jax.measure.border import seen_on_source, seen_pixel_mm
 from heartseg_jax.measure.contact import TOLERANCE_MM, NoContact, places_of
 from heartseg_jax.measure.models import with_models, with_range
 from heartseg_jax.measure.repeats import instability
@@ -63,10 +63,11 @@ def measure_valves(prediction: Prediction, rows: Sequence[StructureMeasurement])
         return Valves(None, None, None)
     by_name = {row.name: row for row in rows}
     barred, doubts = {}, {}
+    coarse = _coarse(prediction)
     for valve, names in CHAMBERS.items():
         chambers = [by_name[name] for name in names]
         barred[valve] = _barred(prediction, chambers)
-        doubts[valve] = [
+        doubts[valve] = coarse + [
             f"models, or the views of one, agree little on {row.name} (mean pairwise Dice {row.agreement:.2f})"
             for row in chambers
             if row.agreement is not None and row.agreement < LOW_AGREEMENT
@@ -155,6 +156,16 @@ def _barred(prediction: Prediction, chambers: Sequence[StructureMeasurement]) ->
     if not prediction.intake.spacing_known:
         return "the spacing is unknown"
     return next((finding.seen for finding in prediction.findings if _bars(finding)), "")
+
+
+def _coarse(prediction: Prediction) -> list[str]:
+    """Return that the network saw too little detail for a valve; nothing where it saw enough."""
+    if not prediction.intake.spacing_known:
+        return []
+    pixel_mm = seen_pixel_mm(prediction)
+    if pixel_mm <= VALVE_SLICE_MM:
+        return []
+    return [f"the model sees pixels of {pixel_mm:.2g} mm, and places no border more finely"]
 
 
 def _bars(finding: Finding) -> bool:

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from heartseg_jax.findings import NOTE, WARN, Finding
+from heartseg_jax.imaging.orientation import TARGET
 from heartseg_jax.imaging.phantom.annulus import AnnulusSpec, draw_pose, make_annulus
 from heartseg_jax.imaging.volume import Volume
+from heartseg_jax.measure.border import seen_pixel_mm
 from heartseg_jax.measure.report import table
 from heartseg_jax.measure.results import MEASURED, REFUSED
 from heartseg_jax.measure.septal_offset import septal_offsets
@@ -138,6 +140,35 @@ def test_a_prediction_bars_and_doubts_a_valve(ring):
     found = measure(noted)
     assert (found.mitral.status, "left_atrium (mean pairwise Dice 0.70)" in found.mitral.reason) == (UNCERTAIN, True)
     assert "mitral valve: " in table(found)
+
+
+def with_input(prediction, **changes):
+    contract = prediction.contract
+    return dataclasses.replace(
+        prediction, contract=dataclasses.replace(contract, input=dataclasses.replace(contract.input, **changes))
+    )
+
+
+def test_the_pixels_that_the_network_sees_by_hand():
+    labels = np.zeros((4, 100, 50), np.uint8)
+    labels[1:3, 20:52, 10:30] = 3
+    prediction = unchecked(labels, (5.0, 1.2, 0.8))
+    assert seen_pixel_mm(with_input(prediction, size=40)) == pytest.approx(3.0)  # 2.5 rows of 1.2 mm
+    assert seen_pixel_mm(with_input(prediction, size=40, mm_per_pixel=1.7)) == pytest.approx(1.7)
+    # 32 rows fill half of the square: 64 of them on 40 pixels, 1.6 of 1.2 mm.
+    assert seen_pixel_mm(with_input(prediction, size=40, closer=(0.25, 0.5))) == pytest.approx(1.92)
+    assert seen_pixel_mm(with_input(prediction, size=40, mm_per_pixel=1.7, closer=(0.5,))) == pytest.approx(1.7)
+    turned = unchecked(labels.transpose(2, 0, 1), (0.8, 5.0, 1.2), direction=TARGET[:, [2, 0, 1]])
+    assert seen_pixel_mm(with_input(turned, size=40)) == pytest.approx(3.0)
+
+
+def test_labels_of_a_network_that_saw_too_little_detail_are_uncertain(ring):
+    given = unchecked(ring.volume.voxels)
+    longest = max(ring.volume.voxels.shape)
+    fine, coarse = (measure(with_input(given, size=size)).mitral for size in (longest, longest // 3))
+    assert (fine.status, fine.reason) == (MEASURED, "")
+    assert (coarse.status, "the model sees pixels of 3 mm" in coarse.reason) == (UNCERTAIN, True)
+    assert coarse.quantities["area_cm2"].value == fine.quantities["area_cm2"].value
 
 
 def test_unknown_spacing_refuses_both(phantom):
