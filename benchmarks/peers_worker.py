@@ -112,13 +112,19 @@ def ours(root: Path, config: Any, place: Path, asked: dict[str, Any]) -> Side:
             made["params"], made["stats"], model=plain, size=size, channels=channels, target=place / "net.keras"
         )
         (place / WRITTEN).touch()
-    phase = phases.Phase(0, 10**6, tuple((group, 1.0) for group in phases.groups(config.model.levels)))
-    tx, step = steps.compiled_phase(
-        made["model"], config.train, PRESETS["none"], phase, 10**6, 0, size=config.data.size
-    )
-    state = jax.device_put(steps.begin(tx, made["params"], made["stats"]))
-    batch, key = jax.device_put(made["batch"]), jax.random.key(0)
-    predictor = make_predictor(made["model"], [(made["params"], made["stats"])], config.data.batch_size)
+    count = sum(leaf.size for leaf in jax.tree.leaves(made["params"]))
+    # Only what is measured is made, and the arrays that the weights were drawn into are let go: a run that predicts has
+    # no optimizer, and none keeps its weights twice.
+    model, size, params, stats = made["model"], config.data.size, made.pop("params"), made.pop("stats")
+    del weights
+    if asked["work"] == "train":
+        phase = phases.Phase(0, 10**6, tuple((group, 1.0) for group in phases.groups(config.model.levels)))
+        tx, step = steps.compiled_phase(model, config.train, PRESETS["none"], phase, 10**6, 0, size=size)
+        state = jax.device_put(steps.begin(tx, params, stats))
+        batch, key = jax.device_put(made["batch"]), jax.random.key(0)
+    else:
+        predictor = make_predictor(model, [(params, stats)], config.data.batch_size)
+    del params, stats
 
     def train() -> Any:
         nonlocal state
@@ -129,7 +135,6 @@ def ours(root: Path, config: Any, place: Path, asked: dict[str, Any]) -> Side:
     def infer() -> Any:
         return jax.block_until_ready(predictor.predict(made["batch"]))
 
-    count = sum(leaf.size for leaf in jax.tree.leaves(made["params"]))
     about = {"version": f"jax {jax.__version__}", "device": jax.devices()[0].device_kind}
     study = lambda: deque(map_in_order(lambda _: infer(), range(STUDY), WORKERS), maxlen=0)  # noqa: E731
     return Side(count, lambda: np.asarray(infer().probabilities), train, infer, about, study)

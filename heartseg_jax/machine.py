@@ -1,4 +1,6 @@
-"""Errors that say what this machine lacks: room on the disk, permission, memory, a device. They are no bugs."""
+"""What this machine has and lacks: the devices that JAX computes on; errors that say that room, permission or memory is
+lacking, which are no bugs.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,33 @@ import os
 import sys
 
 from heartseg_jax.files import is_full_disk
+
+PLUGINS = "jax_plugins"
+"""The package, and the group of entry points, in which JAX looks for what computes on accelerators."""
+
+
+def has_only_cpu() -> bool:
+    """Return whether JAX can compute on one CPU device only, without importing it (a second).
+
+    False where something is installed that it would ask for accelerators (a plugin, or libtpu), or where a variable
+    names platforms or a number of devices: then JAX itself must say.
+    """
+    named = os.environ.get("JAX_PLATFORMS") or os.environ.get("JAX_PLATFORM_NAME") or "cpu"
+    if named != "cpu" or "device_count" in os.environ.get("XLA_FLAGS", ""):
+        return False
+    import importlib.metadata  # which reads e-mail headers; most who import this module do without
+
+    installed = any(importlib.util.find_spec(name) is not None for name in (PLUGINS, "libtpu"))
+    return not installed and not importlib.metadata.entry_points(group=PLUGINS)
+
+
+def devices() -> tuple[str, list[str]]:
+    """Return JAX's platform, such as 'cpu', and the kind of each of its devices."""
+    if has_only_cpu():
+        return "cpu", ["cpu"]
+    import jax
+
+    return jax.default_backend(), [device.device_kind for device in jax.devices()]
 
 
 def refused_by_machine(error: BaseException) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from heartseg_jax.allocator import give_back
 from heartseg_jax.anatomy import counts_as
 from heartseg_jax.data.examples import padded
 from heartseg_jax.inference import closer
@@ -27,8 +29,7 @@ from heartseg_jax.preprocess.host import Batch, Spacing
 from heartseg_jax.threads import map_in_order
 
 WORKERS = 2
-"""Batches worked on at once: a second one computes while labels are fetched, and on a CPU while a layer that is too
-small for all cores leaves some idle."""
+"""Batches worked on at once: one computes while labels are fetched, or while a layer leaves cores of a CPU idle."""
 _Numbers = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Which slices a batch shows, as `padded` gives them."""
 
@@ -80,8 +81,15 @@ def make_predictor(
         weights, program = members[0], _one(model)
     else:
         weights, program = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members), _mean(model, len(members), views)
-    weights = jax.device_put(weights)
-    return Predictor(lambda batch: program(*weights, _given(batch)), batch_size, models)
+    weights, calls = jax.device_put(weights), itertools.count()
+
+    def predict(batch: Batch) -> Output:
+        output: Output = program(*weights, _given(batch))
+        if next(calls) == 0:
+            give_back()  # what compiling has left, and the arrays that the weights were read into
+        return output
+
+    return Predictor(predict, batch_size, models)
 
 
 def compile_predictor(model: UNet, params: Any, batch_stats: Any, batch: Batch) -> Any:

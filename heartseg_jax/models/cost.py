@@ -6,7 +6,8 @@ No network is built here, so `check` answers before anything is compiled; tests 
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
+import ml_dtypes  # noqa: F401 (numpy then knows bfloat16)
+import numpy as np
 
 from heartseg_jax.anatomy import LabelSet
 
@@ -163,7 +164,7 @@ def step_memory_bytes(
     in float32. Not counted: the compiler's scratch space (cuDNN's workspaces, layout copies) and the
     batch's own arrays, so expect the device to report 1 to 2 times as much.
     """
-    dtype_bytes = jnp.dtype(dtype).itemsize
+    dtype_bytes = np.dtype(dtype).itemsize
     costs = layer_costs(height, columns, shape)
     parameters = sum(cost.parameters for cost in costs)
     statistics = sum(cost.statistics for cost in costs)
@@ -186,4 +187,4 @@ def forward_memory_bytes(batch_size: int, height: int, columns: int, shape: Shap
     weights = FLOAT32_BYTES * sum(cost.parameters + cost.statistics for cost in costs)
     skips = sum(cost.outputs for cost in costs if cost.path.startswith("encoder") and cost.path.endswith("conv2"))
     pixels = height * columns * (shape.channels + 2 * shape.num_classes)
-    return weights + batch_size * (skips * jnp.dtype(dtype).itemsize + pixels * FLOAT32_BYTES)
+    return weights + batch_size * (skips * np.dtype(dtype).itemsize + pixels * FLOAT32_BYTES)

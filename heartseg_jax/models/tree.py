@@ -1,11 +1,13 @@
-"""Paths of a tree's leaves as 'encoder/stage1/conv1/kernel', and the groups that paths belong to. No files here."""
+"""Paths of a tree's leaves as 'encoder/stage1/conv1/kernel', and the groups that paths belong to. No files here.
+
+JAX is imported where a tree of any kind is walked: those who only list a checkpoint's arrays do without.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 
@@ -16,7 +18,18 @@ def path_name(path: Sequence[Any]) -> str:
 
 def named_leaves(tree: Any) -> dict[str, Any]:
     """Return {'a/b/c': leaf} of any tree, in JAX's order of its leaves."""
+    import jax
+
     return {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def named_arrays(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Return what `named_leaves` does of a tree that consists of dicts, without JAX."""
+    found: dict[str, Any] = {}
+    for name in sorted(tree):
+        inner = tree[name]
+        found |= named_arrays(inner, f"{above}{name}/") if isinstance(inner, Mapping) else {f"{above}{name}": inner}
+    return found
 
 
 def nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,6 +63,8 @@ def group_of(path: str, groups: Sequence[str]) -> str:
 
 def group_labels(tree: Any, groups: Sequence[str]) -> Any:
     """Return a tree like `tree` that has each leaf's group in its place; every leaf must have one (ValueError)."""
+    import jax
+
     return jax.tree_util.tree_map_with_path(lambda path, _: group_of(path_name(path), groups), tree)
 
 
@@ -80,6 +95,7 @@ def mismatches(saved: Any, expected: Any) -> list[str]:
 
 def map_within(groups: Collection[str], change: Callable[..., Any], *trees: Any) -> Any:
     """Map `change` over the leaves of `trees` that lie within `groups`; the other leaves are the last tree's."""
+    import jax
 
     def choose(path: Any, *leaves: Any) -> Any:
         inside = any(is_within(path_name(path), group) for group in groups)

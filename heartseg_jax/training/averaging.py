@@ -1,22 +1,26 @@
 """The moving average of a network's weights, and which weights of a state are meant for use. Pure: no files here.
 
 BatchNorm's running statistics are averaged with the weights, although those of averaged weights are not the average
-of statistics: measuring them again would cost passes over the data at each evaluation.
+of statistics: measuring them again would cost passes over the data at each evaluation. JAX and optax are imported by
+what computes: those who only read weights do without.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
-
-import jax
-import jax.numpy as jnp
+from typing import TYPE_CHECKING, Any
 
 from heartseg_jax.models.tree import map_within
+
+if TYPE_CHECKING:
+    import jax
 
 
 def begin_average(params: Any, batch_stats: Any) -> dict[str, Any]:
     """Return the average before step 1: copies of the weights, since a step overwrites the state it is given."""
+    import jax
+    import jax.numpy as jnp
+
     return jax.tree.map(jnp.copy, {"params": params, "batch_stats": batch_stats})
 
 
@@ -26,6 +30,8 @@ def decay_at(step: jax.Array, decay: float) -> jax.Array:
     The rise lets the average leave the initial weights within a few steps, as TensorFlow's
     `ExponentialMovingAverage(num_updates=...)` does. `optax.ema` has no such rise and starts from zeros.
     """
+    import jax.numpy as jnp
+
     return jnp.minimum(decay, (1.0 + step) / (10.0 + step))
 
 
@@ -37,7 +43,7 @@ def follow(
     `average` and `latest` are trees {'params', 'batch_stats'}. What is `frozen` (names of groups) is the latest bit by
     bit: `d * x + (1 - d) * x` would round.
     """
-    import optax  # half a second, which those who only read weights do without
+    import optax
 
     moved = optax.incremental_update(latest, average, 1.0 - decay_at(step, kept))
     return {kind: map_within(frozen, lambda new, _: new, latest[kind], moved[kind]) for kind in moved}

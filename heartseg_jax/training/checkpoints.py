@@ -6,14 +6,13 @@ Each keeps the SHA-256 of its files, compared before it is read: Orbax's array f
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import math
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -24,7 +23,8 @@ from heartseg_jax import distributed
 from heartseg_jax.errors import UserError
 from heartseg_jax.files import full_disk_refused
 from heartseg_jax.models.tree import mismatches
-from heartseg_jax.training import devices, seal
+from heartseg_jax.training import devices
+from heartseg_jax.training.saved import ITEMS, JSON, Damaged, Folder, Kept, Step, write_seal
 
 if TYPE_CHECKING:
     from heartseg_jax.training.steps import TrainState
@@ -43,77 +43,19 @@ def _quiet_late_answers(unraisable: Any, report: Any = sys.unraisablehook) -> No
 
 sys.unraisablehook = _quiet_late_answers
 
-JSON = ("data", "contract")
-ITEMS = ("state", *JSON)
-
-BEST = "best"
-"""In place of a step: the checkpoint with the highest validation Dice, kept in the folder of that name."""
-
 DICE = "validation_dice"  # in the data of the best checkpoint
 
-Step = int | str
 
-
-class Saved(NamedTuple):
-    """What a checkpoint holds beside the state."""
-
-    step: int
-    data: Mapping[str, Any]
-    contract: Mapping[str, Any]
-
-
-class Damaged(Exception):
-    """A checkpoint that cannot be read or is not what was saved; `Checkpoints` adds which other one is good."""
-
-
-class Checkpoints:
+class Checkpoints(Folder["_Store"]):
     """The folder `checkpoints/` of one run: `<step>/` for each kept step, and `best/<step>/`.
 
     `keep` (how many) is given by the process that trains, which holds the run's lock; readers give none.
     """
 
     def __init__(self, path: Path, keep: int | None = None):
-        self._path = path.absolute()
-        self._keep = keep
+        root = path.absolute()
+        super().__init__(root, lambda place: _Store(place, keep if place == root else keep and 1))
         self._best_dice: float | None = None
-        self._steps = _Store(self._path, keep)
-
-    @functools.cached_property
-    def _best(self) -> _Store:
-        return _Store(self._path / BEST, self._keep and 1)
-
-    def steps(self) -> list[int]:
-        """Return the steps that have a whole checkpoint, oldest first; the best one is not among them."""
-        return self._steps.steps()
-
-    def choose(self, step: Step | None = None) -> Step:
-        """Return `step` (or 'best') if it has a checkpoint, the last step where None is given; else raise a UserError.
-
-        What is returned is what `read` and `restore` take; `read(...).step` is always a number.
-        """
-        if step == BEST:
-            if not (self._path / BEST).is_dir() or not self._best.steps():
-                raise UserError(
-                    f"{self._path} has no best checkpoint: nothing was scored on validation patients yet, or an "
-                    "earlier version trained it; give a step"
-                )
-            return BEST
-        known = self.steps()
-        if not known:
-            raise UserError(f"{self._path} has no checkpoint yet; let the run train first")
-        if step is not None and step not in known:
-            raise UserError(f"{self._path} has no checkpoint of step {step}; there are {', '.join(map(str, known))}")
-        return known[-1] if step is None else step
-
-    def folder(self, step: Step) -> Path:
-        """Return the folder of a chosen step's checkpoint."""
-        store, number = self._at(step)
-        return store.path / str(number)
-
-    def digest(self, step: Step) -> str:
-        """Return the SHA-256 of a chosen checkpoint: of the digests of its files, by name."""
-        store, number = self._at(step)
-        return store.digest(number)
 
     def save(self, state: TrainState, data: Mapping[str, Any], contract: Mapping[str, Any]) -> None:
         """Write a checkpoint of `state`; what was begun but not committed is never taken for one.
@@ -144,15 +86,6 @@ class Checkpoints:
         self._best_dice = float(dice)
         self._best.save(state, {**data, DICE: float(dice)}, contract)
         return True
-
-    def read(self, step: Step) -> Saved:
-        """Return what is kept beside the state of `step`.
-
-        Raises:
-          UserError: it cannot be read, is not what was saved, or holds something else than objects.
-        """
-        with self._opened(step) as (store, number):
-            return store.read(number)
 
     def restore(self, step: Step, like: TrainState) -> TrainState:
         """Return the state of `step`, placed as `like` (arrays or shapes with shardings) is.
@@ -193,27 +126,12 @@ class Checkpoints:
             if "_best" in self.__dict__:
                 self._best.close()
 
-    def _at(self, step: Step) -> tuple[_Store, int]:
-        return (self._best, self._best.steps()[-1]) if step == BEST else (self._steps, int(step))
 
-    @contextlib.contextmanager
-    def _opened(self, step: Step) -> Iterator[tuple[_Store, int]]:
-        """Give the store and the number of a chosen step; where that is damaged, name a good one."""
-        try:
-            yield self._at(step)
-        except Damaged as error:
-            good = next((n for n in reversed(self.steps()) if n != step and self._steps.is_whole(n)), None)
-            fix = "no other checkpoint of this run is good: delete that folder to train again"
-            if good is not None:
-                fix = f"delete that folder, or give --step={good}, to use step {good}, the newest good one"
-            raise UserError(f"the checkpoint {self.folder(step)} is damaged ({error}); {fix}") from error
-
-
-class _Store:
+class _Store(Kept):
     """One Orbax manager: the folders `<step>/` of a root folder."""
 
     def __init__(self, path: Path, keep: int | None):
-        self.path = path
+        super().__init__(path)
         self._unsealed = -1
         self._writes = keep is not None
         if self._writes and distributed.is_first():
@@ -248,14 +166,6 @@ class _Store:
                 ),
             )
 
-    def read(self, step: int) -> Saved:
-        self._check(step)
-        found = self._restore(step, data=ocp.args.JsonRestore(), contract=ocp.args.JsonRestore())
-        for item in JSON:
-            if not isinstance(found[item], dict):
-                raise Damaged(f"its {item} is not a JSON object")
-        return Saved(step, found["data"], found["contract"])
-
     def metadata(self, step: int) -> Any:
         """Return the state's tree with the shape and dtype of each leaf."""
         try:
@@ -265,13 +175,10 @@ class _Store:
 
     def state(self, step: int, target: Any = None) -> dict[str, Any]:
         """Return the state in the form of `target`, or as saved."""
-        self._check(step)
+        self.check(step)
         if target is None:
             target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), self.metadata(step))
         return self._restore(step, state=ocp.args.StandardRestore(target))["state"]
-
-    def digest(self, step: int) -> str:
-        return seal.digest_of(self.path / str(step), ITEMS)
 
     def is_whole(self, step: int) -> bool:
         with contextlib.suppress(Damaged):
@@ -295,12 +202,7 @@ class _Store:
         """Add the digests to what is written whole; Orbax calls it in its own thread, before it commits the folder."""
         for folder in [*self.path.glob(f"{self._unsealed}.orbax-checkpoint-tmp*"), self.path / str(self._unsealed)]:
             if folder.is_dir():
-                seal.write(folder, ITEMS)
-
-    def _check(self, step: int) -> None:
-        """Compare the files with their digests; checkpoints of earlier versions have none and are accepted."""
-        if wrong := seal.broken(self.path / str(step), ITEMS):
-            raise Damaged(wrong)
+                write_seal(folder, ITEMS)
 
     def _restore(self, step: int, **items: Any) -> Any:
         try:

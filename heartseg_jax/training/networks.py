@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +16,7 @@ from heartseg_jax.interop import package
 from heartseg_jax.preprocess.contract import Contract
 from heartseg_jax.preprocess.learned import UNRECORDED, Learned, inherited
 from heartseg_jax.training import averaging
-from heartseg_jax.training.checkpoints import Checkpoints, Step
+from heartseg_jax.training.saved import Reader, Step
 from heartseg_jax.workdir import Workdir, read_config
 
 
@@ -61,16 +60,13 @@ def read_network(path: str | Path, step: Step | None = None) -> Network:
         return _of_package(place, step)
     folder = Workdir(place)
     config = read_config(folder)
-    with closing(Checkpoints(folder.checkpoints)) as store:
-        last, chosen = store.choose(), store.choose(step)
-        number, _, content = store.read(chosen)
-        contract = Contract.from_json(content, f"the checkpoint of step {number} in {place}")
-        arrays = store.restore_arrays(chosen)
-        identity = ModelIdentity(str(place), number, store.digest(chosen), _digest(folder.config))
-        checkpoint = store.folder(chosen)
-    averaged = averaging.is_averaged(arrays)
-    weights = averaging.weights_of(arrays)
-    return Network(place, config, contract, (weights,), (identity,), checkpoint, number == last, averaged)
+    store = Reader(folder.checkpoints)
+    last, chosen = store.choose(), store.choose(step)
+    (number, _, content), arrays = store.read_weights(chosen)
+    contract = Contract.from_json(content, f"the checkpoint of step {number} in {place}")
+    identity = ModelIdentity(str(place), number, store.digest(chosen), _digest(folder.config))
+    weights, averaged = averaging.weights_of(arrays), averaging.is_averaged(arrays)
+    return Network(place, config, contract, (weights,), (identity,), store.folder(chosen), number == last, averaged)
 
 
 def read_contract(path: str | Path) -> Contract:
@@ -84,8 +80,8 @@ def read_contract(path: str | Path) -> Contract:
         return package.contract_of(package.read_head(place), place)
     folder = Workdir(place)
     read_config(folder)
-    with closing(Checkpoints(folder.checkpoints)) as store:
-        saved = store.read(store.choose())
+    store = Reader(folder.checkpoints)
+    saved = store.read(store.choose())
     return Contract.from_json(saved.contract, f"the checkpoint of step {saved.step} in {place}")
 
 

@@ -24,8 +24,9 @@ from heartseg_jax.preprocess.augment_settings import PRESETS
 from heartseg_jax.preprocess.device import augmented
 from heartseg_jax.progress import say
 from heartseg_jax.training import averaging, control, devices, guards, steps
-from heartseg_jax.training.checkpoints import BEST, DICE, Checkpoints
+from heartseg_jax.training.checkpoints import DICE, Checkpoints
 from heartseg_jax.training.run import Run, write_provenance
+from heartseg_jax.training.saved import BEST
 
 
 def begin(run: Run, argv: list[str], step: int) -> None:

@@ -33,9 +33,10 @@ from heartseg_jax.preprocess.learned import UNRECORDED, Learned, inherited
 from heartseg_jax.progress import Progress, bar, say
 from heartseg_jax.training import devices, guards, phases, steps
 from heartseg_jax.training.cadence import Cadence, cadence
-from heartseg_jax.training.checkpoints import Checkpoints, Saved
+from heartseg_jax.training.checkpoints import Checkpoints
 from heartseg_jax.training.phase_steps import PhaseProgram, phase_program
 from heartseg_jax.training.phases import Phase
+from heartseg_jax.training.saved import Saved
 
 MAX_IMAGES_LOOKED_AT = 24
 

@@ -7,14 +7,13 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-
 from heartseg_jax.anatomy import LABEL_SETS
 from heartseg_jax.config import load
 from heartseg_jax.config.channels import parse
 from heartseg_jax.data.dataset.join import paths_of, read_datasets
 from heartseg_jax.data.examples import steps_per_epoch
 from heartseg_jax.data.run_dataset import resplit
+from heartseg_jax.machine import devices
 from heartseg_jax.models import cost
 from heartseg_jax.models.speed import network_flops_per_second
 from heartseg_jax.progress import duration
@@ -57,9 +56,10 @@ def check_config(name: str, config: Any, *, as_json: bool = False) -> None:
     layers = cost.layer_costs(size, size, shape)
     trainable, statistics = sum(layer.parameters for layer in layers), sum(layer.statistics for layer in layers)
     field = cost.receptive_field(model.levels, model.fold)
+    platform, kinds = devices()
     found: dict[str, Any] = {
         "name": name,
-        "backend": {"platform": jax.default_backend(), "devices": [d.device_kind for d in jax.devices()]},
+        "backend": {"platform": platform, "devices": kinds},
         "parameters": {
             "total": trainable + statistics,
             "trainable": trainable,

@@ -51,13 +51,14 @@ def run(values: FlagValues, argv: list[str]) -> None:
     from heartseg_jax.evaluation.score_split import score_split
     from heartseg_jax.inference.predictor import make_predictor
     from heartseg_jax.training import control
-    from heartseg_jax.training.checkpoints import BEST
+    from heartseg_jax.training.saved import BEST
     from heartseg_jax.verbs.models import load_model
 
     open_cache(values.compilation_cache)
     loaded = load_model(path, values.step)
     config, contract, number = loaded.config, loaded.contract, loaded.identity.step
     network = loaded.network
+    checkpoint, is_last = network.checkpoint, network.is_last
     is_package = bool(loaded.identity.package)
     if is_package and not (values.data and values.output):
         raise UserError(f"{path} is a package, which has no patients and is not written to: give --data and --output")
@@ -68,20 +69,22 @@ def run(values: FlagValues, argv: list[str]) -> None:
         raise_refused(str(part.path), findings)
         found += [finding for finding in findings if finding not in found]
     is_best = values.step == BEST
-    which = "best" if is_best else "" if network.is_last else f"step{number}"
+    which = "best" if is_best else "" if is_last else f"step{number}"
     data = values.data and "+".join(place.name for place in paths_of(values.data))
     words = (data, values.split, which)
     output = Path(values.output or path / "-".join(["evaluation", *filter(None, words)]))
     check_writable(output)  # before every patient is predicted
+    predictor = make_predictor(loaded.model, network.members, config.data.batch_size, network.identities)
+    del loaded, network  # their arrays are on the device
     summary = score_split(
-        make_predictor(loaded.model, network.members, config.data.batch_size, network.identities),
+        predictor,
         patients.dataset,
         patients.split,
         contract.input,
         output=output,
         step=number,
-        checkpoint=str(network.checkpoint),
-        scored="best" if is_best else "last" if network.is_last else "asked",
+        checkpoint=str(checkpoint),
+        scored="best" if is_best else "last" if is_last else "asked",
         colours=config.log.colours,
         as_split=patients.called,
         own_split=not values.data,

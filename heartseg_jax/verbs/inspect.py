@@ -75,15 +75,14 @@ class Contents(NamedTuple):
 
 
 def _read(path: Path, step: int | str | None) -> Contents:
-    # Orbax takes seconds to import: only once the flags are known to be good.
-    from heartseg_jax.models.tree import group_of, groups_in, named_leaves
+    from heartseg_jax.models.tree import group_of, groups_in, named_arrays
     from heartseg_jax.training.networks import read_network
 
     network = read_network(path, step)
     arrays, groups = {}, {}
     for number, (params, batch_stats) in enumerate(network.members, 1):
         known = groups_in(params)
-        for name, leaf in named_leaves({"params": params, "batch_stats": batch_stats}).items():
+        for name, leaf in named_arrays({"params": params, "batch_stats": batch_stats}).items():
             # Of a package of several, each has its own paths; what a run's are called stays the same.
             where = f"{name}@{number}" if len(network.members) > 1 else name
             arrays[where], groups[where] = leaf, group_of(name.partition("/")[2], known)

@@ -18,8 +18,8 @@ from heartseg_jax.models.tree import mismatches
 from heartseg_jax.models.unet import UNet
 from heartseg_jax.preprocess.contract import Contract
 from heartseg_jax.preprocess.learned import Learned
-from heartseg_jax.training.checkpoints import BEST, Step
 from heartseg_jax.training.networks import Network, read_network
+from heartseg_jax.training.saved import BEST, Step
 
 
 class Loaded(NamedTuple):

@@ -27,6 +27,12 @@ def test_a_path_names_keys_fields_and_indices():
     assert tree.named_leaves({"a": {}, "b": None}) == {}
 
 
+def test_a_tree_of_dicts_is_listed_in_the_same_order_without_jax():
+    mixed = {"b": {"2": 1, "10": 2}, "a": {"c": {"d": 3}}, "empty": {}}
+    assert list(tree.named_arrays(mixed).items()) == [("a/c/d", 3), ("b/10", 2), ("b/2", 1)]
+    assert list(tree.named_leaves(mixed)) == list(tree.named_arrays(mixed))
+
+
 def test_nested_undoes_named_leaves():
     whole = {"a": {"b": 1, "c": {"d": 2}}, "e": 3}
     assert tree.nested(tree.named_leaves(whole)) == whole
