@@ -23,6 +23,7 @@ def has_only_cpu() -> bool:
     if named != "cpu" or "device_count" in os.environ.get("XLA_FLAGS", ""):
         return False
     import importlib.metadata  # which reads e-mail headers; most who import this module do without
+    import importlib.util
 
     installed = any(importlib.util.find_spec(name) is not None for name in (PLUGINS, "libtpu"))
     return not installed and not importlib.metadata.entry_points(group=PLUGINS)
