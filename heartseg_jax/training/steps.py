@@ -177,10 +177,7 @@ def compiled_phase(
         frozen=phase.frozen,
         ema_decay=train.ema_decay,
     )
-    on_cpu = jax.default_backend() == "cpu"
-    # The program in the order that needs the least memory, not the most cores: a convolution fills them anyway.
-    options = {"xla_cpu_enable_concurrency_optimized_scheduler": False} if on_cpu else None
-    return tx, jax.jit(jax.vmap(step) if replicas else step, donate_argnums=0, compiler_options=options)
+    return tx, jax.jit(jax.vmap(step) if replicas else step, donate_argnums=0)
 
 
 @functools.lru_cache(maxsize=16)
