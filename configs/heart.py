@@ -26,12 +26,13 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.levels = 5
     config.model.fold = 2
     config.model.norm = "batch"
-    config.train.learning_rate = 3e-3
+    config.train.optimizer = "muon"
+    config.train.learning_rate = 1.2e-2
     config.train.weight_decay = 0.01
     config.train.ema_decay = 0.995
-    config.train.steps = 8000
+    config.train.steps = 3500
     config.checkpoint.every_steps = 500
-    config.log.evaluate_every_steps = 2000
+    config.log.evaluate_every_steps = 3500
     config.log.every_steps = 50
     if variant == "base":
         return config
@@ -39,7 +40,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.shares = ("0.35", "0.2", "0.45")
     config.pretrained.path = "runs/heart-base"
     config.pretrained.load = "all"
-    config.train.learning_rate = 1.5e-3
+    config.train.learning_rate = 6e-3
     config.train.ema_decay = 0.98
     config.train.steps = 350
     config.log.evaluate_every_steps = 350
