@@ -42,6 +42,6 @@ def get_config(variant: str = "") -> ConfigDict:
     config.pretrained.load = "all"
     config.train.learning_rate = 6e-3
     config.train.ema_decay = 0.98
-    config.train.steps = 350
-    config.log.evaluate_every_steps = 350
+    config.train.steps = 300
+    config.log.evaluate_every_steps = 300
     return config
