@@ -1,4 +1,4 @@
-"""Memory in large pages, for a process that computes: it starts again with glibc's setting for them.
+"""Less memory, and in large pages, for a process that computes: it starts again with glibc's setting for them.
 
 A step's temporaries are returned to the kernel at its end and mapped anew, page by page, in the next one. With pages of
 2 MiB that costs a twentieth of it (docs/performance.md). The setting is read when a process starts, hence the restart.
@@ -43,6 +43,18 @@ def give_back() -> None:
     """Return freed memory to the system, where the C library is glibc: a compilation leaves hundreds of MiB behind."""
     with contextlib.suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def least_memory() -> dict[str, str] | None:
+    """Return the options of `jax.jit` for a program in the order that needs the least memory; None but on a CPU.
+
+    XLA's own order there lets many parts of a program run at once, each with memory of its own; a convolution fills the
+    cores anyway.
+    """
+    import jax
+
+    on_cpu = jax.default_backend() == "cpu"
+    return {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"} if on_cpu else None
 
 
 def offered(system: Path = SYSTEM) -> bool:

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from heartseg_jax import allocator
@@ -88,3 +90,15 @@ print(before, resident_mib())
     before, after = map(int, told.stdout.split())
     assert before > 240
     assert after < 100
+
+
+def test_a_program_of_independent_parts_needs_memory_for_few_of_them_at_once():
+    def program(x):
+        return sum(jnp.sort(x + part)[::1000].sum() for part in range(8))
+
+    given = jax.ShapeDtypeStruct((250_000,), jnp.float32)  # a MB
+    options = (None, allocator.least_memory())
+    ours = [jax.jit(program, compiler_options=o).lower(given).compile().memory_analysis() for o in options]
+    default, frugal = (analysis.temp_size_in_bytes / 1e6 for analysis in ours)
+    assert default >= 8
+    assert frugal <= 3

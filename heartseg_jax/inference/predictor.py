@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from heartseg_jax.allocator import give_back
+from heartseg_jax.allocator import give_back, least_memory
 from heartseg_jax.anatomy import counts_as
 from heartseg_jax.data.examples import padded
 from heartseg_jax.inference import closer
@@ -112,7 +112,7 @@ def _one(model: UNet) -> Any:
     def probabilities(params: Any, batch_stats: Any, batch: Batch) -> Output:
         return Output(_softmax(model, params, batch_stats, network_input(batch)))
 
-    return jax.jit(probabilities)
+    return jax.jit(probabilities, compiler_options=least_memory())
 
 
 @functools.lru_cache(maxsize=16)
@@ -137,7 +137,7 @@ def _mean(model: UNet, count: int, views: bool) -> Any:
         shared = shared_pixels(labels, batch.mask, mean.shape[-1])
         return Output(mean.mean(axis=0), shared, mean if count > 1 else None)
 
-    return jax.jit(program)
+    return jax.jit(program, compiler_options=least_memory())
 
 
 def predict_slices(

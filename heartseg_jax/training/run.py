@@ -239,7 +239,9 @@ def first_state(run: Run, checkpoints: Checkpoints, feed: Any) -> steps.TrainSta
     """
     saved = _own_checkpoint(run, checkpoints)
     key = devices.local(run.key)
-    params, batch_stats = steps.init_params(run.model, key, run.config.data.size, len(run.contract.input.channels))
+    size, channels = run.config.data.size, len(run.contract.input.channels)
+    params, batch_stats = steps.init_params(run.model, key, size, channels)
+    steps.forget_initialiser(run.model, size, channels)
     program = run.program(phases.phase_at(run.phases, saved.step - 1 if saved else 0))
     if saved is None and run.transfers:
         from heartseg_jax.training import initial_weights  # with it come the readers of Keras files

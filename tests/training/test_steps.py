@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from heartseg_jax.anatomy import HEART
+from heartseg_jax.compilation_cache import requests
 from heartseg_jax.config import load
 from heartseg_jax.models import registry
 from heartseg_jax.preprocess.augment_settings import PRESETS
@@ -59,6 +60,22 @@ def test_the_same_state_batch_and_key_give_the_same_step(config):
             state, _ = train_step(state, batch_of(seed), jax.random.key(5))
         results.append(jax.tree.leaves(jax.tree.map(np.asarray, state)))
     assert all(np.array_equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_the_first_state_is_made_by_one_program_and_its_initialiser_let_go(config):
+    """Each program keeps memory of its compiler, and one for each shape would be dozens."""
+    model = registry.build_model(config.model, HEART)
+    tx, _ = steps.compiled_phase(model, config.train, PRESETS["none"], plan(config.transfer, 3, 21)[0], 21, 0)
+    params, stats = steps.init_params(model, jax.random.key(0), config.data.size)
+    jnp.zeros((), jnp.int32)
+    with requests() as asked:
+        steps.begin(tx, params, stats)
+    assert asked.made <= 1
+    steps.forget_initialiser(model, config.data.size, 3)
+    with requests() as asked:
+        again, _ = steps.init_params(model, jax.random.key(0), config.data.size)
+    assert asked.made == 1
+    assert all(np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (params, again)), strict=True))
 
 
 def test_the_state_is_donated(config):
