@@ -122,7 +122,7 @@ def ours(root: Path, config: Any, place: Path, asked: dict[str, Any]) -> Side:
     if asked["work"] == "train":
         phase = phases.Phase(0, 10**6, tuple((group, 1.0) for group in phases.groups(config.model.levels)))
         tx, step = steps.compiled_phase(model, config.train, PRESETS["none"], phase, 10**6, 0, size=size)
-        state = jax.device_put(steps.begin(tx, params, stats))
+        state = jax.device_put(steps.begin(tx._replace(init=jax.jit(tx.init)), params, stats))
         batch, key = jax.device_put(made["batch"]), jax.random.key(0)
     else:
         predictor = make_predictor(model, [(params, stats)], config.data.batch_size)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import jax
+
 from heartseg_jax.models.unet import UNet
 from heartseg_jax.preprocess.augment_settings import PRESETS
 from heartseg_jax.training import steps
@@ -13,7 +15,7 @@ from heartseg_jax.training.steps import Metrics, TrainState, TrainStep
 
 
 class PhaseProgram(NamedTuple):
-    """What a phase runs: `init(params)` is a fresh optimizer state, `step` the jitted step."""
+    """What a phase runs: `init(params)` is a fresh optimizer state, `step` a step; both are jitted."""
 
     init: Callable[[Any], Any]
     step: TrainStep
@@ -37,7 +39,8 @@ def phase_program(
     tx, step = steps.compiled_phase(
         model, config.train, augmentation, phases[number], end, rewarm_steps, size=size, replicas=replicas
     )
-    return PhaseProgram(tx.init, step)
+    # One program, not one for each shape: every program on a CPU keeps about a MiB of its compiler.
+    return PhaseProgram(jax.jit(tx.init), step)
 
 
 def take_steps(

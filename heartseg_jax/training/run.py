@@ -92,8 +92,7 @@ class Run(NamedTuple):
     def program(self, number: int) -> PhaseProgram:
         """Return the program of phase `number` (from 0)."""
         found = phase_program(self.config, self.model, self.phases, number)
-        init = jax.jit(found.init)
-        return found._replace(init=lambda params: devices.replicate(self.mesh, init(params)))
+        return found._replace(init=lambda params: devices.replicate(self.mesh, found.init(params)))
 
 
 def open_run(config: Any, folder: runs.Workdir) -> Run:

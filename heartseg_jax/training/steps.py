@@ -84,8 +84,7 @@ def _initialiser(model: UNet, size: int, channels: int) -> Any:
 def begin(tx: Any, params: Any, batch_stats: Any, ema_decay: float = 0.0) -> TrainState:
     """Return the state before step 1; `tx.init(params)` is the optimizer's, and `ema_decay` 0 means no average."""
     average = averaging.begin_average(params, batch_stats) if ema_decay else None
-    # One program, not one for each shape: every program on a CPU keeps about a MiB of its compiler.
-    return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, jax.jit(tx.init)(params), average)
+    return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, tx.init(params), average)
 
 
 def named_key(key: jax.Array, name: str, step: jax.Array | int = 0) -> jax.Array:

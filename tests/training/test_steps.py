@@ -12,6 +12,7 @@ from heartseg_jax.models import registry
 from heartseg_jax.preprocess.augment_settings import PRESETS
 from heartseg_jax.preprocess.host import Batch
 from heartseg_jax.training import steps
+from heartseg_jax.training.phase_steps import phase_program
 from heartseg_jax.training.phases import plan
 from tests.tiny import OVERRIDES, tile_images, tile_labels
 
@@ -65,11 +66,11 @@ def test_the_same_state_batch_and_key_give_the_same_step(config):
 def test_the_first_state_is_made_by_one_program_and_its_initialiser_let_go(config):
     """Each program keeps memory of its compiler, and one for each shape would be dozens."""
     model = registry.build_model(config.model, HEART)
-    tx, _ = steps.compiled_phase(model, config.train, PRESETS["none"], plan(config.transfer, 3, 21)[0], 21, 0)
+    program = phase_program(config, model, plan(config.transfer, 3, 21), 0)
     params, stats = steps.init_params(model, jax.random.key(0), config.data.size)
     jnp.zeros((), jnp.int32)
     with requests() as asked:
-        steps.begin(tx, params, stats)
+        steps.begin(program, params, stats)
     assert asked.made <= 1
     steps.forget_initialiser(model, config.data.size, 3)
     with requests() as asked:
