@@ -35,7 +35,8 @@ from heartseg_jax.evaluation.report import number
 from heartseg_jax.evaluation.risk_coverage import risk_at, risk_coverage
 from heartseg_jax.files import write_json
 from heartseg_jax.inference.agreement import mean_pairwise_dice
-from heartseg_jax.inference.predictor import Predictor, merged, predict_slices
+from heartseg_jax.inference.predictor import Predictor
+from heartseg_jax.inference.slices import merged, predict_slices
 from heartseg_jax.verbs.evaluate import _patients
 from heartseg_jax.verbs.models import load_models
 

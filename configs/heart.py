@@ -17,6 +17,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.size = 160
     config.data.detail = 2
     config.data.closer = ("0.5", "0.7")
+    config.data.across_mm = 2.0
     config.data.mm_per_pixel = 0.0  # pictures have no spacing
     config.data.batch_size = 8
     config.data.channels = "0"

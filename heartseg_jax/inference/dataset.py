@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from heartseg_jax.data.dataset.records import Dataset
-from heartseg_jax.inference.predictor import Predictor, predict_labels
+from heartseg_jax.inference.predictor import Predictor
+from heartseg_jax.inference.slices import predict_labels
 from heartseg_jax.preprocess.contract import InputSpec
 
 

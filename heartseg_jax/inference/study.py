@@ -15,13 +15,8 @@ from heartseg_jax.imaging.orientation import oblique, patient_axial
 from heartseg_jax.imaging.volume import Volume
 from heartseg_jax.inference.agreement import mean_pairwise_dice
 from heartseg_jax.inference.confidence import mean_probability, sums_on_host
-from heartseg_jax.inference.predictor import (
-    ModelIdentity,
-    Predictor,
-    merged,
-    predict_labels,
-    predict_slices,
-)
+from heartseg_jax.inference.predictor import ModelIdentity, Predictor
+from heartseg_jax.inference.slices import merged, predict_labels, predict_slices
 from heartseg_jax.preprocess.contract import Contract
 from heartseg_jax.preprocess.learned import trained_on
 

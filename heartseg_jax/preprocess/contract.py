@@ -34,6 +34,8 @@ class InputSpec:
       percentiles: of the pixels brighter than air; they become 0 and 1 where a channel has no window.
       closer: the shares of the image's side that closer looks give to the box around what the first look found; their
         probabilities are averaged. Empty: no closer look.
+      across_mm: standard deviation of the Gaussian by which the probabilities of a volume's slices are averaged with
+        those of their neighbours, in mm; 0: each slice stands alone.
     """
 
     intensity: str
@@ -42,16 +44,18 @@ class InputSpec:
     channels: Channels
     percentiles: tuple[float, float]
     closer: tuple[float, ...] = ()
+    across_mm: float = 0.0
 
     def __post_init__(self) -> None:
-        numbers = (self.mm_per_pixel, *self.percentiles, *(n for _, window in self.channels for n in window or ()))
+        lengths_mm = (self.mm_per_pixel, self.across_mm)
+        numbers = (*lengths_mm, *self.percentiles, *(n for _, window in self.channels for n in window or ()))
         whole = (self.size, *(offset for offset, _ in self.channels))
         if self.intensity not in UNITS:
             raise ValueError(f"intensity must be one of {', '.join(UNITS)}, not {self.intensity!r}")
         if not all(type(number) in (int, float) for number in numbers) or not all(type(n) is int for n in whole):
             raise ValueError("size and offsets must be whole numbers, windows and percentiles numbers")
-        if self.size < 1 or not 0 <= self.mm_per_pixel < 1e4 or not self.channels:
-            raise ValueError("size must be at least 1, mm_per_pixel from 0, and there must be a channel")
+        if self.size < 1 or not 0 <= self.mm_per_pixel < 1e4 or not 0 <= self.across_mm < 1e2 or not self.channels:
+            raise ValueError("size must be at least 1, mm_per_pixel and across_mm from 0, and there must be a channel")
         if not all(type(share) in (int, float) and 0 < share < 1 for share in self.closer):
             raise ValueError("shares of closer looks must be above 0 and below 1")
         if not all(low < high for low, high in (self.percentiles, *(w for _, w in self.channels if w))):
@@ -130,8 +134,8 @@ def input_spec(data: Any, intensity: str) -> InputSpec:
             "--config.data.channels=repeat"
         )
     seen = pictures[0] if len(pictures) == 1 and (units == pictures or windows != {None}) else "any"
-    (low, high), closer = data.percentiles, closer_of(data.closer)
-    return InputSpec(seen, data.size, float(data.mm_per_pixel), channels, (float(low), float(high)), closer)
+    (low, high), closer, across = data.percentiles, closer_of(data.closer), float(data.across_mm)
+    return InputSpec(seen, data.size, float(data.mm_per_pixel), channels, (float(low), float(high)), closer, across)
 
 
 @dataclass(frozen=True)
@@ -223,7 +227,8 @@ def _input(content: Mapping[str, Any]) -> InputSpec:
     low, high = content["percentiles"]
     closer = content.get("closer", ())  # older ones have none, or one share, or 0 for none
     shares = tuple(closer) if isinstance(closer, list | tuple) else (closer,) if closer else ()
-    return InputSpec(content["intensity"], content["size"], content["mm_per_pixel"], channels, (low, high), shares)
+    size, mm_per_pixel, across_mm = content["size"], content["mm_per_pixel"], content.get("across_mm", 0.0)
+    return InputSpec(content["intensity"], size, mm_per_pixel, channels, (low, high), shares, across_mm)
 
 
 def _input_of_version_1(view: Mapping[str, Any]) -> InputSpec:

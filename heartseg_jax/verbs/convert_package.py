@@ -19,7 +19,8 @@ from heartseg_jax.files import new_folder, read_json
 from heartseg_jax.findings import some
 from heartseg_jax.imaging.phantom.generator import PhantomSpec, generate
 from heartseg_jax.imaging.volume import AIR_HU
-from heartseg_jax.inference.predictor import make_predictor, predict_slices
+from heartseg_jax.inference.predictor import make_predictor
+from heartseg_jax.inference.slices import predict_slices
 from heartseg_jax.interop import package
 from heartseg_jax.preprocess.learned import UNRECORDED
 from heartseg_jax.training.networks import records_of
@@ -210,7 +211,7 @@ def _command(command: Any) -> str | None:
 def _compared(one: Loaded, members: Sequence[Any], packed: Sequence[Any]) -> tuple[float, int]:
     """Return the largest difference of a probability on a phantom patient, and how many labels in a million differ."""
     # Without closer looks: where their windows lie is rounded to pixels, and says nothing about the weights.
-    spec = dataclasses.replace(one.contract.input, closer=())
+    spec = dataclasses.replace(one.contract.input, closer=(), across_mm=0.0)
     phantom = PhantomSpec()
     images = generate(0, 0, phantom).volume.voxels
     if spec.intensity == "any":

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from heartseg_jax.inference import closer
-from heartseg_jax.inference.predictor import Output, Predictor, predict_labels, predict_slices
+from heartseg_jax.inference.predictor import Output, Predictor
+from heartseg_jax.inference.slices import predict_labels, predict_slices
 from heartseg_jax.preprocess.contract import InputSpec
 
 SPEC = InputSpec("uint8", 16, 0.0, ((0, (0.0, 255.0)),), (1.0, 99.0), closer=(0.5,))

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from heartseg_jax.inference.confidence import mean_probability, sums_on_device, sums_on_host
-from heartseg_jax.inference.predictor import Output, Predictor, predict_labels, predict_slices
+from heartseg_jax.inference.predictor import Output, Predictor
+from heartseg_jax.inference.slices import predict_labels, predict_slices
 from heartseg_jax.preprocess.contract import InputSpec
 
 # Four pixels of one slice, three classes. The labels are 1, 1, 2 and background.

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from heartseg_jax.inference.agreement import mean_pairwise_dice, shared_pixels
-from heartseg_jax.inference.predictor import make_predictor, merged, predict_slices
+from heartseg_jax.inference.predictor import make_predictor
+from heartseg_jax.inference.slices import merged, predict_slices
 from heartseg_jax.inference.views import VIEWS
 from heartseg_jax.models.unet import UNet
 from heartseg_jax.preprocess.host import Batch

@@ -88,7 +88,7 @@ def test_every_key_is_needed(content):
     for key in content.keys() - optional:
         with pytest.raises(UserError, match=key):
             Contract.from_json({k: v for k, v in content.items() if k != key}, "here")
-    for key in content[part].keys() - {"closer"}:
+    for key in content[part].keys() - {"closer", "across_mm"}:
         with pytest.raises(UserError, match=key):
             Contract.from_json(content | {part: {k: v for k, v in content[part].items() if k != key}}, "here")
 

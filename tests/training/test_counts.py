@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix
 
-from heartseg_jax.inference.predictor import merged
+from heartseg_jax.inference.slices import merged
 from heartseg_jax.training.counts import confusion_counts, merged_argmax, pixel_shares
 
 IDENTITY = jnp.arange(9)
