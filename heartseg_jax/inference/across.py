@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
@@ -12,21 +11,13 @@ from scipy import ndimage
 REACH = 2.5
 """How many standard deviations away slices count."""
 SEEN = 2.0**-10
-"""Around the pixels where a structure has this probability, a slice is taken to be background: memory and time."""
+"""Averages are made in a box around all pixels where the structures together have this probability: memory, time."""
 
 
 def weights_by_distance(sigma_mm: float, step_mm: float) -> np.ndarray:
     """Return the weights `[R + 1]` of slices 0 to R away by a Gaussian of `sigma_mm`, not yet divided by their sum."""
     distances_mm = np.arange(int(REACH * sigma_mm / step_mm) + 1) * step_mm
     return np.exp(-0.5 * (distances_mm / max(sigma_mm, 1e-9)) ** 2)
-
-
-class _Slice(NamedTuple):
-    """What was found in a slice: the structures' probabilities `[h, w, K - 1]` in a box of it, for each model."""
-
-    number: int
-    boxes: list[tuple[slice, slice]]
-    structures: list[np.ndarray]
 
 
 def smoothed(
@@ -41,40 +32,62 @@ def smoothed(
       numbers: of these slices, ascending.
       weights: by distance, see `weights_by_distance`.
     """
-    reach, held, waiting = len(weights) - 1, deque[_Slice](), deque[int]()
-    shape = (0, 0, 0)
-
-    def mean(number: int) -> list[np.ndarray]:
-        around = [one for one in held if abs(one.number - number) <= reach]
-        total = sum(weights[abs(one.number - number)] for one in around)
-        out = []
-        for model in range(len(around[0].boxes)):
-            whole = np.zeros(shape, np.float32)
-            for one in around:
-                inside = whole[one.boxes[model]][..., 1:]
-                inside += np.float32(weights[abs(one.number - number)] / total) * one.structures[model]
-            whole[..., 0] = np.maximum(1 - whole[..., 1:].sum(axis=-1), 0)
-            out.append(whole)
-        return out
-
-    for number, models in zip(numbers, found, strict=True):
-        shape = models[0].shape
-        held.append(_boxed(int(number), models))
-        waiting.append(int(number))
+    reach, waiting, windows = len(weights) - 1, deque[int](), list[_Window]()
+    for number, models in zip(map(int, numbers), found, strict=True):
+        windows = windows or [_Window(weights, probabilities.shape) for probabilities in models]
+        for window, probabilities in zip(windows, models, strict=True):
+            window.add(number, probabilities)
+        waiting.append(number)
         while waiting and waiting[0] + reach <= number:
-            yield mean(waiting.popleft())
-            while waiting and held[0].number < waiting[0] - reach:
-                held.popleft()
+            done = waiting.popleft()
+            yield [window.mean(done) for window in windows]
     for number in waiting:
-        yield mean(number)
+        yield [window.mean(number) for window in windows]
 
 
-def _boxed(number: int, models: Sequence[np.ndarray]) -> _Slice:
-    boxes, structures = [], []
-    for probabilities in models:
-        seen = (probabilities[..., 1:] >= SEEN).any(axis=-1)
-        found = ndimage.find_objects(seen.view(np.uint8))  # of label 1: the box around all pixels, or nothing
-        box = found[0] if found else (slice(0), slice(0))
-        boxes.append(box)
-        structures.append(np.array(probabilities[box][..., 1:], np.float32))
-    return _Slice(number, boxes, structures)
+class _Window:
+    """The slices that still count, of one model: a ring of `2 R + 1` of them, in a box that holds all structures."""
+
+    def __init__(self, weights: np.ndarray, shape: tuple[int, ...]) -> None:
+        self.weights, self.shape = weights, shape
+        self.structures = (np.arange(shape[-1]) > 0).astype(np.float32)  # a product with it is their sum, and fast
+        self.numbers = np.full(2 * len(weights) - 1, -len(weights))  # of no slice: too far from all that are
+        self.rows, self.columns = slice(0, 0), slice(0, 0)
+        self.ring = np.zeros((len(self.numbers), 0, 0, shape[-1] - 1), np.float32)
+
+    def add(self, number: int, probabilities: np.ndarray) -> None:
+        """Put a slice into the place of the one that no longer counts."""
+        seen = probabilities @ self.structures >= SEEN
+        for rows, columns in ndimage.find_objects(seen.view(np.uint8)):  # one box, or none
+            self._hold(rows, columns)
+        place = number % len(self.numbers)
+        self.ring[place] = probabilities[self.rows, self.columns, 1:]
+        self.numbers[place] = number
+
+    def mean(self, number: int) -> np.ndarray:
+        """Return the weighted mean `[H, W, K]` around a slice; outside of the box all is background."""
+        away = np.abs(self.numbers - number)
+        weights = np.where(away < len(self.weights), self.weights[away.clip(max=len(self.weights) - 1)], 0)
+        weights = (weights / weights.sum()).astype(np.float32)
+        inside = (weights @ self.ring.reshape(len(weights), -1)).reshape(self.ring.shape[1:])
+        whole = np.zeros(self.shape, np.float32)
+        whole[..., 0] = 1
+        whole[self.rows, self.columns, 1:] = inside
+        whole[self.rows, self.columns, 0] = np.maximum(1 - inside @ self.structures[1:], 0)
+        return whole
+
+    def _hold(self, rows: slice, columns: slice) -> None:
+        """Widen the box where it does not hold another."""
+        if not self.ring.size:
+            self.rows, self.columns = rows, columns
+        own = self.rows, self.columns
+        self.rows, self.columns = (
+            slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(own, (rows, columns), strict=True)
+        )
+        size = self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
+        if size == self.ring.shape[1:3]:
+            return
+        before, self.ring = self.ring, np.zeros((len(self.ring), *size, self.ring.shape[-1]), np.float32)
+        if before.size:
+            top, left = own[0].start - self.rows.start, own[1].start - self.columns.start
+            self.ring[:, top : top + before.shape[1], left : left + before.shape[2]] = before

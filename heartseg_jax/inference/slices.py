@@ -80,7 +80,9 @@ def predict_labels(
         return _Found(labels, looked.shared, sums_on_host(found, labels), each)
 
     def looked(numbers: _Numbers) -> _Found:
-        return _looked(predictor, study, numbers, models)
+        found = _looked(predictor, study, numbers, models)
+        # Of several models their mean is taken at last: kept until then it would be a third of all memory.
+        return found._replace(slices=np.empty(0)) if found.models and study.weights is not None else found
 
     def labelled(numbers: _Numbers) -> _Found:
         if spec.closer:
@@ -139,11 +141,13 @@ def _across(study: _Study, wanted: Sequence[int] | np.ndarray, found: Iterator[_
     def one_by_one() -> Iterator[list[np.ndarray]]:
         for batch in found:
             shared.append(batch.shared)
-            for place in range(len(batch.slices)):
-                yield [batch.slices[place], *(own[place] for own in batch.models)]
+            each = batch.models or [batch.slices]
+            yield from ([own[place] for own in each] for place in range(len(each[0])))
 
-    for mean, *models in across.smoothed(one_by_one(), wanted, weights):
-        yield _Found(mean[None], shared.popleft() if shared else None, models=[own[None] for own in models])
+    for each in across.smoothed(one_by_one(), wanted, weights):
+        models = [own[None] for own in each]
+        mean = sum(models[1:], start=models[0]) / len(models)
+        yield _Found(mean, shared.popleft() if shared else None, models=models if models[1:] else ())
 
 
 def _of_models(output: Output, asked: bool) -> Sequence[jax.Array]:
