@@ -75,6 +75,7 @@ KINDS: dict[str, dict[str, Any]] = {
 NEEDS = {"torch": "torch", "keras": "keras", "monai": "monai"}
 STUDY = 8
 """Batches of a study, as in `peers_worker`."""
+WORKER = (sys.executable, str(ROOT / "benchmarks" / "peers_worker.py"))
 LOSS_TOLERANCE, PROBABILITY_TOLERANCE = 1e-4, 1e-3
 """In bfloat16, where rounding is coarser, 200 times as much."""
 
@@ -85,18 +86,19 @@ class Worker:
     def __init__(self, name: str, net: Net, work: str, place: Path, given: argparse.Namespace):
         self.name, self.ready, self.rounds = name, None, []
         kind, _, folder = name.partition("@")
-        asked = KINDS[kind] | {
-            "name": name,
-            "root": str(Path(folder).resolve()) if folder else str(ROOT),
-            "config": net.config,
-            "overrides": COMMON | net.overrides | {"model.dtype": given.dtype},
-            "place": str(place),
-            "threads": given.threads,
-            "work": work,
-            "dtype": given.dtype,
-        }
+        asked = (
+            KINDS[kind]
+            | start_of(net, place, given)
+            | {
+                "name": name,
+                "root": str(Path(folder).resolve()) if folder else str(ROOT),
+                "threads": given.threads,
+                "work": work,
+                "dtype": given.dtype,
+            }
+        )
         env = os.environ | environment(given.threads, given.allocator) | asked.get("env", {})
-        command = [sys.executable, str(ROOT / "benchmarks" / "peers_worker.py"), json.dumps(asked)]
+        command = [*WORKER, json.dumps(asked)]
         if given.threads == 1 and hasattr(os, "sched_getaffinity"):
             command = ["taskset", "--cpu-list", str(min(os.sched_getaffinity(0))), *command]
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (open for as long as the process is)
@@ -130,6 +132,12 @@ class Worker:
         self._process.wait()
 
 
+def start_of(net: Net, place: Path, given: argparse.Namespace) -> dict[str, Any]:
+    """Return what a worker is told of a network."""
+    overrides = COMMON | net.overrides | {"model.dtype": given.dtype}
+    return {"root": str(ROOT), "config": net.config, "overrides": overrides, "place": str(place)}
+
+
 def environment(threads: int, allocator: str) -> dict[str, str]:
     """Return the variables that every side is started with."""
     found = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "TF_CPP_MIN_LOG_LEVEL": "2"}
@@ -157,6 +165,8 @@ def compare(name: str, work: str, given: argparse.Namespace) -> list[dict[str, A
     """Return the rows of one network and one kind of work."""
     with tempfile.TemporaryDirectory() as folder:
         place, workers = Path(folder), []
+        written = start_of(NETS[name], place, given) | {"write": True}
+        subprocess.run([*WORKER, json.dumps(written)], check=True, stdout=subprocess.DEVNULL)
         try:
             for side in given.sides:
                 if side == "monai" and name in ("quickstart", "scratch"):

@@ -1,7 +1,8 @@
 """One side of `peers.py`, in a process of its own: a network is built, checked, and run when the parent asks for it.
 
-Started by `peers.py`, never by hand. Speaks JSON lines: says what it has built, then answers each line of stdin
-({"work": "train", "infer" or "study", "seconds": 2.0}) with the times of the steps that it has taken.
+Started by `peers.py`, never by hand: once with "write", for the files that all sides start from, then for each side.
+Speaks JSON lines: says what it has built, then answers each line of stdin ({"work": "train", "infer" or "study",
+"seconds": 2.0}) with the times of the steps that it has taken.
 """
 
 from __future__ import annotations
@@ -23,8 +24,6 @@ import numpy as np
 WARM_UP_S = 0.5
 STUDY = 8
 """Batches of a study."""
-WRITTEN = "written"
-"""The file that says that weights and batch are there."""
 
 
 class Side(NamedTuple):
@@ -47,10 +46,38 @@ class Side(NamedTuple):
     study: Callable[[], Any] | None = None
 
 
-def wait_for(place: Path) -> None:
-    """Wait until the first side has written the weights and the batch."""
-    while not (place / WRITTEN).exists():
-        time.sleep(0.02)
+def write(config: Any, place: Path) -> None:
+    """Write what all sides start from: weights, a batch, and what the network is given of it."""
+    from heartseg_jax.interop import to_keras
+
+    made = seeded(config)
+    np.save(place / "input.npy", made["input"])
+    np.save(place / "label.npy", made["batch"].label)
+    np.savez(place / "weights.npz", **arrays_by_path(made))
+    np.savez(place / "batch.npz", **{k: v for k, v in made["batch"]._asdict().items() if v is not None})
+    to_keras.export(
+        made["params"],
+        made["stats"],
+        model=config.model,
+        size=config.data.size,
+        channels=made["channels"],
+        target=place / "net.keras",
+    )
+
+
+def read(config: Any, place: Path) -> dict[str, Any]:
+    """Return what `seeded` does, from what `write` wrote: as a prediction, which draws no weights."""
+    from heartseg_jax.anatomy import LABEL_SETS
+    from heartseg_jax.models.registry import build_model
+    from heartseg_jax.models.tree import nested
+    from heartseg_jax.preprocess import host
+
+    with np.load(place / "weights.npz") as stored:
+        weights = nested(dict(stored))
+    with np.load(place / "batch.npz") as stored:
+        batch = host.Batch(**{name: stored.get(name) for name in host.Batch._fields})
+    model = build_model(config.model, LABEL_SETS[config.data.task])
+    return {"model": model, "params": weights["params"], "stats": weights["stats"], "batch": batch}
 
 
 def seeded(config: Any) -> dict[str, Any]:
@@ -97,28 +124,15 @@ def ours(root: Path, config: Any, place: Path, asked: dict[str, Any]) -> Side:
     import jax
 
     from heartseg_jax.inference.predictor import WORKERS, make_predictor
-    from heartseg_jax.interop import to_keras
     from heartseg_jax.preprocess.augment_settings import PRESETS
     from heartseg_jax.threads import map_in_order
     from heartseg_jax.training import phases, steps
 
-    made = seeded(config)
-    weights = arrays_by_path(made)
-    if not (place / "input.npy").exists():
-        np.save(place / "input.npy", made["input"])
-        np.save(place / "label.npy", made["batch"].label)
-        np.savez(place / "weights.npz", **weights)
-        plain = config.model
-        size, channels = config.data.size, made["channels"]
-        to_keras.export(
-            made["params"], made["stats"], model=plain, size=size, channels=channels, target=place / "net.keras"
-        )
-        (place / WRITTEN).touch()
+    made = seeded(config) if asked["work"] == "train" else read(config, place)
     count = sum(leaf.size for leaf in jax.tree.leaves(made["params"]))
     # Only what is measured is made, and the arrays that the weights were drawn into are let go: a run that predicts has
     # no optimizer, and none keeps its weights twice.
     model, size, params, stats = made["model"], config.data.size, made.pop("params"), made.pop("stats")
-    del weights
     if asked["work"] == "train":
         phase = phases.Phase(0, 10**6, tuple((group, 1.0) for group in phases.groups(config.model.levels)))
         tx, step = steps.compiled_phase(model, config.train, PRESETS["none"], phase, 10**6, 0, size=size)
@@ -156,7 +170,6 @@ def torch_side(root: Path, config: Any, place: Path, asked: dict[str, Any]) -> S
     from benchmarks.peers_torch import UNet, load_weights, loss_of
 
     torch.set_num_threads(asked["threads"])
-    wait_for(place)
     cuda = torch.cuda.is_available()
     device = torch.device("cuda" if cuda else "cpu")
     layout = torch.channels_last if asked["layout"] == "nhwc" else torch.contiguous_format
@@ -213,7 +226,6 @@ def keras_side(root: Path, config: Any, place: Path, asked: dict[str, Any]) -> S
         import torch
 
         torch.set_num_threads(asked["threads"])
-    wait_for(place)
     whole = keras.models.load_model(place / "net.keras")
     network = keras.Model(whole.inputs, whole.layers[-2].output)
     image, label = np.load(place / "input.npy"), np.load(place / "label.npy").astype(np.int32)
@@ -248,7 +260,6 @@ def monai_side(root: Path, config: Any, place: Path, asked: dict[str, Any]) -> S
     import torch
 
     torch.set_num_threads(asked["threads"])
-    wait_for(place)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     width, classes = config.model.width, 9
     features = (*(width * 2**level for level in range(5)), width)
@@ -328,6 +339,9 @@ def main() -> None:
     _, config = load.load(f"{root / asked['config']}", asked["overrides"])
     if "optimizer" in config.train:  # a checkout may be of an earlier version, with Adam only
         config = load.changed(config, {"train.optimizer": "adamw"})
+    if asked.get("write"):
+        write(config, place)
+        return
     from heartseg_jax.allocator import give_back
     from heartseg_jax.config.channels import parse
 
