@@ -25,8 +25,6 @@ def smoothed(
 ) -> Iterator[list[np.ndarray]]:
     """Yield for each slice the weighted means of its probabilities and those of its neighbours, as soon as these came.
 
-    Pixels that the network did not see, whose probabilities are all 0, become background.
-
     Args:
       found: of slice after slice, probabilities `[H, W, K]` of one model or several, background first.
       numbers: of these slices, ascending.
@@ -53,7 +51,7 @@ class _Window:
         self.structures = (np.arange(shape[-1]) > 0).astype(np.float32)  # a product with it is their sum, and fast
         self.numbers = np.full(2 * len(weights) - 1, -len(weights))  # of no slice: too far from all that are
         self.rows, self.columns = slice(0, 0), slice(0, 0)
-        self.ring = np.zeros((len(self.numbers), 0, 0, shape[-1] - 1), np.float32)
+        self.ring = np.zeros((len(self.numbers), 0, 0, shape[-1]), np.float32)
 
     def add(self, number: int, probabilities: np.ndarray) -> None:
         """Put a slice into the place of the one that no longer counts."""
@@ -61,7 +59,7 @@ class _Window:
         for rows, columns in ndimage.find_objects(seen.view(np.uint8)):  # one box, or none
             self._hold(rows, columns)
         place = number % len(self.numbers)
-        self.ring[place] = probabilities[self.rows, self.columns, 1:]
+        self.ring[place] = probabilities[self.rows, self.columns]
         self.numbers[place] = number
 
     def mean(self, number: int) -> np.ndarray:
@@ -70,10 +68,10 @@ class _Window:
         weights = np.where(away < len(self.weights), self.weights[away.clip(max=len(self.weights) - 1)], 0)
         weights = (weights / weights.sum()).astype(np.float32)
         inside = (weights @ self.ring.reshape(len(weights), -1)).reshape(self.ring.shape[1:])
-        whole = np.zeros(self.shape, np.float32)
-        whole[..., 0] = 1
-        whole[self.rows, self.columns, 1:] = inside
-        whole[self.rows, self.columns, 0] = np.maximum(1 - inside @ self.structures[1:], 0)
+        if inside.shape == self.shape:
+            return inside
+        whole = _background(self.shape)
+        whole[self.rows, self.columns] = inside
         return whole
 
     def _hold(self, rows: slice, columns: slice) -> None:
@@ -87,7 +85,13 @@ class _Window:
         size = self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
         if size == self.ring.shape[1:3]:
             return
-        before, self.ring = self.ring, np.zeros((len(self.ring), *size, self.ring.shape[-1]), np.float32)
+        before, self.ring = self.ring, _background((len(self.ring), *size, self.shape[-1]))
         if before.size:
             top, left = own[0].start - self.rows.start, own[1].start - self.columns.start
             self.ring[:, top : top + before.shape[1], left : left + before.shape[2]] = before
+
+
+def _background(shape: tuple[int, ...]) -> np.ndarray:
+    whole = np.zeros(shape, np.float32)
+    whole[..., 0] = 1
+    return whole

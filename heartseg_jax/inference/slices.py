@@ -146,7 +146,7 @@ def _across(study: _Study, wanted: Sequence[int] | np.ndarray, found: Iterator[_
 
     for each in across.smoothed(one_by_one(), wanted, weights):
         models = [own[None] for own in each]
-        mean = sum(models[1:], start=models[0]) / len(models)
+        mean = sum(models[1:], start=models[0]) * np.float32(1 / len(models)) if models[1:] else models[0]
         yield _Found(mean, shared.popleft() if shared else None, models=models if models[1:] else ())
 
 
