@@ -66,7 +66,7 @@ def write(config: Any, place: Path) -> None:
 
 
 def read(config: Any, place: Path) -> dict[str, Any]:
-    """Return what `seeded` does, from what `write` wrote: as a prediction, which draws no weights."""
+    """Return the model, its weights and the batch that `write` wrote, as a prediction reads weights and draws none."""
     from heartseg_jax.anatomy import LABEL_SETS
     from heartseg_jax.models.registry import build_model
     from heartseg_jax.models.tree import nested

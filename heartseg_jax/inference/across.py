@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from scipy import ndimage
 
-REACH = 2.5
-"""How many standard deviations away slices count."""
-SEEN = 2.0**-10
-"""Averages are made in a box around all pixels where the structures together have this probability: memory, time."""
+REACH, MOST = 2.5, 12
+"""How many standard deviations away slices count, and how many of them at most on either side: of thin slices fewer."""
+SEEN, STEP = 2.0**-10, 16
+"""Only a box around the pixels where the structures together have this probability is averaged, which saves memory and
+time; it grows by this many pixels at least. What lies outside is background."""
 
 
 def weights_by_distance(sigma_mm: float, step_mm: float) -> np.ndarray:
     """Return the weights `[R + 1]` of slices 0 to R away by a Gaussian of `sigma_mm`, not yet divided by their sum."""
-    distances_mm = np.arange(int(REACH * sigma_mm / step_mm) + 1) * step_mm
+    distances_mm = np.arange(min(int(REACH * sigma_mm / step_mm), MOST) + 1) * step_mm
     return np.exp(-0.5 * (distances_mm / max(sigma_mm, 1e-9)) ** 2)
 
 
@@ -27,11 +29,21 @@ def smoothed(
 
     Args:
       found: of slice after slice, probabilities `[H, W, K]` of one model or several, background first.
-      numbers: of these slices, ascending.
+      numbers: of these slices, ascending, with gaps where there are some.
       weights: by distance, see `weights_by_distance`.
+
+    Raises:
+      ValueError: the numbers do not ascend.
     """
     reach, waiting, windows = len(weights) - 1, deque[int](), list[_Window]()
-    for number, models in zip(map(int, numbers), found, strict=True):
+    numbers = [int(number) for number in numbers]
+    if any(a >= b for a, b in itertools.pairwise(numbers)):
+        raise ValueError("slices are averaged with their neighbours in ascending order")
+    for number, models in zip(numbers, found, strict=True):
+        # After a gap the new slice takes the place of one that these still need.
+        while waiting and waiting[0] + reach < number:
+            done = waiting.popleft()
+            yield [window.mean(done) for window in windows]
         windows = windows or [_Window(weights, probabilities.shape) for probabilities in models]
         for window, probabilities in zip(windows, models, strict=True):
             window.add(number, probabilities)
@@ -54,7 +66,7 @@ class _Window:
         self.ring = np.zeros((len(self.numbers), 0, 0, shape[-1]), np.float32)
 
     def add(self, number: int, probabilities: np.ndarray) -> None:
-        """Put a slice into the place of the one that no longer counts."""
+        """Put a slice into its place, where one was that no longer counts."""
         seen = probabilities @ self.structures >= SEEN
         for rows, columns in ndimage.find_objects(seen.view(np.uint8)):  # one box, or none
             self._hold(rows, columns)
@@ -80,7 +92,7 @@ class _Window:
             self.rows, self.columns = rows, columns
         own = self.rows, self.columns
         self.rows, self.columns = (
-            slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(own, (rows, columns), strict=True)
+            _wider(a, b, length) for a, b, length in zip(own, (rows, columns), self.shape, strict=False)
         )
         size = self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
         if size == self.ring.shape[1:3]:
@@ -89,6 +101,13 @@ class _Window:
         if before.size:
             top, left = own[0].start - self.rows.start, own[1].start - self.columns.start
             self.ring[:, top : top + before.shape[1], left : left + before.shape[2]] = before
+
+
+def _wider(own: slice, other: slice, length: int) -> slice:
+    """Return what holds both, of `length` pixels; where it has to grow, by `STEP` at least."""
+    start = own.start if own.start <= other.start else max(0, min(own.start - STEP, other.start))
+    stop = own.stop if own.stop >= other.stop else min(length, max(own.stop + STEP, other.stop))
+    return slice(start, stop)
 
 
 def _background(shape: tuple[int, ...]) -> np.ndarray:

@@ -33,4 +33,5 @@ def sums_on_host(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def mean_probability(sums: np.ndarray) -> np.ndarray:
     """Return the mean probability `[K]` of each label's own pixels, of sums `[2, K]`; NaN where it has none."""
     pixels, probability = np.asarray(sums, np.float64)
-    return np.divide(probability, pixels, out=np.full(len(pixels), np.nan), where=pixels > 0)
+    mean = np.divide(probability, pixels, out=np.full(len(pixels), np.nan), where=pixels > 0)
+    return np.minimum(mean, 1)  # sums of float32 may be a little too large

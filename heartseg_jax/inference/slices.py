@@ -33,13 +33,13 @@ def predict_slices(
     contiguous: bool,
     shared: list[np.ndarray] | None = None,
 ) -> Iterator[np.ndarray]:
-    """Yield the probabilities `[n, H, W, K]` float32 of the slices `wanted` in order, at most `batch_size` at a time.
+    """Yield the probabilities `[n, H, W, K]` float32 of the slices `wanted`, at most `batch_size` at a time.
 
     `wanted` are indices into `images [Z, H, W]`, patient-axial, int16 HU or uint8; `spacing_mm` is (z, y, x), or None
     where it is unknown; `contiguous` whether the slices are a whole volume in order, so that they have neighbours. To
     `shared` is added what the members of several share (`Output.shared`), batch by batch.
 
-    Where `spec` averages across slices, it is one slice at a time.
+    Where `spec` averages across slices (`across_mm`), `wanted` ascends, and one slice is yielded at a time.
     """
     study = _Study(spec, images, spacing_mm, contiguous)
 

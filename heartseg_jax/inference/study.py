@@ -34,8 +34,8 @@ class Prediction:
       findings: of its unit, values, extent, spacing and orientation; none refuses.
       confidence: mean probability of each label `[K]` in the voxels that have it, before postprocessing, of the models'
         mean; NaN for background and for what has none. None where it was not measured.
-      agreement: mean pairwise Dice of each label `[K]` between models, or one model's views, on the network's grid: NaN
-        where no member finds it; None for a single model.
+      agreement: mean pairwise Dice of each label `[K]` between models, or one model's views, in the first look on the
+        network's grid, before anything is averaged: NaN where no member finds it; None for a single model.
       by_model: `[M, Z, Y, X]` uint8, the labels that each of several models gives, before postprocessing; None for a
         single one, for other label sets than the heart's, and where probabilities were asked for.
       changed_voxels: by structure, how many voxels postprocessing removed and added; empty where it was off.

@@ -39,19 +39,30 @@ def test_weights_are_a_gaussians_up_to_two_and_a_half_deviations():
     assert weights_by_distance(0.0, 1.0).tolist() == [1.0]
 
 
-@pytest.mark.parametrize("numbers", [list(range(9)), [0, 1, 2, 6, 7, 11]])
+def test_of_thin_slices_at_most_twelve_count_on_either_side():
+    np.testing.assert_allclose(weights_by_distance(2.0, 0.01), np.exp(-0.5 * (np.arange(13) * 0.005) ** 2))
+
+
+@pytest.mark.parametrize("numbers", [range(9), [0, 1, 2, 6, 7, 11], [*range(7), 8], [*range(5), *range(20, 26)], [29]])
 def test_each_slice_is_the_weighted_mean_of_those_around_it(numbers):
     """As scipy's filter of values and of ones: a slice that is not there counts for nothing."""
-    made = np.random.default_rng(0).dirichlet([0.4, 0.3, 0.3], (12, 10, 7)).astype(np.float32)
-    made[3, 5:] = made[6, 5:] = [1, 0, 0]  # boxes that differ
+    numbers = list(numbers)
+    made = np.random.default_rng(0).dirichlet([0.4, 0.3, 0.3], (30, 50, 7)).astype(np.float32)
+    for number in range(30):  # boxes that differ, and grow
+        made[number, :23] = made[number, 25 + number % 7 * 4 :] = [1, 0, 0]
     weights = weights_by_distance(2.0, 1.5)
-    given = np.zeros(12)
+    given = np.zeros(30)
     given[numbers] = 1
     kernel = [*weights[:0:-1], *weights]
-    sums = ndimage.correlate1d(made * given[:, None, None, None], kernel, axis=0, mode="constant")
-    expected = sums / ndimage.correlate1d(given, kernel, mode="constant")[:, None, None, None]
+    sums = ndimage.correlate1d(made * given[:, None, None, None], kernel, axis=0, mode="constant")[numbers]
+    expected = sums / ndimage.correlate1d(given, kernel, mode="constant")[numbers, None, None, None]
     found = [one[0] for one in smoothed(([made[i]] for i in numbers), numbers, weights)]
-    np.testing.assert_allclose(found, expected[numbers], atol=2e-3)  # what is nowhere probable is taken as background
+    np.testing.assert_allclose(found, expected, atol=2e-3)  # what is nowhere probable is taken as background
+
+
+def test_slices_that_do_not_ascend_are_refused():
+    with pytest.raises(ValueError, match="ascending"):
+        list(smoothed([[np.zeros((2, 2, 2), np.float32)]] * 2, [1, 1], np.ones(2)))
 
 
 def test_a_slice_is_done_as_soon_as_the_last_that_counts_has_come():
