@@ -128,7 +128,12 @@ def ours(root: Path, config: Any, place: Path, asked: dict[str, Any]) -> Side:
     from heartseg_jax.threads import map_in_order
     from heartseg_jax.training import phases, steps
 
-    made = seeded(config) if asked["work"] == "train" else read(config, place)
+    made = read(config, place)
+    if asked["work"] == "train":  # a run draws its weights, whichever it then takes; so does PyTorch's network
+        drawn = made["model"], config.data.size, asked["channels"]
+        steps.init_params(drawn[0], jax.random.key(0), *drawn[1:])
+        if hasattr(steps, "forget_initialiser"):  # a checkout may be of an earlier version
+            steps.forget_initialiser(*drawn)
     count = sum(leaf.size for leaf in jax.tree.leaves(made["params"]))
     # Only what is measured is made, and the arrays that the weights were drawn into are let go: a run that predicts has
     # no optimizer, and none keeps its weights twice.
