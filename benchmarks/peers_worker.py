@@ -104,8 +104,6 @@ def seeded(config: Any) -> dict[str, Any]:
     batch = host.Batch(image, windows, label, merge, np.ones(count, np.float32))
     model = build_model(config.model, labels)
     params, stats = steps.init_params(model, jax.random.key(0), size, len(spec.channels))
-    if hasattr(steps, "forget_initialiser"):  # a checkout may be of an earlier version
-        steps.forget_initialiser(model, size, len(spec.channels))  # as a run does
     # Biases and statistics of zero and one would hide an exchange of the two.
     params = jax.tree.map(lambda leaf: np.asarray(leaf) + draws.normal(0, 0.01, leaf.shape).astype(np.float32), params)
     stats = jax.tree.map(lambda leaf: np.asarray(leaf) + draws.uniform(0, 0.1, leaf.shape).astype(np.float32), stats)

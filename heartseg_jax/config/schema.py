@@ -113,7 +113,7 @@ TABLE: tuple[Field, ...] = (
         (),
         "shares of the side that what the first look found fills in closer looks, such as '0.5,0.7'; empty: none",
     ),
-    Field("data.across_mm", 0.0, "Gaussian's deviation: probabilities averaged across slices", "mm", least=0, most=50),
+    Field("data.across_mm", 0.0, "a volume's probabilities are averaged across slices so far", "mm", least=0, most=50),
     Field("data.mm_per_pixel", 0.0, "0: the longer side of a slice is scaled to data.size", "mm", least=0, most=50),
     Field("data.batch_size", 4, "slices per step, over all devices", "slices", least=1, most=4096),
     Field(
