@@ -197,10 +197,15 @@ def resample_back(probabilities: np.ndarray, height: int, width: int, scale: tup
         return probabilities
     rows, columns = back_matrices(size_y, height, width, scale)
     outside = ~np.logical_and.outer(rows.any(axis=1), columns.any(axis=1))
+    from scipy.sparse import csr_array
+
+    few_rows, few_columns = csr_array(rows), csr_array(columns)
     result = np.empty((count, height, width, channels), probabilities.dtype)
-    for index in range(count):
-        plane = (rows @ probabilities[index].reshape(size_y, -1)).reshape(height, size_x, channels)
-        result[index] = columns @ plane
-        result[index, outside] = 0
-        result[index, outside, 0] = 1
+    for plane, new in zip(probabilities, result, strict=True):
+        # The axis that is resampled comes first, so that whole rows are added: here the columns, then the rows.
+        wide = few_columns @ plane.transpose(1, 0, 2).reshape(size_x, -1)
+        wide = wide.reshape(width, size_y, channels).transpose(1, 0, 2)
+        new[:] = (few_rows @ wide.reshape(size_y, -1)).reshape(new.shape)
+        new[outside] = 0
+        new[outside, 0] = 1
     return result

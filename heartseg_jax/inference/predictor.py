@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from heartseg_jax.allocator import give_back, least_memory
 from heartseg_jax.inference.agreement import shared_pixels
@@ -31,12 +32,12 @@ class Output(NamedTuple):
       probabilities: `[B, S, S, K]` float32, the mean of the members.
       shared: `[M, M, K]` int32, how many pixels of the real examples two of the members both give a label; on the
         diagonal, how many each gives it. None for a single member.
-      models: `[M, B, S, S, K]` float32, what each of several models says; None for a single one.
+      models: what each of several models says, `[B, S, S, K]` float32; empty for a single one.
     """
 
     probabilities: jax.Array
     shared: jax.Array | None = None
-    models: jax.Array | None = None
+    models: tuple[jax.Array, ...] = ()
 
 
 class Predictor(NamedTuple):
@@ -70,7 +71,8 @@ def make_predictor(
     if len(members) == 1 and not views:
         weights, program = members[0], _one(model)
     else:
-        weights, program = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members), _mean(model, len(members), views)
+        # On the host: on the device a program would be compiled for every shape.
+        weights, program = jax.tree.map(lambda *leaves: np.stack(leaves), *members), _mean(model, len(members), views)
     weights, calls = jax.device_put(weights), itertools.count()
 
     def predict(batch: Batch) -> Output:
@@ -125,6 +127,6 @@ def _mean(model: UNet, count: int, views: bool) -> Any:
         mean, own = jnp.stack([one[0] for one in found]), found[0][1]
         labels = (mean if count > 1 else own).argmax(axis=-1)
         shared = shared_pixels(labels, batch.mask, mean.shape[-1])
-        return Output(mean.mean(axis=0), shared, mean if count > 1 else None)
+        return Output(mean.mean(axis=0), shared, tuple(one[0] for one in found) if count > 1 else ())
 
     return jax.jit(program, compiler_options=least_memory())

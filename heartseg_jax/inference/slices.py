@@ -20,6 +20,7 @@ from heartseg_jax.preprocess.contract import InputSpec
 from heartseg_jax.preprocess.host import Batch, Spacing
 from heartseg_jax.threads import map_in_order
 
+_NOTHING = np.empty(0, np.float32)
 _Numbers = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Which slices a batch shows, as `padded` gives them."""
 
@@ -74,22 +75,20 @@ def predict_labels(
     matrix = None if merge == tuple(range(len(merge))) else counts_as(np.array(merge)).astype(np.float32)
 
     def compared(looked: _Found) -> _Found:
-        found = merged(looked.slices, merge)
+        found = merged(_mean(looked.models) if looked.models else looked.slices, merge)
         labels = found.argmax(axis=-1).astype(np.uint8)
         each = [merged(own, merge).argmax(axis=-1).astype(np.uint8) for own in looked.models]
         return _Found(labels, looked.shared, sums_on_host(found, labels), each)
 
     def looked(numbers: _Numbers) -> _Found:
-        found = _looked(predictor, study, numbers, models)
-        # Of several models their mean is taken at last: kept until then it would be a third of all memory.
-        return found._replace(slices=np.empty(0)) if found.models and study.weights is not None else found
+        return _looked(predictor, study, numbers, models)
 
     def labelled(numbers: _Numbers) -> _Found:
         if spec.closer:
             return compared(looked(numbers))
         output, count = predictor.predict(_batch(study, numbers)), len(numbers[0])
         own, by_slice = _labels(output.probabilities, matrix, rows, columns)
-        each = [np.asarray(_labels(one, matrix, rows, columns)[0])[:count] for one in _of_models(output, models)]
+        each = [np.asarray(_labels(one, matrix, rows, columns)[0])[:count] for one in output.models if models]
         in_all = np.asarray(by_slice)[:count].sum(axis=0, dtype=float)
         return _Found(np.asarray(own)[:count], output.shared, in_all, each)
 
@@ -104,7 +103,8 @@ def predict_labels(
 class _Found(NamedTuple):
     """What is found in a batch of slices: probabilities or labels, what members share, and the confidence's sums.
 
-    `models` is as `slices`, of each of several models where that was asked for.
+    `models` is as `slices`, of each of several models where that was asked for. Of probabilities there is then nothing
+    in `slices`: beside theirs the mean would be a third of all memory and time, so it is taken at last.
     """
 
     slices: np.ndarray
@@ -141,18 +141,30 @@ def _across(study: _Study, wanted: Sequence[int] | np.ndarray, found: Iterator[_
     def one_by_one() -> Iterator[list[np.ndarray]]:
         for batch in found:
             shared.append(batch.shared)
-            each = batch.models or [batch.slices]
+            each = batch.models or (batch.slices,)
             yield from ([own[place] for own in each] for place in range(len(each[0])))
 
     for each in across.smoothed(one_by_one(), wanted, weights):
-        models = [own[None] for own in each]
-        mean = sum(models[1:], start=models[0]) * np.float32(1 / len(models)) if models[1:] else models[0]
-        yield _Found(mean, shared.popleft() if shared else None, models=models if models[1:] else ())
+        yield _found([own[None] for own in each], shared.popleft() if shared else None)
 
 
-def _of_models(output: Output, asked: bool) -> Sequence[jax.Array]:
-    """Return the probabilities `[B, S, S, K]` of each of several models, where they are asked for."""
-    return list(output.models) if asked and output.models is not None else []
+def _found(each: list[np.ndarray], shared: jax.Array | None) -> _Found:
+    """Return what was found, of the probabilities of one model or the mean, or of each of several models."""
+    return _Found(_NOTHING, shared, models=each) if each[1:] else _Found(each[0], shared)
+
+
+def _mean(models: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the mean of several models' probabilities."""
+    total = models[0] + models[1]
+    for own in models[2:]:
+        total += own
+    total *= np.float32(1 / len(models))
+    return total
+
+
+def _each(output: Output, models: bool) -> list[np.ndarray]:
+    """Return the probabilities `[B, S, S, K]` of each of several models where they are asked for; or of their mean."""
+    return [np.asarray(own) for own in output.models if models] or [np.asarray(output.probabilities)]
 
 
 def _looked(predictor: Predictor, study: _Study, numbers: _Numbers, models: bool = False) -> _Found:
@@ -163,14 +175,15 @@ def _looked(predictor: Predictor, study: _Study, numbers: _Numbers, models: bool
     their mean did.
     """
     height, width = study.images.shape[1:]
-    output = predictor.predict(_batch(study, numbers))
+    output, count = predictor.predict(_batch(study, numbers)), len(numbers[0])
     found, shared = [], output.shared
-    for seen in (output.probabilities, *_of_models(output, models)):
-        found.append(host.to_source(study.spec, np.asarray(seen)[: len(numbers[0])], height, width, study.spacing_mm))
+    for seen in _each(output, models):
+        found.append(host.to_source(study.spec, seen[:count], height, width, study.spacing_mm))
     if not study.spec.closer:
-        return _Found(found[0], shared, models=found[1:])
-    marked = [closer.marked_box(own.argmax(axis=-1)) for own in found[0]]
-    means = [np.array(own) for own in found]  # on the slices' own grid it is the device's, which is not written to
+        return _found(found, shared)
+    means = (_mean([own[place] for own in found]) if found[1:] else found[0][place] for place in range(count))
+    marked = [closer.marked_box(mean.argmax(axis=-1)) for mean in means]
+    looks = [np.array(own) for own in found]  # on the slices' own grid it is the device's, which is not written to
     for share in study.spec.closer:
         windows = {
             place: window
@@ -182,12 +195,11 @@ def _looked(predictor: Predictor, study: _Study, numbers: _Numbers, models: bool
         around = (host.neighbours(study.spec, int(numbers[0][i]), len(study.images), study.contiguous) for i in windows)
         planes = [study.images[np.array(rows)] for rows in around]
         output = predictor.predict(closer.batch_of(study.spec, planes, list(windows.values()), predictor.batch_size))
-        each = (output.probabilities, *_of_models(output, models))
-        for mean, first, nearer in zip(means, found, each, strict=True):
-            for (place, window), near in zip(windows.items(), np.asarray(nearer), strict=False):
+        for look, first, nearer in zip(looks, found, _each(output, models), strict=True):
+            for (place, window), near in zip(windows.items(), nearer, strict=False):
                 own, (rows, columns) = closer.put_back(study.spec, near, window, height, width)
-                mean[place, rows, columns] += (own - first[place, rows, columns]) / len(study.spec.closer)
-    return _Found(means[0], shared, models=means[1:])
+                look[place, rows, columns] += (own - first[place, rows, columns]) / len(study.spec.closer)
+    return _found(looks, shared)
 
 
 def _kept(

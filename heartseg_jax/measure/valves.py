@@ -35,6 +35,7 @@ from heartseg_jax.measure.rim import frame_of
 from heartseg_jax.measure.ring import Ring, check_grid, find_ring
 from heartseg_jax.measure.septal_offset import apex_of, septal_offsets
 from heartseg_jax.measure.status import LOW_AGREEMENT
+from heartseg_jax.threads import map_in_order
 
 MITRAL, TRICUSPID = "mitral", "tricuspid"
 CHAMBERS = {MITRAL: ("left_atrium", "left_ventricle"), TRICUSPID: ("right_atrium", "right_ventricle")}
@@ -42,6 +43,8 @@ CHAMBERS = {MITRAL: ("left_atrium", "left_ventricle"), TRICUSPID: ("right_atrium
 LABEL = {structure.name: structure.label for structure in HEART.foreground}
 AORTIC_SHARE, NEAREST_MM = 0.05, 10.0
 """Least share of the aortic valve's contact; how much of the aorta is its root where the valve shows no ring."""
+WORKERS = 2
+"""Models whose valves are measured at once."""
 
 
 class Valves(NamedTuple):
@@ -80,10 +83,11 @@ def measure_valves(prediction: Prediction, rows: Sequence[StructureMeasurement])
     left = {name: "not asked for" for name in CHAMBERS if getattr(found, name).status == REFUSED}
     if len(left) == len(CHAMBERS):
         return found
-    each = [
-        valves_of_labels(prediction.volume, labels, left, seen=seen, resamples=0, repeated=False)
-        for labels in prediction.by_model
-    ]
+
+    def alone(labels: np.ndarray) -> Valves:
+        return valves_of_labels(prediction.volume, labels, left, seen=seen, resamples=0, repeated=False)
+
+    each = list(map_in_order(alone, prediction.by_model, WORKERS))
     return Valves(
         with_models(found.mitral, [one.mitral for one in each]),
         with_models(found.tricuspid, [one.tricuspid for one in each]),

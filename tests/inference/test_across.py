@@ -24,7 +24,7 @@ def by_brightness(models=1):
         each = [jnp.stack([1 - share * bright, share * bright], axis=-1) for share in (1.0, 0.5)[:models]]
         shared = jnp.full((models, models, 2), jnp.asarray(batch.mask).sum(), jnp.int32)
         several = models > 1
-        return Output(sum(each) / models, shared if several else None, jnp.stack(each) if several else None)
+        return Output(sum(each) / models, shared if several else None, tuple(each) if several else ())
 
     return Predictor(predict, 4)
 
