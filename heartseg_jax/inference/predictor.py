@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from heartseg_jax.allocator import give_back, least_memory
+from heartseg_jax.errors import GuardStop
 from heartseg_jax.inference.agreement import shared_pixels
 from heartseg_jax.inference.identity import ModelIdentity
 from heartseg_jax.inference.views import through_views
@@ -33,11 +34,23 @@ class Output(NamedTuple):
       shared: `[M, M, K]` int32, how many pixels of the real examples two of the members both give a label; on the
         diagonal, how many each gives it. None for a single member.
       models: what each of several models says, `[B, S, S, K]` float32; empty for a single one.
+      finite: whether every probability is a number: of NaN the largest would be taken for background.
     """
 
     probabilities: jax.Array
     shared: jax.Array | None = None
     models: tuple[jax.Array, ...] = ()
+    finite: jax.Array | bool = True
+
+    def checked(self) -> Output:
+        """Return it. Raises GuardStop where a probability is not a number."""
+        if not self.finite:
+            raise GuardStop(
+                "non_finite guard: the network's probabilities are no numbers (NaN), of which no label can be made\n"
+                "  likely cause: weights that have grown beyond all bounds in training\n"
+                "  what to try:  an earlier checkpoint (--step), another run, or training at a lower learning rate"
+            )
+        return self
 
 
 class Predictor(NamedTuple):
@@ -102,7 +115,8 @@ def _one(model: UNet) -> Any:
     """One program per model, for any number of weights."""
 
     def probabilities(params: Any, batch_stats: Any, batch: Batch) -> Output:
-        return Output(_softmax(model, params, batch_stats, network_input(batch)))
+        found = _softmax(model, params, batch_stats, network_input(batch))
+        return Output(found, finite=jnp.isfinite(found).all())
 
     return jax.jit(probabilities, compiler_options=least_memory())
 
@@ -127,6 +141,7 @@ def _mean(model: UNet, count: int, views: bool) -> Any:
         mean, own = jnp.stack([one[0] for one in found]), found[0][1]
         labels = (mean if count > 1 else own).argmax(axis=-1)
         shared = shared_pixels(labels, batch.mask, mean.shape[-1])
-        return Output(mean.mean(axis=0), shared, tuple(one[0] for one in found) if count > 1 else ())
+        each = tuple(one[0] for one in found) if count > 1 else ()
+        return Output(mean.mean(axis=0), shared, each, jnp.isfinite(mean).all())
 
     return jax.jit(program, compiler_options=least_memory())

@@ -86,7 +86,7 @@ def predict_labels(
     def labelled(numbers: _Numbers) -> _Found:
         if spec.closer:
             return compared(looked(numbers))
-        output, count = predictor.predict(_batch(study, numbers)), len(numbers[0])
+        output, count = predictor.predict(_batch(study, numbers)).checked(), len(numbers[0])
         own, by_slice = _labels(output.probabilities, matrix, rows, columns)
         each = [np.asarray(_labels(one, matrix, rows, columns)[0])[:count] for one in output.models if models]
         in_all = np.asarray(by_slice)[:count].sum(axis=0, dtype=float)
@@ -175,7 +175,7 @@ def _looked(predictor: Predictor, study: _Study, numbers: _Numbers, models: bool
     their mean did.
     """
     height, width = study.images.shape[1:]
-    output, count = predictor.predict(_batch(study, numbers)), len(numbers[0])
+    output, count = predictor.predict(_batch(study, numbers)).checked(), len(numbers[0])
     found, shared = [], output.shared
     for seen in _each(output, models):
         found.append(host.to_source(study.spec, seen[:count], height, width, study.spacing_mm))
@@ -194,7 +194,8 @@ def _looked(predictor: Predictor, study: _Study, numbers: _Numbers, models: bool
             continue
         around = (host.neighbours(study.spec, int(numbers[0][i]), len(study.images), study.contiguous) for i in windows)
         planes = [study.images[np.array(rows)] for rows in around]
-        output = predictor.predict(closer.batch_of(study.spec, planes, list(windows.values()), predictor.batch_size))
+        nearer_batch = closer.batch_of(study.spec, planes, list(windows.values()), predictor.batch_size)
+        output = predictor.predict(nearer_batch).checked()
         for look, first, nearer in zip(looks, found, _each(output, models), strict=True):
             for (place, window), near in zip(windows.items(), nearer, strict=False):
                 own, (rows, columns) = closer.put_back(study.spec, near, window, height, width)

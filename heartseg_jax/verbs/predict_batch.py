@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from heartseg_jax.errors import UserError
+from heartseg_jax.errors import GuardStop, UserError
 from heartseg_jax.export.registry import EXPORTERS
 from heartseg_jax.files import is_full_disk, read_json, write_json
 from heartseg_jax.findings import counted, some
@@ -74,6 +74,7 @@ def predict_batch(
     Raises:
       UserError: at the end, where a study was refused, failed or could not be stored; or the disk is full, or
         `output` holds files of others.
+      GuardStop: the model's probabilities are no numbers.
     """
     _check_store(job, store)
     refuse_foreign(output)
@@ -130,11 +131,14 @@ def _check_store(job: Job, store: str) -> None:
 def _attempt(
     job: Job, place: Place, output: Path, report: BatchReport, *, overwrite: bool, store: str
 ) -> tuple[Outcome, str]:
-    """Return what became of a study, and why in all words, which are not kept; only a full disk is raised."""
+    """Return what became of a study, and why in all words, which are not kept.
+
+    Only a full disk is raised, and a guard's stop: it is the model's fault, not the study's.
+    """
     try:
         measurements = _made(job, place, output, overwrite=overwrite)
     except Exception as error:
-        if is_full_disk(error):
+        if is_full_disk(error) or isinstance(error, GuardStop):
             raise
         if isinstance(error, UserError):
             return Outcome(place.name, REFUSED, kept_reason(error)), _line(error)

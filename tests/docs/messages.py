@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import functools
 import io
 import math
 import os
@@ -19,6 +20,7 @@ from heartseg_jax.anatomy import HEART
 from heartseg_jax.errors import GuardStop
 from heartseg_jax.findings import apply_policy
 from heartseg_jax.imaging.masks.palette import labels_to_rgb
+from heartseg_jax.inference.predictor import Output
 from heartseg_jax.training.guards import Collapse, Divergence, check_labels, check_loss
 from tests.dicom_writer import write_series
 from tests.tiny import tile_labels, write_tiny
@@ -122,14 +124,18 @@ COMMANDS = {
 
 
 def other_guards():
-    """The findings of guards that need a run or a foreign dataset, of numbers that these might give."""
-    yield check_labels("patient b", np.array([0, 1, 9, 9]), HEART)
+    """The checks of guards that need a run or a foreign dataset, of numbers that these might give."""
     watch = Divergence()
     for loss in [1.5] + 10 * [40.0]:
         watch = watch.feed(loss, 10.0)
-    yield check_loss(37, math.nan)
-    yield watch.findings(11, 40.0, 10.0, 10)
-    yield Collapse(4).findings(400, 0.0001, 0.066, 0.934, 4)
+    for findings in (
+        check_labels("patient b", np.array([0, 1, 9, 9]), HEART),
+        check_loss(37, math.nan),
+        watch.findings(11, 40.0, 10.0, 10),
+        Collapse(4).findings(400, 0.0001, 0.066, 0.934, 4),
+    ):
+        yield functools.partial(apply_policy, findings, {finding.check: "stop" for finding in findings})
+    yield Output(np.full((1, 4, 4, 9), np.nan), finite=False).checked
 
 
 def page():
@@ -142,9 +148,9 @@ def page():
             text, status = run(command)
             parts.append(f"`python main.py {command}` (exit {status})\n\n```\n{wrap(text)}\n```\n")
     parts.append("## Other guards\n")
-    for findings in other_guards():
+    for check in other_guards():
         try:
-            apply_policy(findings, {finding.check: "stop" for finding in findings})
+            check()
         except GuardStop as stop:
             parts.append(f"```\n{wrap(f'stopped by the {stop}')}\n```\n")
     return "\n".join(parts)

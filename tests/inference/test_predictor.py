@@ -4,9 +4,10 @@ import jax
 import numpy as np
 import pytest
 
+from heartseg_jax.errors import GuardStop
 from heartseg_jax.inference.agreement import mean_pairwise_dice, shared_pixels
 from heartseg_jax.inference.predictor import make_predictor
-from heartseg_jax.inference.slices import merged, predict_slices
+from heartseg_jax.inference.slices import merged, predict_labels, predict_slices
 from heartseg_jax.inference.views import VIEWS
 from heartseg_jax.models.unet import UNet
 from heartseg_jax.preprocess.host import Batch
@@ -46,6 +47,21 @@ def test_every_batch_has_one_shape(members):
     found = list(predict_slices(watched, spec(size=16), images, range(9), None, contiguous=True))
     assert shapes == [(4, 16, 16, 1)] * 3
     assert [len(part) for part in found] == [4, 4, 1]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize(("closer", "spacing"), [((), None), ((0.6,), None), ((), (3.0, 1.0, 1.0))])
+def test_probabilities_that_are_no_numbers_stop_it(members, count, closer, spacing):
+    """Of NaN the largest is the first: every pixel would be background, and nothing said."""
+    params, stats = members[-1]
+    huge = jax.tree.map(lambda leaf: leaf * np.float32(1e30), params), stats
+    predictor = make_predictor(MODEL, [*members[: count - 1], huge], 2)
+    images, own = batch().image[..., 0], spec(size=16, closer=closer, across_mm=2.0)
+    given = predictor, own, images, range(2), spacing, True
+    with pytest.raises(GuardStop, match="non_finite"):
+        list(predict_slices(*given))
+    with pytest.raises(GuardStop, match="non_finite"):
+        list(predict_labels(*given, tuple(range(9)), by_model=[]))
 
 
 def test_merged_channels_are_summed_before_the_comparison():

@@ -193,6 +193,21 @@ def test_concurrent_shards_leave_one_whole_report(tmp_path, done):
     assert len(table(tmp_path)) == 64
 
 
+def test_a_model_that_gives_no_numbers_stops_the_batch(run, archive, tmp_path, monkeypatch, capsys):
+    network = predict_study.predict_volume
+    monkeypatch.setattr(
+        predict_study,
+        "predict_volume",
+        lambda predictor, *given, **named: network(
+            predictor._replace(predict=lambda batch: predictor.predict(batch)._replace(finite=False)), *given, **named
+        ),
+    )
+    assert predicted(run, archive, tmp_path / "out") == 3
+    assert "non_finite guard" in capsys.readouterr().err
+    assert set(report(tmp_path / "out").values()) == {REFUSED, predict_report.WAITING}
+    assert not list((tmp_path / "out").glob("case_*"))
+
+
 def test_a_bug_or_a_lack_of_memory_is_one_study_s(run, archive, tmp_path, monkeypatch, capsys):
     def fails(path, *args):
         raise MemoryError("Zwicknagl") if path.name == "case_2.nii.gz" else KeyError("Zwicknagl")
