@@ -55,6 +55,7 @@ OTHER_FLAGS = {
     "study",
     "steps",
     "calls",
+    "run",
 }
 """Flags of other programs that the pages name: pip, pytest, benchmarks, TotalSegmentator."""
 
