@@ -8,6 +8,7 @@ Speaks JSON lines: says what it has built, then answers each line of stdin ({"wo
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import resource
@@ -126,6 +127,10 @@ def ours(root: Path, config: Any, place: Path, asked: dict[str, Any]) -> Side:
     from heartseg_jax.threads import map_in_order
     from heartseg_jax.training import phases, steps
 
+    if importlib.util.find_spec("heartseg_jax.native"):  # a checkout may be of an earlier version
+        from heartseg_jax.native.library import turn_on
+
+        turn_on()
     made = read(config, place)
     if asked["work"] == "train":  # a run draws its weights, whichever it then takes; so does PyTorch's network
         drawn = made["model"], config.data.size, asked["channels"]

@@ -149,6 +149,7 @@ FLOORS = (
     ("preprocess",),
     ("data",),
     ("models",),
+    ("native",),
     ("interop",),
     ("preprocess.device", "preprocess.augment"),
     ("inference",),

@@ -42,6 +42,7 @@ KEYS = {
     "device": "kind of the devices",
     "devices": "how many computed",
     "large_pages": "whether the process had memory in large pages (docs/performance.md)",
+    "native_kernels": "whether convolutions were computed by this project's own kernels (docs/performance.md)",
     "jax": "version",
     "python": "version",
     "date": "start of the measurement, ISO 8601, UTC",

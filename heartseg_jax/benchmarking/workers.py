@@ -86,7 +86,9 @@ def _work(sending: Any, asked: tuple[str, dict[str, Any], str], place: Path) -> 
         with tempfile.TemporaryDirectory(dir=place) as kept:
             _keep_programs(kept)
             from heartseg_jax.benchmarking.measure import measure
+            from heartseg_jax.native.library import turn_on
 
+            turn_on()
             found: Any = measure(Cell(name, load.complete(plain), work), place)
     except UserError as error:
         found = error

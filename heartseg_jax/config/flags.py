@@ -96,7 +96,7 @@ def switches(values: flags.FlagValues, **meanings: str) -> None:
 
 
 def define_cache(values: flags.FlagValues) -> None:
-    """Declare --compilation_cache, for the verbs that compile, and --large_pages."""
+    """Declare --compilation_cache, for the verbs that compile, --native_kernels and --large_pages."""
     meaning = (
         "folder in which compiled programs are kept from run to run, or off (default: heartseg_jax/ in your cache "
         "folder, or what JAX_COMPILATION_CACHE_DIR names)"
@@ -106,9 +106,11 @@ def define_cache(values: flags.FlagValues) -> None:
 
 
 def define_pages(values: flags.FlagValues) -> None:
-    """Declare --large_pages, for the verbs that compute."""
+    """Declare --native_kernels and --large_pages, for the verbs that compute."""
     pages = "whether the process starts again with memory in large pages, where the system has them (faster on a CPU)"
     flags.DEFINE_enum("large_pages", "on", ["on", "off"], pages, flag_values=values)
+    native = "whether a CPU computes convolutions by this project's own kernels, compiled once where a C compiler is"
+    flags.DEFINE_enum("native_kernels", "on", ["on", "off"], native, flag_values=values)
 
 
 def define_distributed(values: flags.FlagValues) -> None:

@@ -17,6 +17,7 @@ from heartseg_jax.data.run_dataset import dataset_for
 from heartseg_jax.errors import UserError
 from heartseg_jax.lab.arms import Job
 from heartseg_jax.lab.run import run_job
+from heartseg_jax.native.library import turn_on
 from heartseg_jax.progress import duration, say
 
 COST = {"brain_staged": 3, "brain_surgical": 3, "scratch": 1, "random_frozen": 1.3, "brain_frozen": 1.3}
@@ -86,6 +87,7 @@ def _work(plain: dict[str, Any], path: Path, jobs: list[Job], together: bool, co
     if cores is not None:
         # Before the backend starts its threads: it takes as many as it may use.
         os.sched_setaffinity(0, cores)
+    turn_on()
     config = load.complete(plain)
     dataset = dataset_for(config, path)
     began = time.perf_counter()

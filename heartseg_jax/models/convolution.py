@@ -4,10 +4,16 @@ Two things are slow in XLA's convolutions on a CPU. The gradient of a kernel wit
 pixels of the batch, and nothing of it stays in the cache. And all of a deep layer, with many channels and few pixels,
 which reads a kernel that is larger than the image; its input's gradient also turns that kernel around at every step.
 The first is computed image by image here (`_kernel_gradient`), the second as matrix products (`_is_deep`).
+
+XLA also leaves the second core idle in most of them. Where `heartseg_jax/native` could be compiled, all layers but the
+deep ones are computed by its kernels (`use_native`): on both cores, with bias and ReLU added while a result is in
+registers, and with an image that comes in two parts read as it is.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -15,10 +21,98 @@ import jax.numpy as jnp
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 TAPS = tuple((i, j) for i in range(3) for j in range(3))
+LANES = 8
+"""The native kernels write channels by eight."""
+SLICES = 16
+PARTS_BYTES = 2**20
+"""At most so much for the sums of a kernel's gradient that slices of a batch make, before they are added."""
+_native = False
+
+
+def use_native(on: bool) -> None:
+    """Compute by the native kernels from now on, or no more: to be called before anything is traced.
+
+    Their handlers must have been registered (`heartseg_jax.native.library.turn_on`).
+    """
+    global _native
+    _native = on
+
+
+def uses_native() -> bool:
+    """Return whether convolutions are computed by the native kernels where these can."""
+    return _native
+
+
+def convolve(images: Sequence[jax.Array], kernel: jax.Array, bias: jax.Array, *, relu: bool = False) -> jax.Array:
+    """Convolve 3x3 with stride 1 and zeros around the image, add the bias, and with `relu` cut at zero.
+
+    Args:
+      images: one image `[B, H, W, in]`, or two that stand side by side in its channels.
+      kernel: `[3, 3, in, out]`, of the images' dtype.
+      bias: `[out]`.
+
+    Returns:
+      `[B, H, W, out]`.
+    """
+    if _by_native(images, kernel):
+        found: jax.Array = _native_convolution(relu, tuple(images), kernel, bias)
+        return found
+    image = images[0] if len(images) == 1 else jnp.concatenate(images, axis=-1)
+    out = conv_general_dilated(image, kernel, (1, 1), "SAME", dimension_numbers=LAYOUT) + bias
+    return jax.nn.relu(out) if relu else out
+
+
+def _by_native(images: Sequence[jax.Array], kernel: jax.Array) -> bool:
+    fits = kernel.dtype == jnp.float32 and kernel.shape[-1] % LANES == 0 and len(images) <= 2
+    return _native and fits and 0 not in images[0].shape and not _is_deep(images[0], kernel)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _native_convolution(relu: bool, images: tuple[jax.Array, ...], kernel: jax.Array, bias: jax.Array) -> jax.Array:
+    out = jax.ShapeDtypeStruct((*images[0].shape[:3], kernel.shape[-1]), jnp.float32)
+    handler = "heartseg_convolution_relu" if relu else "heartseg_convolution"
+    found: jax.Array = jax.ffi.ffi_call(handler, out, vmap_method="sequential")(*images, kernel, bias)
+    return found
+
+
+def _native_saved(relu: bool, images: tuple[jax.Array, ...], kernel: jax.Array, bias: jax.Array) -> Any:
+    out = _native_convolution(relu, images, kernel, bias)
+    return out, (images, kernel, out if relu else None)
+
+
+def _native_gradients(relu: bool, saved: Any, change: jax.Array) -> Any:
+    images, kernel, out = saved
+    if relu:
+        change = jnp.where(out > 0, change, 0.0)
+    inside, outside = kernel.shape[2:]
+    shape = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
+    call = functools.partial(jax.ffi.ffi_call, vmap_method="sequential")
+    if all(image.shape[-1] % LANES == 0 for image in images):
+        of_images = call("heartseg_convolution_image_gradient", tuple(shape(image.shape) for image in images))(
+            change, kernel
+        )
+    else:  # the network's own input, for which nobody asks in training
+        image = jnp.concatenate(images, axis=-1)
+        of_image = jax.vjp(lambda image: _forward(image, kernel), image)[1](change)[0]
+        of_images = jnp.split(of_image, [images[0].shape[-1]][: len(images) - 1], axis=-1)
+    slices = _slices(inside, outside)
+    parts = shape((slices, 9 * inside + 1, outside) if slices > 1 else (1,))
+    results = (shape(kernel.shape), shape((outside,)), parts)
+    of_kernel, of_bias, _ = call("heartseg_convolution_kernel_gradient", results)(*images, change)
+    return tuple(of_images), of_kernel, of_bias
+
+
+_native_convolution.defvjp(_native_saved, _native_gradients)
+
+
+def _slices(inside: int, outside: int) -> int:
+    """In how many slices of the batch a kernel's gradient is summed: of the shapes alone, so that sums stay the same."""
+    most = max(1, min(SLICES, PARTS_BYTES // (36 * inside * outside)))
+    return 1 << (most.bit_length() - 1)
 
 
 def conv_general_dilated(image: jax.Array, kernel: jax.Array, *args: Any, **kwargs: Any) -> jax.Array:
-    """As `jax.lax.conv_general_dilated`, for `flax.linen.Conv`; 3x3 with stride 1 takes the way of this module."""
+    """As `jax.lax.conv_general_dilated`; 3x3 with stride 1 in float32 takes the way of this module."""
     if kernel.shape[:2] == (3, 3) and image.dtype == jnp.float32:
         return _conv3x3(image, kernel)
     return jax.lax.conv_general_dilated(image, kernel, *args, **kwargs)

@@ -5,7 +5,7 @@ Counting by arithmetic (parameters, FLOPs, receptive field) is in `cost.py`; los
 
 import functools
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -91,6 +91,34 @@ class UpConv(nn.Module):
         return y.reshape(b, 2 * h, 2 * w, self.features) + bias.astype(x.dtype)
 
 
+class Conv3x3(nn.Module):
+    """3x3 convolution with bias, and with ReLU if `relu`; parameters as those of `nn.Conv`."""
+
+    features: int
+    relu: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, *images: jax.Array, scale: Any = 1.0, shift: Any = 0.0) -> jax.Array:
+        """One image [B, H, W, C], or two that stand side by side in its channels -> [B, H, W, features].
+
+        `scale` and `shift`, [features] each, are those of a BatchNorm behind it, in inference mode.
+        """
+        inside = sum(image.shape[-1] for image in images)
+        kernel = self.param("kernel", he_normal, (3, 3, inside, self.features), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+        kernel, bias = kernel * scale, bias * scale + shift
+        given = [image.astype(self.dtype) for image in images]
+        return convolution.convolve(given, kernel.astype(self.dtype), bias.astype(self.dtype), relu=self.relu)
+
+
+def _scale_and_shift(norm: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """Return what BatchNorm of these variables multiplies by and adds in inference mode, [features] each."""
+    params, stats = norm["params"], norm["batch_stats"]
+    scale = params["scale"] * jax.lax.rsqrt(stats["var"] + BATCH_NORM_EPSILON)
+    return {"scale": scale, "shift": params["bias"] - stats["mean"] * scale}
+
+
 class ConvBlock(nn.Module):
     """(3x3 convolution with bias, BatchNorm if `norm`, ReLU) twice, with dropout between the two."""
 
@@ -101,28 +129,28 @@ class ConvBlock(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """[B, H, W, C] -> [B, H, W, features]."""
+    def __call__(self, *images: jax.Array, train: bool) -> jax.Array:
+        """One image [B, H, W, C], or two that stand side by side in its channels -> [B, H, W, features]."""
         for index in (1, 2):
-            x = nn.Conv(
-                self.features,
-                (3, 3),
-                kernel_init=he_normal,
+            norm = nn.BatchNorm(
+                use_running_average=not train,
+                momentum=self.batch_norm_momentum,
+                epsilon=BATCH_NORM_EPSILON,
                 dtype=self.dtype,
-                conv_general_dilated=convolution.conv_general_dilated,
-                name=f"conv{index}",
-            )(x)
-            if self.norm:
-                x = nn.BatchNorm(
-                    use_running_average=not train,
-                    momentum=self.batch_norm_momentum,
-                    epsilon=BATCH_NORM_EPSILON,
-                    dtype=self.dtype,
-                    name=f"norm{index}",
-                )(x)
-            x = nn.relu(x)
+                name=f"norm{index}",
+            )
+            # In inference mode a native kernel does all three at once; XLA fuses the last two in any case.
+            folded = self.norm and not train and convolution.uses_native() and not self.is_initializing()
+            relu = not self.norm or folded
+            conv = Conv3x3(self.features, relu=relu, dtype=self.dtype, name=f"conv{index}")
+            if folded:
+                x = conv(*images, **_scale_and_shift(norm.variables))
+            else:
+                x = conv(*images)
+                x = nn.relu(norm(x)) if self.norm else x
             if index == 1 and self.dropout > 0:
                 x = nn.Dropout(self.dropout, deterministic=not train, name="dropout")(x)
+            images = (x,)
         return x
 
 
@@ -144,7 +172,7 @@ class Encoder(nn.Module):
             if level > 0:
                 x = max_pool_2x2(x)
             learns = train and f"encoder/stage{level + 1}" not in frozen
-            x = self.block(self.width * 2**level, name=f"stage{level + 1}")(x, learns)
+            x = self.block(self.width * 2**level, name=f"stage{level + 1}")(x, train=learns)
             outputs.append(x)
         return outputs
 
@@ -160,7 +188,7 @@ class DecoderStage(nn.Module):
         """[B, H, W, C] and the skip [B, 2H, 2W, features] -> [B, 2H, 2W, features]."""
         x = UpConv(self.features, name="up")(x)
         # The order [upsampled, skip] is the one the original's kernels are laid out for.
-        return self.block(self.features, name="block")(jnp.concatenate([x, skip], axis=-1), train)
+        return self.block(self.features, name="block")(x, skip, train=train)
 
 
 class Decoder(nn.Module):

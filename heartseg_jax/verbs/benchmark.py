@@ -35,8 +35,10 @@ def run(values: FlagValues, argv: list[str]) -> None:
     from heartseg_jax.benchmarking.cells import cells_of
     from heartseg_jax.benchmarking.workers import measure_all
     from heartseg_jax.files import write_text
+    from heartseg_jax.native.switch import remember
     from heartseg_jax.progress import say
 
+    remember(values.native_kernels)
     cells = cells_of(name, config, typed_config(values)[1])
     cost = f"each in a process of its own, compiled twice and timed for {config.benchmark.seconds:g} s or more"
     say(f"benchmark: {len(cells)} cells, {cost}")

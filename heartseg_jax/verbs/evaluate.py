@@ -50,11 +50,15 @@ def run(values: FlagValues, argv: list[str]) -> None:
     from heartseg_jax.evaluation import report
     from heartseg_jax.evaluation.score_split import score_split
     from heartseg_jax.inference.predictor import make_predictor
+    from heartseg_jax.native.library import turn_on
+    from heartseg_jax.native.switch import remember
     from heartseg_jax.training import control
     from heartseg_jax.training.saved import BEST
     from heartseg_jax.verbs.models import load_model
 
     open_cache(values.compilation_cache)
+    remember(values.native_kernels)
+    turn_on()
     loaded = load_model(path, values.step)
     config, contract, number = loaded.config, loaded.contract, loaded.identity.step
     network = loaded.network

@@ -26,8 +26,10 @@ def run(values: FlagValues, argv: list[str]) -> None:
     with unless_said("starting: loading JAX, then opening the data"):
         from heartseg_jax.compilation_cache import open_cache
         from heartseg_jax.lab.laboratory import lab
+        from heartseg_jax.native.switch import remember
 
         open_cache(values.compilation_cache)
+        remember(values.native_kernels)
         lab(config, Path(values.workdir or f"runs/{name}"), argv)
 
 

@@ -141,12 +141,16 @@ def _job(flags: dict[str, Any], runs: list[Path], checkpoint: Path | None) -> Jo
     from heartseg_jax.compilation_cache import open_cache
     from heartseg_jax.export.registry import Options
     from heartseg_jax.inference.postprocess import settings_of
+    from heartseg_jax.native.library import turn_on
+    from heartseg_jax.native.switch import remember
     from heartseg_jax.preprocess.learned import in_words
     from heartseg_jax.progress import say
     from heartseg_jax.verbs.models import load_models
     from heartseg_jax.verbs.predict_study import Job, check_exporters
 
     open_cache(flags.get("compilation_cache"))
+    remember(flags.get("native_kernels", "on"))
+    turn_on()
     exporters = check_exporters(flags.get("export", ()))
     views = "tta" in flags
     predictor, contract, config = load_models(runs, checkpoint, flags.get("step"), views=views)

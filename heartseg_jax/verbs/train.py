@@ -29,9 +29,13 @@ def run(values: FlagValues, argv: list[str]) -> None:
 
         distributed.start(values.distributed)
         from heartseg_jax.compilation_cache import open_cache
+        from heartseg_jax.native.library import turn_on
+        from heartseg_jax.native.switch import remember
         from heartseg_jax.training.train import train
 
         open_cache(values.compilation_cache)
+        remember(values.native_kernels)
+        turn_on()
         train(config, _folder(values), argv)
 
 

@@ -1,0 +1,171 @@
+"""Compile `convolution.c` once on this machine, check what came out, and have JAX call it.
+
+XLA computes most convolutions of a small network on one core of a CPU; these kernels use all (docs/performance.md).
+They are compiled for this very processor by the C compiler that is there, and kept beside the compiled programs. Where
+there is none, or anything goes wrong, XLA computes as before, and a line says so.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from heartseg_jax.compilation_cache import default_folder, machine
+from heartseg_jax.models import convolution
+from heartseg_jax.native.switch import is_off
+from heartseg_jax.progress import say
+
+SOURCE = Path(__file__).with_name("convolution.c")
+OPTIONS = ("-O3", "-march=native", "-std=gnu11", "-shared", "-fPIC", "-fvisibility=hidden")
+COMPILERS = ("cc", "gcc", "clang")
+HANDLERS = ("convolution", "convolution_relu", "convolution_image_gradient", "convolution_kernel_gradient")
+BUILD_S = 120.0
+
+
+class NotBuilt(Exception):
+    """The kernels cannot be used; the message says why, for the user."""
+
+
+def turn_on() -> bool:
+    """Use the kernels from now on where that is possible; return whether it is. Call it before anything is traced.
+
+    It is possible on Linux, with one device, a CPU, and a C compiler (cc, gcc or clang; or the package ziglang), where
+    they have not been turned off (`switch`).
+    """
+    if is_off() or not sys.platform.startswith("linux"):
+        return False
+    import jax
+
+    if jax.default_backend() != "cpu" or jax.device_count() > 1:
+        return False
+    try:
+        _load()
+    except NotBuilt as error:
+        say(f"convolutions are XLA's own, which take up to 1.6 times as long: {error}")
+        return False
+    convolution.use_native(True)
+    return True
+
+
+@functools.lru_cache(maxsize=1)
+def _load() -> None:
+    """Build if need be, and register the handlers: once in a process.
+
+    Raises:
+      NotBuilt: there is no compiler, it failed, or the kernels compute something else than XLA.
+    """
+    import jax
+
+    command = compiler()
+    version = _output([*command, "--version"]).splitlines()[:1]
+    parts = (SOURCE.read_bytes(), " ".join([*command, *OPTIONS, *version]).encode(), jax.__version__.encode())
+    name = f"convolution-{hashlib.sha256(b'|'.join(parts)).hexdigest()[:16]}.so"
+    with tempfile.TemporaryDirectory(prefix="heartseg_jax-", ignore_cleanup_errors=True) as spare:
+        folder = _own_folder() or Path(spare)
+        library, is_new = folder / name, False
+        if not library.is_file():
+            is_new = True
+            _build(command, library)
+        try:
+            handlers = ctypes.CDLL(str(library))
+        except OSError as error:  # damaged on the disk: the next start compiles it anew
+            library.unlink(missing_ok=True)
+            raise NotBuilt(f"{library} cannot be loaded ({error})") from error
+    for handler in HANDLERS:
+        jax.ffi.register_ffi_target(
+            f"heartseg_{handler}", jax.ffi.pycapsule(getattr(handlers, handler)), platform="cpu"
+        )
+    if is_new and not _is_right():
+        library.unlink(missing_ok=True)
+        raise NotBuilt(f"what {' '.join(command)} has made of {SOURCE.name} computes wrong numbers")
+
+
+def compiler() -> list[str]:
+    """Return the command of the C compiler.
+
+    Raises:
+      NotBuilt: there is none.
+    """
+    for name in COMPILERS:
+        if found := shutil.which(name):
+            return [found]
+    if importlib.util.find_spec("ziglang"):
+        return [sys.executable, "-m", "ziglang", "cc"]
+    raise NotBuilt("no C compiler was found; install gcc, clang or the Python package ziglang, and start again")
+
+
+def _own_folder() -> Path | None:
+    """Return the folder of this processor's programs; None where it cannot be written to, or others may write to it."""
+    try:
+        folder = default_folder() / machine()
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = folder.stat()
+        safe = status.st_uid == os.getuid() and not status.st_mode & 0o022
+        return folder if safe and os.access(folder, os.W_OK) else None
+    except (OSError, RuntimeError):  # RuntimeError: there is no home folder
+        return None
+
+
+def _build(command: list[str], library: Path) -> None:
+    """Compile; the library appears whole or not at all."""
+    import jax
+
+    say(f"compiling the convolutions for this processor ({Path(command[0]).name}; once)")
+    try:
+        with tempfile.TemporaryDirectory(prefix="build-", dir=library.parent) as folder:
+            made = Path(folder) / "library.so"
+            _output([*command, *OPTIONS, f"-I{jax.ffi.include_dir()}", str(SOURCE), "-o", str(made)])
+            os.replace(made, library)
+    except OSError as error:
+        raise NotBuilt(f"{library.parent} cannot be written to ({error.strerror})") from error
+
+
+def _output(command: list[str]) -> str:
+    """Return what a command prints.
+
+    Raises:
+      NotBuilt: it failed.
+    """
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=BUILD_S, check=True, errors="replace")
+    except subprocess.CalledProcessError as error:
+        lines = error.stderr.strip().splitlines() or [f"exit status {error.returncode}"]
+        reason = next((line for line in lines if "error" in line), lines[-1])
+        raise NotBuilt(f"{Path(command[0]).name} failed: {reason}") from error
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise NotBuilt(f"{Path(command[0]).name} failed: {error}") from error
+    return done.stdout
+
+
+def _is_right() -> bool:
+    """Compare value and gradients with XLA's, once after compiling; two parts, odd sizes and ReLU included."""
+    import jax
+    import numpy as np
+
+    draws = np.random.default_rng(0)
+    images = tuple(draws.normal(size=(2, 7, 5, channels)).astype(np.float32) for channels in (8, 24))
+    kernel = draws.normal(size=(3, 3, 32, 24)).astype(np.float32)
+    bias, change = (draws.normal(size=shape).astype(np.float32) for shape in ((24,), (2, 7, 5, 24)))
+
+    def both(native: bool, relu: bool) -> list[np.ndarray]:
+        convolution.use_native(native)
+        try:
+            out, back = jax.vjp(lambda *args: convolution.convolve(args[0], *args[1:], relu=relu), images, kernel, bias)
+        finally:
+            convolution.use_native(False)
+        return [np.asarray(leaf) for leaf in jax.tree.leaves((out, back(change)))]
+
+    pairs = [
+        (mine, theirs)
+        for relu in (False, True)
+        for mine, theirs in zip(both(True, relu), both(False, relu), strict=True)
+    ]
+    return all(np.allclose(mine, theirs, rtol=1e-4, atol=1e-3) for mine, theirs in pairs)
