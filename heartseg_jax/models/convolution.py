@@ -50,6 +50,7 @@ def convolve(images: Sequence[jax.Array], kernel: jax.Array, bias: jax.Array, *,
       images: one image `[B, H, W, in]`, or two that stand side by side in its channels.
       kernel: `[3, 3, in, out]`, of the images' dtype.
       bias: `[out]`.
+      relu: whether what is below zero becomes zero.
 
     Returns:
       `[B, H, W, out]`.
@@ -82,11 +83,12 @@ def _native_saved(relu: bool, images: tuple[jax.Array, ...], kernel: jax.Array, 
 
 def _native_gradients(relu: bool, saved: Any, change: jax.Array) -> Any:
     images, kernel, out = saved
+    of_images: Sequence[jax.Array]
     if relu:
         change = jnp.where(out > 0, change, 0.0)
     inside, outside = kernel.shape[2:]
     shape = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
-    call = functools.partial(jax.ffi.ffi_call, vmap_method="sequential")
+    call: Any = functools.partial(jax.ffi.ffi_call, vmap_method="sequential")
     if all(image.shape[-1] % LANES == 0 for image in images):
         of_images = call("heartseg_convolution_image_gradient", tuple(shape(image.shape) for image in images))(
             change, kernel
@@ -106,7 +108,7 @@ _native_convolution.defvjp(_native_saved, _native_gradients)
 
 
 def _slices(inside: int, outside: int) -> int:
-    """In how many slices of the batch a kernel's gradient is summed: of the shapes alone, so that sums stay the same."""
+    """In how many slices of the batch a kernel's gradient is summed: by its shape alone, so that sums stay the same."""
     most = max(1, min(SLICES, PARTS_BYTES // (36 * inside * outside)))
     return 1 << (most.bit_length() - 1)
 

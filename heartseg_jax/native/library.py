@@ -28,6 +28,7 @@ OPTIONS = ("-O3", "-march=native", "-std=gnu11", "-shared", "-fPIC", "-fvisibili
 COMPILERS = ("cc", "gcc", "clang")
 HANDLERS = ("convolution", "convolution_relu", "convolution_image_gradient", "convolution_kernel_gradient")
 BUILD_S = 120.0
+DIGEST = hashlib.sha256().digest_size
 
 
 class NotBuilt(Exception):
@@ -69,16 +70,13 @@ def _load() -> None:
     parts = (SOURCE.read_bytes(), " ".join([*command, *OPTIONS, *version]).encode(), jax.__version__.encode())
     name = f"convolution-{hashlib.sha256(b'|'.join(parts)).hexdigest()[:16]}.so"
     with tempfile.TemporaryDirectory(prefix="heartseg_jax-", ignore_cleanup_errors=True) as spare:
-        folder = _own_folder() or Path(spare)
-        library, is_new = folder / name, False
-        if not library.is_file():
-            is_new = True
+        library = (_own_folder() or Path(spare)) / name
+        handlers, is_new = _opened(library), False
+        if handlers is None:
             _build(command, library)
-        try:
-            handlers = ctypes.CDLL(str(library))
-        except OSError as error:  # damaged on the disk: the next start compiles it anew
-            library.unlink(missing_ok=True)
-            raise NotBuilt(f"{library} cannot be loaded ({error})") from error
+            handlers, is_new = _opened(library), True
+        if handlers is None:
+            raise NotBuilt(f"what {' '.join(command)} has made of {SOURCE.name} cannot be loaded")
     for handler in HANDLERS:
         jax.ffi.register_ffi_target(
             f"heartseg_{handler}", jax.ffi.pycapsule(getattr(handlers, handler)), platform="cpu"
@@ -86,6 +84,16 @@ def _load() -> None:
     if is_new and not _is_right():
         library.unlink(missing_ok=True)
         raise NotBuilt(f"what {' '.join(command)} has made of {SOURCE.name} computes wrong numbers")
+
+
+def _opened(library: Path) -> ctypes.CDLL | None:
+    """Return the library; None where there is none, or it is damaged: the system would end a process that loads it."""
+    try:
+        content = library.read_bytes()
+        whole = len(content) > DIGEST and hashlib.sha256(content[:-DIGEST]).digest() == content[-DIGEST:]
+        return ctypes.CDLL(str(library)) if whole else None
+    except OSError:
+        return None
 
 
 def compiler() -> list[str]:
@@ -123,6 +131,8 @@ def _build(command: list[str], library: Path) -> None:
         with tempfile.TemporaryDirectory(prefix="build-", dir=library.parent) as folder:
             made = Path(folder) / "library.so"
             _output([*command, *OPTIONS, f"-I{jax.ffi.include_dir()}", str(SOURCE), "-o", str(made)])
+            with made.open("ab") as file:  # what follows a library's own end is not looked at
+                file.write(hashlib.sha256(made.read_bytes()).digest())
             os.replace(made, library)
     except OSError as error:
         raise NotBuilt(f"{library.parent} cannot be written to ({error.strerror})") from error
