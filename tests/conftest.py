@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -32,6 +33,14 @@ def shared() -> Path:
             pytest.fail(message)
         pytest.skip(message)
     return path
+
+
+@pytest.fixture(autouse=True)
+def xlas_convolutions():
+    """A verb that ran in this process has turned the native kernels on: each test starts without them."""
+    yield
+    if convolution := sys.modules.get("heartseg_jax.models.convolution"):
+        convolution.use_native(False)
 
 
 @pytest.fixture
