@@ -65,7 +65,7 @@ def convolve(images: Sequence[jax.Array], kernel: jax.Array, bias: jax.Array, *,
 
 def _by_native(images: Sequence[jax.Array], kernel: jax.Array) -> bool:
     fits = kernel.dtype == jnp.float32 and kernel.shape[-1] % LANES == 0 and len(images) <= 2
-    return _native and fits and 0 not in images[0].shape and not _is_deep(images[0], kernel)
+    return _native and fits and 0 not in images[0].shape
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -67,7 +67,8 @@ def _load() -> None:
 
     command = compiler()
     version = _output([*command, "--version"]).splitlines()[:1]
-    parts = (SOURCE.read_bytes(), " ".join([*command, *OPTIONS, *version]).encode(), jax.__version__.encode())
+    sources = [file.read_bytes() for file in (SOURCE, *sorted(SOURCE.parent.glob("*.h")))]
+    parts = (*sources, " ".join([*command, *OPTIONS, *version]).encode(), jax.__version__.encode())
     name = f"convolution-{hashlib.sha256(b'|'.join(parts)).hexdigest()[:16]}.so"
     with tempfile.TemporaryDirectory(prefix="heartseg_jax-", ignore_cleanup_errors=True) as spare:
         library = (_own_folder() or Path(spare)) / name
