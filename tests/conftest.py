@@ -39,8 +39,8 @@ def shared() -> Path:
 def xlas_convolutions():
     """A verb that ran in this process has turned the native kernels on: each test starts without them."""
     yield
-    if convolution := sys.modules.get("heartseg_jax.models.convolution"):
-        convolution.use_native(False)
+    if kernels := sys.modules.get("heartseg_jax.models.kernels"):
+        kernels.use_native(False)
 
 
 @pytest.fixture

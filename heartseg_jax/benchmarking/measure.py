@@ -29,7 +29,7 @@ from heartseg_jax.data.examples import in_order, steps_per_epoch
 from heartseg_jax.data.run_dataset import dataset_for
 from heartseg_jax.inference.predictor import compile_predictor, make_predictor
 from heartseg_jax.machine import out_of_memory
-from heartseg_jax.models import convolution, cost
+from heartseg_jax.models import cost, kernels
 from heartseg_jax.models.speed import matmul_flops_per_second
 from heartseg_jax.training import devices, residence
 from heartseg_jax.training.feed import open_feed
@@ -61,7 +61,7 @@ def measure(cell: Cell, place: Path) -> Row:
         "device": jax.devices()[0].device_kind,
         "devices": run.mesh.size if trains else 1,
         "large_pages": f"{TUNABLE}=1" in os.environ.get(VARIABLE, ""),
-        "native_kernels": convolution.uses_native(),
+        "native_kernels": kernels.uses_native(),
         "jax": jax.__version__,
         "python": platform.python_version(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

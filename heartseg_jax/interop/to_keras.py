@@ -16,7 +16,7 @@ from heartseg_jax.errors import UserError
 from heartseg_jax.files import writing
 from heartseg_jax.interop.keras_file import write_hdf5
 from heartseg_jax.interop.keras_names import snake_case
-from heartseg_jax.models.unet import BATCH_NORM_EPSILON
+from heartseg_jax.models.norm import BATCH_NORM_EPSILON
 
 KERAS_VERSION = "3.8.0"
 """The oldest whose layout this is; newer ones read it."""

@@ -19,28 +19,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from heartseg_jax.models import kernels
+
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 TAPS = tuple((i, j) for i in range(3) for j in range(3))
-LANES = 8
-"""The native kernels write channels by eight."""
 SLICES = 16
 PARTS_BYTES = 2**20
 """At most so much for the sums of a kernel's gradient that slices of a batch make, before they are added."""
-_native = False
-
-
-def use_native(on: bool) -> None:
-    """Compute by the native kernels from now on, or no more: to be called before anything is traced.
-
-    Their handlers must have been registered (`heartseg_jax.native.library.turn_on`).
-    """
-    global _native
-    _native = on
-
-
-def uses_native() -> bool:
-    """Return whether convolutions are computed by the native kernels where these can."""
-    return _native
 
 
 def convolve(images: Sequence[jax.Array], kernel: jax.Array, bias: jax.Array, *, relu: bool = False) -> jax.Array:
@@ -64,47 +49,57 @@ def convolve(images: Sequence[jax.Array], kernel: jax.Array, bias: jax.Array, *,
 
 
 def _by_native(images: Sequence[jax.Array], kernel: jax.Array) -> bool:
-    fits = kernel.dtype == jnp.float32 and kernel.shape[-1] % LANES == 0 and len(images) <= 2
-    return _native and fits and 0 not in images[0].shape
+    fits = kernel.dtype == jnp.float32 and kernel.shape[-1] % kernels.LANES == 0 and len(images) <= 2
+    return kernels.uses_native() and fits and 0 not in images[0].shape
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _native_convolution(relu: bool, images: tuple[jax.Array, ...], kernel: jax.Array, bias: jax.Array) -> jax.Array:
-    out = jax.ShapeDtypeStruct((*images[0].shape[:3], kernel.shape[-1]), jnp.float32)
-    handler = "heartseg_convolution_relu" if relu else "heartseg_convolution"
-    found: jax.Array = jax.ffi.ffi_call(handler, out, vmap_method="sequential")(*images, kernel, bias)
-    return found
+    name = "convolution_relu" if relu else "convolution"
+    return kernels.call(name, [(*images[0].shape[:3], kernel.shape[-1])], *images, kernel, bias)[0]
 
 
-def _native_saved(relu: bool, images: tuple[jax.Array, ...], kernel: jax.Array, bias: jax.Array) -> Any:
-    out = _native_convolution(relu, images, kernel, bias)
-    return out, (images, kernel, out if relu else None)
+def _native_saved(relu: bool, images: Any, kernel: Any, bias: Any) -> Any:
+    """Each argument comes with whether it is `perturbed`: whether its gradient is asked for."""
+    given = tuple(image.value for image in images)
+    out = _native_convolution(relu, given, kernel.value, bias.value)
+    wanted = any(image.perturbed for image in images), kernel.perturbed or bias.perturbed
+    return out, (given, kernel.value, out if relu else None, wanted)
 
 
-def _native_gradients(relu: bool, saved: Any, change: jax.Array) -> Any:
-    images, kernel, out = saved
-    of_images: Sequence[jax.Array]
+def _native_gradients(relu: bool, saved: Any, change: Any) -> Any:
+    """What is not asked for is not computed; the rest is one call.
+
+    In two calls XLA would put off the gradients of all kernels to the end of the backward pass, and keep what they are
+    computed of until then.
+    """
+    images, kernel, out, (of_images_too, of_kernel_too) = saved
+    if isinstance(change, jax.custom_derivatives.SymbolicZero):
+        return None, None, None
     if relu:
         change = jnp.where(out > 0, change, 0.0)
-    inside, outside = kernel.shape[2:]
-    shape = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
-    call: Any = functools.partial(jax.ffi.ffi_call, vmap_method="sequential")
-    if all(image.shape[-1] % LANES == 0 for image in images):
-        of_images = call("heartseg_convolution_image_gradient", tuple(shape(image.shape) for image in images))(
-            change, kernel
-        )
-    else:  # the network's own input, for which nobody asks in training
+    of_images: Any = None
+    by_kernels = of_images_too and kernels.in_lanes(*images)
+    if of_images_too and not by_kernels:
         image = jnp.concatenate(images, axis=-1)
         of_image = jax.vjp(lambda image: _forward(image, kernel), image)[1](change)[0]
-        of_images = jnp.split(of_image, [images[0].shape[-1]][: len(images) - 1], axis=-1)
+        of_images = tuple(jnp.split(of_image, [images[0].shape[-1]][: len(images) - 1], axis=-1))
+    inside, outside = kernel.shape[2:]
     slices = _slices(inside, outside)
-    parts = shape((slices, 9 * inside + 1, outside) if slices > 1 else (1,))
-    results = (shape(kernel.shape), shape((outside,)), parts)
-    of_kernel, of_bias, _ = call("heartseg_convolution_kernel_gradient", results)(*images, change)
-    return tuple(of_images), of_kernel, of_bias
+    image_shapes = [image.shape for image in images]
+    kernel_shapes = [kernel.shape, (outside,), (slices, 9 * inside + 1, outside) if slices > 1 else (1,)]
+    if by_kernels and of_kernel_too:
+        found = kernels.call("convolution_gradients", image_shapes + kernel_shapes, *images, kernel, change)
+        return tuple(found[: len(images)]), found[-3], found[-2]
+    if by_kernels:
+        of_images = tuple(kernels.call("convolution_image_gradient", image_shapes, change, kernel))
+    if not of_kernel_too:
+        return of_images, None, None
+    of_kernel, of_bias, _ = kernels.call("convolution_kernel_gradient", kernel_shapes, *images, change)
+    return of_images, of_kernel, of_bias
 
 
-_native_convolution.defvjp(_native_saved, _native_gradients)
+_native_convolution.defvjp(_native_saved, _native_gradients, symbolic_zeros=True)
 
 
 def _slices(inside: int, outside: int) -> int:

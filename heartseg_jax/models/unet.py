@@ -5,18 +5,17 @@ Counting by arithmetic (parameters, FLOPs, receptive field) is in `cost.py`; los
 
 import functools
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from heartseg_jax.models import convolution
+from heartseg_jax.models import convolution, kernels
 from heartseg_jax.models.cost import NORMS
-
-BATCH_NORM_EPSILON = 1e-3
-"""Keras's default, which the brain model was trained with."""
+from heartseg_jax.models.norm import NormReLU, scale_and_shift
+from heartseg_jax.models.pointwise import pointwise
 
 TRUNCATED_STD = 0.87962566103423978
 """Standard deviation of the standard normal cut at two."""
@@ -82,13 +81,11 @@ class UpConv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, H, W, C] -> [B, 2H, 2W, features] of the same dtype."""
-        b, h, w, c = x.shape
         # Each output pixel sees one tap of the kernel, so the fan-in is `in`, not 4 * in.
         init = scaled_normal(lambda shape: 1 / shape[-1])
-        kernel = self.param("kernel", init, (2, 2, self.features, c), jnp.float32)
+        kernel = self.param("kernel", init, (2, 2, self.features, x.shape[-1]), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-        y = jnp.einsum("bijc,xyoc->bixjyo", x, kernel.astype(x.dtype))
-        return y.reshape(b, 2 * h, 2 * w, self.features) + bias.astype(x.dtype)
+        return pointwise(x, kernel.astype(x.dtype), bias.astype(x.dtype))
 
 
 class Conv3x3(nn.Module):
@@ -112,13 +109,6 @@ class Conv3x3(nn.Module):
         return convolution.convolve(given, kernel.astype(self.dtype), bias.astype(self.dtype), relu=self.relu)
 
 
-def _scale_and_shift(norm: Mapping[str, Any]) -> dict[str, jax.Array]:
-    """Return what BatchNorm of these variables multiplies by and adds in inference mode, [features] each."""
-    params, stats = norm["params"], norm["batch_stats"]
-    scale = params["scale"] * jax.lax.rsqrt(stats["var"] + BATCH_NORM_EPSILON)
-    return {"scale": scale, "shift": params["bias"] - stats["mean"] * scale}
-
-
 class ConvBlock(nn.Module):
     """(3x3 convolution with bias, BatchNorm if `norm`, ReLU) twice, with dropout between the two."""
 
@@ -132,22 +122,16 @@ class ConvBlock(nn.Module):
     def __call__(self, *images: jax.Array, train: bool) -> jax.Array:
         """One image [B, H, W, C], or two that stand side by side in its channels -> [B, H, W, features]."""
         for index in (1, 2):
-            norm = nn.BatchNorm(
-                use_running_average=not train,
-                momentum=self.batch_norm_momentum,
-                epsilon=BATCH_NORM_EPSILON,
-                dtype=self.dtype,
-                name=f"norm{index}",
-            )
+            norm = NormReLU(self.batch_norm_momentum, self.dtype, name=f"norm{index}")
             # In inference mode a native kernel does all three at once; XLA fuses the last two in any case.
-            folded = self.norm and not train and convolution.uses_native() and not self.is_initializing()
+            folded = self.norm and not train and kernels.uses_native() and not self.is_initializing()
             relu = not self.norm or folded
             conv = Conv3x3(self.features, relu=relu, dtype=self.dtype, name=f"conv{index}")
             if folded:
-                x = conv(*images, **_scale_and_shift(norm.variables))
+                x = conv(*images, **scale_and_shift(norm.variables))
             else:
                 x = conv(*images)
-                x = nn.relu(norm(x)) if self.norm else x
+                x = norm(x, train) if self.norm else x
             if index == 1 and self.dropout > 0:
                 x = nn.Dropout(self.dropout, deterministic=not train, name="dropout")(x)
             images = (x,)
@@ -223,7 +207,10 @@ class Head(nn.Module):
         outputs = self.num_classes * self.fold**2
         kernel = self.param("kernel", init, (1, 1, x.shape[-1], outputs), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (self.num_classes,), jnp.float32)
-        return unfold_pixels(jnp.einsum("bijc,co->bijo", x.astype(jnp.float32), kernel[0, 0]), self.fold) + bias
+        # Bias is added after pixels are where they belong, but where they are so at once.
+        added = bias if self.fold == 1 else jnp.zeros(outputs)
+        y = pointwise(x.astype(jnp.float32), kernel.swapaxes(2, 3), added)
+        return y if self.fold == 1 else unfold_pixels(y, self.fold) + bias
 
 
 class UNet(nn.Module):

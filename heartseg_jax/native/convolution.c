@@ -8,6 +8,8 @@
    Work is cut into units that XLA's own threads take one after the other; the calling thread takes them too. */
 
 #include "direct.h"
+#include "norm.h"
+#include "pointwise.h"
 #include "winograd.h"
 
 /* Handlers. Shapes and types are checked before they are called, by `heartseg_jax/models/convolution.py`. */
@@ -58,26 +60,103 @@ static XLA_FFI_Error* forward(XLA_FFI_CallFrame* frame, int relu) {
 EXPORTED XLA_FFI_Error* convolution(XLA_FFI_CallFrame* frame) { return forward(frame, 0); }
 EXPORTED XLA_FFI_Error* convolution_relu(XLA_FFI_CallFrame* frame) { return forward(frame, 1); }
 
-/* (change of out, kernel) -> change of image[, and of its second part] */
-EXPORTED XLA_FFI_Error* convolution_image_gradient(XLA_FFI_CallFrame* frame) {
-  if (describes(frame)) return NULL;
-  convolution_t job = {.image = image_of(frame, 0, 1), .kernel = given(frame, 1)->data, .turned = 1};
-  for (int part = 0; part < frame->rets.size; part++) {
+/* The gradient of an image, by the kernel turned round, to the results from the first on. */
+static XLA_FFI_Error* image_gradient(XLA_FFI_CallFrame* frame, int change, int kernel, int parts) {
+  convolution_t job = {.image = image_of(frame, change, 1), .kernel = given(frame, kernel)->data, .turned = 1};
+  for (int part = 0; part < parts; part++) {
     job.out[part] = wanted(frame, part)->data;
     job.outside[part] = wanted(frame, part)->dims[3];
   }
   return convolve(frame, &job);
 }
 
+/* The gradients of kernel and bias, to the results from `first` on. */
+static XLA_FFI_Error* kernel_gradient(XLA_FFI_CallFrame* frame, int change, int parts, int first) {
+  gradient_t job = {.image = image_of(frame, 0, parts), .change = given(frame, change)->data};
+  job.outside = given(frame, change)->dims[3];
+  job.kernel = wanted(frame, first)->data;
+  job.bias = wanted(frame, first + 1)->data;
+  job.parts = wanted(frame, first + 2)->data;
+  job.slices = wanted(frame, first + 2)->dims[0];
+  return by_winograd(&job.image) ? differentiate_by_winograd(frame, &job) : differentiate_directly(frame, &job);
+}
+
+/* (change of out, kernel) -> change of image[, and of its second part] */
+EXPORTED XLA_FFI_Error* convolution_image_gradient(XLA_FFI_CallFrame* frame) {
+  return describes(frame) ? NULL : image_gradient(frame, 0, 1, (int)frame->rets.size);
+}
+
 /* (image, [second part,] change of out) -> change of kernel, of bias, and parts [slices, 9 in + 1, out] or [1] */
 EXPORTED XLA_FFI_Error* convolution_kernel_gradient(XLA_FFI_CallFrame* frame) {
+  int parts = (int)frame->args.size - 1;
+  return describes(frame) ? NULL : kernel_gradient(frame, parts, parts, 0);
+}
+
+/* (image, [second part,] kernel, change of out) -> both of these, one after the other */
+EXPORTED XLA_FFI_Error* convolution_gradients(XLA_FFI_CallFrame* frame) {
   if (describes(frame)) return NULL;
-  int count = (int)frame->args.size - 1;
-  gradient_t job = {.image = image_of(frame, 0, count), .change = given(frame, count)->data};
-  job.outside = given(frame, count)->dims[3];
-  job.kernel = wanted(frame, 0)->data;
-  job.bias = wanted(frame, 1)->data;
-  job.parts = wanted(frame, 2)->data;
-  job.slices = wanted(frame, 2)->dims[0];
-  return by_winograd(&job.image) ? differentiate_by_winograd(frame, &job) : differentiate_directly(frame, &job);
+  int parts = (int)frame->args.size - 2;
+  XLA_FFI_Error* error = image_gradient(frame, parts + 1, parts, parts);
+  return error != NULL ? error : kernel_gradient(frame, parts + 1, parts, parts);
+}
+
+/* (x, scale, bias, epsilon) -> out, mean, variance */
+EXPORTED XLA_FFI_Error* norm_relu(XLA_FFI_CallFrame* frame) {
+  if (describes(frame)) return NULL;
+  norm_t job = norm_of(given(frame, 0));
+  if (job.sums == NULL) return no_memory(frame);
+  job.to = wanted(frame, 0)->data;
+  const float *scale = given(frame, 1)->data, *bias = given(frame, 2)->data, *epsilon = given(frame, 3)->data;
+  XLA_FFI_Error* error = normalize(frame, &job, scale, bias, *epsilon, wanted(frame, 1)->data, wanted(frame, 2)->data);
+  free(job.sums);
+  return error;
+}
+
+/* (x, out, mean, 1 / deviation, scale, change of out) -> change of x, of scale, of bias */
+EXPORTED XLA_FFI_Error* norm_relu_gradients(XLA_FFI_CallFrame* frame) {
+  if (describes(frame)) return NULL;
+  norm_t job = norm_of(given(frame, 0));
+  if (job.sums == NULL) return no_memory(frame);
+  job.out = given(frame, 1)->data;
+  job.mean = given(frame, 2)->data;
+  job.change = given(frame, 5)->data;
+  job.to = wanted(frame, 0)->data;
+  const float *inverse = given(frame, 3)->data, *scale = given(frame, 4)->data;
+  XLA_FFI_Error* error = normalize_back(frame, &job, scale, inverse, wanted(frame, 1)->data, wanted(frame, 2)->data);
+  free(job.sums);
+  return error;
+}
+
+static pointwise_t pointwise_of(const XLA_FFI_Buffer* x, const XLA_FFI_Buffer* kernel) {
+  return (pointwise_t){.x = x->data,
+                       .kernel = kernel->data,
+                       .batch = x->dims[0],
+                       .height = x->dims[1],
+                       .width = x->dims[2],
+                       .inside = x->dims[3],
+                       .outside = kernel->dims[2],
+                       .side = kernel->dims[0]};
+}
+
+/* (x, kernel, bias) -> out */
+EXPORTED XLA_FFI_Error* pointwise(XLA_FFI_CallFrame* frame) {
+  if (describes(frame)) return NULL;
+  pointwise_t job = pointwise_of(given(frame, 0), given(frame, 1));
+  job.bias = given(frame, 2)->data;
+  job.to = wanted(frame, 0)->data;
+  return multiply_pixels(frame, &job);
+}
+
+/* (x, kernel, change of out) -> change of x, of kernel, of bias, and parts [slices, side side out, in + 1]. The first two
+   of no elements where they are not asked for. */
+EXPORTED XLA_FFI_Error* pointwise_gradients(XLA_FFI_CallFrame* frame) {
+  if (describes(frame)) return NULL;
+  pointwise_t job = pointwise_of(given(frame, 0), given(frame, 1));
+  job.change = given(frame, 2)->data;
+  if (wanted(frame, 0)->dims[0] > 0) job.to = wanted(frame, 0)->data;
+  if (wanted(frame, 1)->dims[0] > 0) job.kernel_to = wanted(frame, 1)->data;
+  job.bias_to = wanted(frame, 2)->data;
+  job.parts = wanted(frame, 3)->data;
+  job.slices = wanted(frame, 3)->dims[0];
+  return differentiate_pixels(frame, &job);
 }

@@ -247,8 +247,6 @@ static void gradient_unit(const void* given, long unit, float* scratch) {
   }
 }
 
-#define ADDERS 8
-
 static void add_unit(const void* given, long unit, float* scratch) {
   const gradient_t* job = given;
   (void)scratch;

@@ -19,14 +19,24 @@ import tempfile
 from pathlib import Path
 
 from heartseg_jax.compilation_cache import default_folder, machine
-from heartseg_jax.models import convolution
+from heartseg_jax.models import convolution, kernels
 from heartseg_jax.native.switch import is_off
 from heartseg_jax.progress import say
 
 SOURCE = Path(__file__).with_name("convolution.c")
 OPTIONS = ("-O3", "-march=native", "-std=gnu11", "-shared", "-fPIC", "-fvisibility=hidden")
 COMPILERS = ("cc", "gcc", "clang")
-HANDLERS = ("convolution", "convolution_relu", "convolution_image_gradient", "convolution_kernel_gradient")
+HANDLERS = (
+    "convolution",
+    "convolution_relu",
+    "convolution_image_gradient",
+    "convolution_kernel_gradient",
+    "convolution_gradients",
+    "norm_relu",
+    "norm_relu_gradients",
+    "pointwise",
+    "pointwise_gradients",
+)
 BUILD_S = 120.0
 DIGEST = hashlib.sha256().digest_size
 
@@ -52,7 +62,7 @@ def turn_on() -> bool:
     except NotBuilt as error:
         say(f"convolutions are XLA's own, which take up to 1.6 times as long: {error}")
         return False
-    convolution.use_native(True)
+    kernels.use_native(True)
     return True
 
 
@@ -167,11 +177,11 @@ def _is_right() -> bool:
     bias, change = (draws.normal(size=shape).astype(np.float32) for shape in ((24,), (2, 7, 5, 24)))
 
     def both(native: bool, relu: bool) -> list[np.ndarray]:
-        convolution.use_native(native)
+        kernels.use_native(native)
         try:
             out, back = jax.vjp(lambda *args: convolution.convolve(args[0], *args[1:], relu=relu), images, kernel, bias)
         finally:
-            convolution.use_native(False)
+            kernels.use_native(False)
         return [np.asarray(leaf) for leaf in jax.tree.leaves((out, back(change)))]
 
     pairs = [

@@ -82,16 +82,6 @@ static void transform_tiles(const image_t* image, const tiles_t* tiles, long fir
   }
 }
 
-/* A function for each size of a register block: 1 to 6 rows of one vector or two. */
-#define FOR_ALL_SIZES(MAKE, name)                                                                             \
-  MAKE(name##1, 1, 2)                                                                                         \
-  MAKE(name##2, 2, 2) MAKE(name##3, 3, 2) MAKE(name##4, 4, 2) MAKE(name##5, 5, 2) MAKE(name##6, 6, 2)         \
-  MAKE(half_##name##1, 1, 1) MAKE(half_##name##2, 2, 1) MAKE(half_##name##3, 3, 1) MAKE(half_##name##4, 4, 1) \
-  MAKE(half_##name##5, 5, 1) MAKE(half_##name##6, 6, 1)
-#define TABLE(name)                                                                                 \
-  {{half_##name##1, half_##name##2, half_##name##3, half_##name##4, half_##name##5, half_##name##6}, \
-   {name##1, name##2, name##3, name##4, name##5, name##6}}
-
 /* Forward, and the gradient of the image: the same with the kernel turned round */
 
 /* to[p, :] = sum over k of from[p, k] * weights[k, :] */

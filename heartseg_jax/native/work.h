@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <math.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -24,7 +25,18 @@ typedef int masks __attribute__((vector_size(4 * LANES), aligned(4)));
 
 #define INLINED static inline __attribute__((always_inline))
 #define UNROLLED _Pragma("GCC unroll 8")
+#define ADDERS 8 /* units that add what slices have summed */
 #define EXPORTED __attribute__((visibility("default")))
+
+/* A function for each size of a register block: 1 to 6 rows of one vector or two. */
+#define FOR_ALL_SIZES(MAKE, name)                                                                             \
+  MAKE(name##1, 1, 2)                                                                                         \
+  MAKE(name##2, 2, 2) MAKE(name##3, 3, 2) MAKE(name##4, 4, 2) MAKE(name##5, 5, 2) MAKE(name##6, 6, 2)         \
+  MAKE(half_##name##1, 1, 1) MAKE(half_##name##2, 2, 1) MAKE(half_##name##3, 3, 1) MAKE(half_##name##4, 4, 1) \
+  MAKE(half_##name##5, 5, 1) MAKE(half_##name##6, 6, 1)
+#define TABLE(name)                                                                                 \
+  {{half_##name##1, half_##name##2, half_##name##3, half_##name##4, half_##name##5, half_##name##6}, \
+   {name##1, name##2, name##3, name##4, name##5, name##6}}
 
 static long least(long a, long b) { return a < b ? a : b; }
 static long most(long a, long b) { return a > b ? a : b; }
@@ -68,6 +80,10 @@ static XLA_FFI_Error* failure(const XLA_FFI_Api* api, XLA_FFI_Error_Code code, c
   return api->XLA_FFI_Error_Create(&args);
 }
 
+static XLA_FFI_Error* no_memory(XLA_FFI_CallFrame* frame) {
+  return failure(frame->api, XLA_FFI_Error_Code_RESOURCE_EXHAUSTED, "no memory for a network's layer");
+}
+
 static long threads_of(XLA_FFI_CallFrame* frame) {
   int64_t threads = 1;
   XLA_FFI_ThreadPool_NumThreads_Args args = {
@@ -83,7 +99,7 @@ static XLA_FFI_Error* run(XLA_FFI_CallFrame* frame, unit_function* function, con
   long helpers = least(threads_of(frame), units) - 1;
   scratch = whole_lines(scratch);
   work_t* work = aligned_alloc(LINE, sizeof(work_t) + (helpers + 1) * scratch * sizeof(float));
-  if (work == NULL) return failure(frame->api, XLA_FFI_Error_Code_RESOURCE_EXHAUSTED, "no memory for a convolution");
+  if (work == NULL) return no_memory(frame);
   work->function = function, work->job = job, work->units = units, work->scratch = scratch;
   atomic_init(&work->next, 0), atomic_init(&work->done, 0), atomic_init(&work->threads, 0);
   atomic_init(&work->holders, 1 + helpers);

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from heartseg_jax.models import convolution
+from heartseg_jax.models import convolution, kernels
 from heartseg_jax.models.unet import UNet
 from heartseg_jax.native import library, switch
 
@@ -24,15 +24,15 @@ def native(monkeypatch):
     monkeypatch.delenv(switch.VARIABLE, raising=False)
     assert library.turn_on()
     yield
-    convolution.use_native(False)
+    kernels.use_native(False)
 
 
 def both(function, *args):
     """What a function gives with the kernels, and with XLA."""
     mine = jax.tree.map(np.asarray, function(*args))
-    convolution.use_native(False)
+    kernels.use_native(False)
     theirs = jax.tree.map(np.asarray, function(*args))
-    convolution.use_native(True)
+    kernels.use_native(True)
     return mine, theirs
 
 
@@ -129,7 +129,7 @@ def test_folds_in_one_program(native):
 
 THREADS = """
 import hashlib, jax, numpy as np
-from heartseg_jax.models import convolution
+from heartseg_jax.models import convolution, kernels
 from heartseg_jax.native import library
 assert library.turn_on()
 draws = np.random.default_rng(0)

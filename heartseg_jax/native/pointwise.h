@@ -1,0 +1,248 @@
+/* A matrix product at each pixel, whose results lie beside each other in a square of 1x1 or 2x2: the head's 1x1
+   convolution, and the transposed convolution of 2x2 with stride 2. Channels of the image in whole vectors. */
+
+#pragma once
+
+#include "work.h"
+
+#define SUMMED 96 /* pixels, before a sum goes back to memory */
+
+typedef struct {
+  const float *x, *kernel, *bias, *change; /* kernel: [side, side, out, in] */
+  float *to, *kernel_to, *bias_to;
+  float* parts;  /* [slices, side side out, in + 1], the bias last */
+  float* packed; /* the kernel, in columns of register blocks */
+  long batch, height, width, inside, outside, side, slices, groups;
+} pointwise_t;
+
+static long results_of(const pointwise_t* job) { return job->side * job->side * job->outside; }
+
+/* Where the first result of a pixel lies. */
+static long place_of(const pointwise_t* job, long pixel) {
+  long x = pixel % job->width, y = pixel / job->width; /* rows of all examples, one after the other */
+  return (y * job->side * job->side * job->width + x * job->side) * job->outside;
+}
+
+/* How far a pixel's results at `square` lie from its first. */
+static long tap_of(const pointwise_t* job, long square) {
+  return (square / job->side * job->side * job->width + square % job->side) * job->outside;
+}
+
+/* out[p, :] = bias + sum over k of from[p, k] * weights[k, :]; `taps` such sums in one, each `tap` further. */
+INLINED void point_tile(const int pixels, const int vectors, const float* from, long pitch, long count, int taps,
+                        const long* tap, const float* weights, const float* bias, float* to, long apart) {
+  lanes sums[ROWS][2];
+  UNROLLED for (int p = 0; p < pixels; p++) {
+    UNROLLED for (int v = 0; v < vectors; v++) sums[p][v] = bias == NULL ? (lanes){0} : AT(bias + LANES * v);
+  }
+  for (int t = 0; t < taps; t++) {
+    const float* x = from + tap[t];
+    for (long k = 0; k < count; k++, x++, weights += BLOCK) {
+      lanes w[2];
+      UNROLLED for (int v = 0; v < vectors; v++) w[v] = AT(weights + LANES * v);
+      UNROLLED for (int p = 0; p < pixels; p++) {
+        float value = x[p * pitch];
+        UNROLLED for (int v = 0; v < vectors; v++) sums[p][v] += value * w[v];
+      }
+    }
+  }
+  UNROLLED for (int p = 0; p < pixels; p++) {
+    UNROLLED for (int v = 0; v < vectors; v++) PUT(to + p * apart + LANES * v) = sums[p][v];
+  }
+}
+
+typedef void point_function(const float* from, long pitch, long count, int taps, const long* tap, const float* weights,
+                            const float* bias, float* to, long apart);
+#define POINT(name, pixels, vectors)                                                                              \
+  static void name(const float* from, long pitch, long count, int taps, const long* tap, const float* weights,    \
+                   const float* bias, float* to, long apart) {                                                    \
+    point_tile(pixels, vectors, from, pitch, count, taps, tap, weights, bias, to, apart);                         \
+  }
+FOR_ALL_SIZES(POINT, point)
+static point_function* const POINTS[2][ROWS] = TABLE(point);
+
+static long blocks_of(long channels) { return (channels + BLOCK - 1) / BLOCK; }
+
+/* Cut work on rows of pixels and columns of the kernel: where the larger of the two is read once. */
+static void cut(XLA_FFI_CallFrame* frame, pointwise_t* job, long columns) {
+  long rows = job->batch * job->height, units = 8 * threads_of(frame);
+  int by_columns = results_of(job) > rows * job->width;
+  job->groups = by_columns ? least(columns, units) : 1;
+  job->slices = least(rows, (units + job->groups - 1) / job->groups);
+}
+
+/* A square's results of a block of channels: [in, BLOCK], zeros where there are less. */
+static void pack_results_unit(const void* given, long unit, float* scratch) {
+  const pointwise_t* job = given;
+  (void)scratch;
+  long inside = job->inside, blocks = blocks_of(job->outside), square = unit / blocks, at = unit % blocks * BLOCK;
+  float* to = job->packed + unit * inside * BLOCK;
+  for (long k = 0; k < inside; k++)
+    for (long o = at; o < at + BLOCK; o++)
+      *to++ = o < job->outside ? job->kernel[(square * job->outside + o) * inside + k] : 0;
+}
+
+static void point_unit(const void* given, long unit, float* scratch) {
+  const pointwise_t* job = given;
+  long inside = job->inside, outside = job->outside, side = job->side, blocks = blocks_of(outside), zero = 0;
+  long rows = job->batch * job->height, group = unit % job->groups, slice = unit / job->groups;
+  long columns = side * side * blocks, apart = side * outside;
+  float *biases = scratch, *spare = scratch + BLOCK;
+  for (long column = group * columns / job->groups; column < (group + 1) * columns / job->groups; column++) {
+    long square = column / blocks, at = column % blocks * BLOCK, channels = least(BLOCK, outside - at);
+    int ragged = channels % LANES != 0;
+    point_function* const* points = POINTS[channels > LANES];
+    for (long o = 0; o < BLOCK; o++) biases[o] = o < channels ? job->bias[at + o] : 0;
+    for (long y = slice * rows / job->slices; y < (slice + 1) * rows / job->slices; y++)
+      for (long x = 0, count; x < job->width; x += count) {
+        count = least(ROWS, job->width - x);
+        long pixel = y * job->width + x;
+        float* to = job->to + place_of(job, pixel) + tap_of(job, square) + at;
+        points[count - 1](job->x + pixel * inside, inside, inside, 1, &zero, job->packed + column * inside * BLOCK,
+                          biases, ragged ? spare : to, ragged ? BLOCK : apart);
+        for (long p = 0; p < count && ragged; p++) memcpy(to + p * apart, spare + p * BLOCK, channels * sizeof(float));
+      }
+  }
+}
+
+static XLA_FFI_Error* multiply_pixels(XLA_FFI_CallFrame* frame, pointwise_t* job) {
+  long columns = job->side * job->side * blocks_of(job->outside);
+  job->packed = aligned_alloc(LINE, columns * job->inside * BLOCK * sizeof(float));
+  if (job->packed == NULL) return no_memory(frame);
+  XLA_FFI_Error* error = run(frame, pack_results_unit, job, columns, 0);
+  cut(frame, job, columns);
+  if (error == NULL) error = run(frame, point_unit, job, job->slices * job->groups, (1 + ROWS) * BLOCK);
+  free(job->packed);
+  return error;
+}
+
+/* Gradient of the image: each pixel's results by the kernel as it is. */
+
+/* A block of the image's channels: [side side out, BLOCK] */
+static void pack_channels_unit(const void* given, long unit, float* scratch) {
+  const pointwise_t* job = given;
+  (void)scratch;
+  long results = results_of(job), channels = least(BLOCK, job->inside - unit * BLOCK);
+  float* to = job->packed + unit * results * BLOCK;
+  for (long n = 0; n < results; n++)
+    memcpy(to + n * BLOCK, job->kernel + n * job->inside + unit * BLOCK, channels * sizeof(float));
+}
+
+static void point_back_unit(const void* given, long unit, float* scratch) {
+  const pointwise_t* job = given;
+  (void)scratch;
+  long inside = job->inside, outside = job->outside, rows = job->batch * job->height, columns = blocks_of(inside), taps[4];
+  long group = unit % job->groups, slice = unit / job->groups;
+  for (long square = 0; square < job->side * job->side; square++) taps[square] = tap_of(job, square);
+  for (long column = group * columns / job->groups; column < (group + 1) * columns / job->groups; column++)
+    for (long y = slice * rows / job->slices; y < (slice + 1) * rows / job->slices; y++)
+      for (long x = 0, count; x < job->width; x += count) {
+        count = least(ROWS, job->width - x);
+        long pixel = y * job->width + x;
+        POINTS[inside - column * BLOCK >= BLOCK][count - 1](
+            job->change + place_of(job, pixel), job->side * outside, outside, (int)(job->side * job->side), taps,
+            job->packed + column * results_of(job) * BLOCK, NULL, job->to + pixel * inside + column * BLOCK, inside);
+      }
+}
+
+/* Gradient of kernel and bias */
+
+/* to[n, :] += sum over rows of pixels of change[p, n] * x[p, :] */
+INLINED void point_sum(const int count, const int vectors, const float* change, long pitch, long step, const float* x,
+                       long rows, long width, long inside, float* to) {
+  lanes sums[ROWS][2];
+  UNROLLED for (int n = 0; n < count; n++) {
+    UNROLLED for (int v = 0; v < vectors; v++) sums[n][v] = AT(to + n * inside + LANES * v);
+  }
+  for (long y = 0; y < rows; y++) {
+    const float* values = change + y * pitch;
+    for (long p = 0; p < width; p++, values += step, x += inside) {
+      lanes d[2];
+      UNROLLED for (int v = 0; v < vectors; v++) d[v] = AT(x + LANES * v);
+      UNROLLED for (int n = 0; n < count; n++) {
+        float value = values[n];
+        UNROLLED for (int v = 0; v < vectors; v++) sums[n][v] += value * d[v];
+      }
+    }
+  }
+  UNROLLED for (int n = 0; n < count; n++) {
+    UNROLLED for (int v = 0; v < vectors; v++) PUT(to + n * inside + LANES * v) = sums[n][v];
+  }
+}
+
+typedef void point_sum_function(const float* change, long pitch, long step, const float* x, long rows, long width,
+                                long inside, float* to);
+#define POINT_SUM(name, count, vectors)                                                                       \
+  static void name(const float* change, long pitch, long step, const float* x, long rows, long width,         \
+                   long inside, float* to) {                                                                  \
+    point_sum(count, vectors, change, pitch, step, x, rows, width, inside, to);                               \
+  }
+FOR_ALL_SIZES(POINT_SUM, point_sum)
+static point_sum_function* const POINT_SUMS[2][ROWS] = TABLE(point_sum);
+
+/* A unit sums a slice of the rows for a group of the results. */
+static void point_gradient_unit(const void* given, long unit, float* scratch) {
+  const pointwise_t* job = given;
+  (void)scratch;
+  long inside = job->inside, outside = job->outside, side = job->side, results = results_of(job), width = job->width;
+  long all = job->batch * job->height, group = unit % job->groups, slice = unit / job->groups;
+  long first = group * results / job->groups, last = (group + 1) * results / job->groups;
+  float *kernel = job->parts + slice * results * (inside + 1), *bias = kernel + results * inside;
+  memset(kernel + first * inside, 0, (last - first) * inside * sizeof(float));
+  memset(bias + first, 0, (last - first) * sizeof(float));
+  long end = (slice + 1) * all / job->slices, at_once = most(1, SUMMED / width), pitch = side * side * width * outside;
+  for (long y = slice * all / job->slices, rows; y < end; y += rows) {
+    rows = least(at_once, end - y);
+    for (long n = first, count; n < last; n += count) {
+      long square = n / outside, o = n % outside;
+      count = least(ROWS, least(last - n, outside - o));
+      const float* change = job->change + place_of(job, y * width) + tap_of(job, square) + o;
+      for (long at = 0; at < inside; at += BLOCK)
+        POINT_SUMS[inside - at >= BLOCK][count - 1](change, pitch, side * outside, job->x + y * width * inside + at, rows,
+                                                    width, inside, kernel + n * inside + at);
+      for (long i = 0; i < count; i++)
+        for (long row = 0; row < rows; row++) {
+          float sum = 0;
+          for (long x = 0; x < width; x++) sum += change[row * pitch + x * side * outside + i];
+          bias[n + i] += sum;
+        }
+    }
+  }
+}
+
+static void point_add_unit(const void* given, long unit, float* scratch) {
+  const pointwise_t* job = given;
+  (void)scratch;
+  long results = results_of(job), weights = results * job->inside, all = weights + results;
+  for (long at = unit * weights / ADDERS; at < (unit + 1) * weights / ADDERS; at++) {
+    float sum = job->parts[at];
+    for (long slice = 1; slice < job->slices; slice++) sum += job->parts[slice * all + at];
+    job->kernel_to[at] = sum;
+  }
+  for (long o = 0; o < job->outside && unit == 0; o++) {
+    float sum = 0;
+    for (long slice = 0; slice < job->slices; slice++)
+      for (long square = 0; square < job->side * job->side; square++)
+        sum += job->parts[slice * all + weights + square * job->outside + o];
+    job->bias_to[o] = sum;
+  }
+}
+
+/* What is not asked for is NULL. `slices` are given: they decide how sums are rounded. */
+static XLA_FFI_Error* differentiate_pixels(XLA_FFI_CallFrame* frame, pointwise_t* job) {
+  XLA_FFI_Error* error = NULL;
+  long slices = job->slices, columns = blocks_of(job->inside), results = results_of(job);
+  if (job->to != NULL) {
+    job->packed = aligned_alloc(LINE, columns * results * BLOCK * sizeof(float));
+    if (job->packed == NULL) return no_memory(frame);
+    error = run(frame, pack_channels_unit, job, columns, 0);
+    cut(frame, job, columns);
+    if (error == NULL) error = run(frame, point_back_unit, job, job->slices * job->groups, 0);
+    free(job->packed);
+  }
+  if (error != NULL || job->kernel_to == NULL) return error;
+  job->slices = slices;
+  job->groups = most(1, least(results / ROWS, (8 * threads_of(frame) + slices - 1) / slices));
+  error = run(frame, point_gradient_unit, job, slices * job->groups, 0);
+  return error != NULL ? error : run(frame, point_add_unit, job, ADDERS, 0);
+}
