@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from heartseg_jax.preprocess.augment import augment
 from heartseg_jax.preprocess.augment_settings import PRESETS, AugmentSettings
 from heartseg_jax.preprocess.host import Batch
-from heartseg_jax.preprocess.synthesis import synthesise
 
 SYNTHESIS = 0x7155
 """Folded into a step's key for `synthesise`, so that augmentation draws the same with and without tissue maps."""
@@ -36,6 +35,8 @@ def _drawn(
     settings: AugmentSettings = PRESETS["none"],
 ) -> jax.Array:
     """Return `image [B, S, S, C]`, where an example is of tissue codes `[B, S, S, P]` made from them."""
+    from heartseg_jax.preprocess.synthesis import synthesise  # most trainings, and all predictions, do without
+
     drawn = jax.random.fold_in(jax.random.key(0) if key is None else key, SYNTHESIS)
     marked = batch.tissue[:, None, None, None]
     codes = jnp.where(marked, codes, 0).astype(jnp.int32)

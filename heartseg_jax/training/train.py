@@ -14,7 +14,7 @@ from heartseg_jax import distributed
 from heartseg_jax import workdir as runs
 from heartseg_jax.data.dataset.records import Dataset
 from heartseg_jax.progress import StepProgress, say
-from heartseg_jax.training import control, devices, phase_log, residence, steps
+from heartseg_jax.training import devices, phase_log, residence, steps
 from heartseg_jax.training.checkpoints import Checkpoints
 from heartseg_jax.training.clock import Clock
 from heartseg_jax.training.feed import Feed, open_feed
@@ -63,6 +63,8 @@ def train(config: Any, path: Path, argv: list[str], *, as_control: bool = False)
         # Act 5: the score on patients it never saw, the figures, and the mark that all is there.
         summary = distributed.first(lambda: outcome.score(run, state)) or {}
         if config.transfer.control:
+            from heartseg_jax.training import control  # most runs have none
+
             say("the control: as many steps of the same data above a frozen encoder of random weights")
             train(control.config_of(config, run.dataset.location), control.folder_of(path), argv, as_control=True)
         return distributed.first(lambda: outcome.conclude(run, summary, as_control=as_control)) or {}

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from heartseg_jax.preprocess import device
+from heartseg_jax.preprocess import synthesis
 from heartseg_jax.preprocess.augment_settings import PRESETS, AugmentSettings
 from heartseg_jax.preprocess.device import augmented, network_input, prepared
 from heartseg_jax.preprocess.host import Batch
@@ -47,7 +47,7 @@ def test_the_label_moves_with_the_image():
 
 def test_only_images_of_tissue_codes_are_synthesised(monkeypatch):
     """A stand-in for the synthesis: a tenth of the code."""
-    monkeypatch.setattr(device, "synthesise", lambda key, tissue, *chances: tissue / 10)
+    monkeypatch.setattr(synthesis, "synthesise", lambda key, tissue, *chances: tissue / 10)
     one = batch(1, [(-200, 600)] * 3)
     codes = one._replace(image=np.array([0, 1, 2, 3, 10], np.int16).reshape(1, 1, 5, 1))
     both = Batch(*(np.concatenate(pair) for pair in zip(one[:5], codes[:5], strict=True)), np.array([False, True]))
@@ -60,7 +60,7 @@ def test_only_images_of_tissue_codes_are_synthesised(monkeypatch):
 
 
 def test_a_step_draws_its_images_by_its_key_and_a_score_always_the_same(monkeypatch):
-    monkeypatch.setattr(device, "synthesise", lambda key, tissue, *chances: jax.random.uniform(key, tissue.shape))
+    monkeypatch.setattr(synthesis, "synthesise", lambda key, tissue, *chances: jax.random.uniform(key, tissue.shape))
     codes = batch(1, [(-200, 600)])._replace(tissue=np.array([True]))
     first, second = (augmented(codes, jax.random.key(n), PRESETS["none"]).image for n in (0, 1))
     assert not np.array_equal(first, second)
@@ -69,7 +69,7 @@ def test_a_step_draws_its_images_by_its_key_and_a_score_always_the_same(monkeypa
 
 def test_the_augmentation_says_how_often_blood_is_not_of_one_brightness(monkeypatch):
     given = []
-    monkeypatch.setattr(device, "synthesise", lambda key, tissue, *chances: given.append(chances) or tissue / 10)
+    monkeypatch.setattr(synthesis, "synthesise", lambda key, tissue, *chances: given.append(chances) or tissue / 10)
     codes = batch(1, [(-200, 600)])._replace(tissue=np.array([True]))
     settings = AugmentSettings(unmixed_probability=0.4, dissection_probability=0.2)
     augmented(codes, jax.random.key(0), settings)
