@@ -1,4 +1,4 @@
-/* Each pixel by its 9 in products; kernels of few channels, and the gradient of the kernel. */
+/* A 3x3 convolution as it is written, with 9 products for each pixel: for images whose channels are no whole vectors. */
 
 #pragma once
 
@@ -21,24 +21,26 @@ typedef struct {
 INLINED void tile(const int pixels, const int vectors, const float* const* from, long pitch, long count,
                   const float* weights, const float* bias, int relu, float* const* to) {
   lanes sums[ROWS][2];
-  UNROLLED for (int p = 0; p < pixels; p++)
+  UNROLLED for (int p = 0; p < pixels; p++) {
     UNROLLED for (int v = 0; v < vectors; v++) sums[p][v] = (lanes){0};
+  }
   for (int row = 0; row < 3; row++)
     for (long k = 0; k < count; k++, weights += BLOCK) {
       lanes w[2];
-      UNROLLED for (int v = 0; v < vectors; v++) w[v] = *(const lanes*)(weights + LANES * v);
+      UNROLLED for (int v = 0; v < vectors; v++) w[v] = AT(weights + LANES * v);
       UNROLLED for (int p = 0; p < pixels; p++) {
         float x = from[p][row * pitch + k];
         UNROLLED for (int v = 0; v < vectors; v++) sums[p][v] += x * w[v];
       }
     }
-  UNROLLED for (int p = 0; p < pixels; p++)
+  UNROLLED for (int p = 0; p < pixels; p++) {
     UNROLLED for (int v = 0; v < vectors; v++) {
       lanes y = sums[p][v];
-      if (bias != NULL) y += *(const lanes*)(bias + LANES * v);
+      if (bias != NULL) y += AT(bias + LANES * v);
       if (relu) y = (lanes)((masks)y & ~(y < 0.0f)); /* a NaN stays one */
-      *(lanes*)(to[p] + LANES * v) = y;
+      PUT(to[p] + LANES * v) = y;
     }
+  }
 }
 
 typedef void tile_function(const float* const* from, long pitch, long count, const float* weights, const float* bias,
@@ -137,7 +139,8 @@ static XLA_FFI_Error* convolve_directly(XLA_FFI_CallFrame* frame, convolution_t*
   job->rows = (image->height + bands - 1) / bands; /* bands of one size */
   job->bands = image->batch * bands;
   double pixels = (double)image->batch * image->height * image->width;
-  choose(frame, job, blocks, 9.0 * BLOCK * inside, pixels * inside, 18.0 * BLOCK / LANES * pixels * inside * blocks, blocks);
+  double work = 9.0 * BLOCK / LANES * pixels * inside * blocks;
+  choose(frame, job, blocks, 9.0 * BLOCK * inside, pixels * inside, work, blocks);
   size_t scratch = (blocks + job->groups - 1) / job->groups * 9 * inside * BLOCK + (job->rows + 2) * row;
   return run(frame, convolve_unit, job, job->slices * job->groups, scratch);
 }
@@ -152,42 +155,11 @@ typedef struct {
   long outside, rows, slices, groups, in_groups, panels, blocks;
 } gradient_t;
 
-/* weights[m, :] += sum over pixels of image[pixel, m] * change[pixel, :] */
-INLINED void sum_tile(const int count, const int vectors, const float* image, long rows, long pitch, long step,
-                      const float* change, long width, float* to, long outside) {
-  lanes sums[ROWS][2];
-  UNROLLED for (int m = 0; m < count; m++)
-    UNROLLED for (int v = 0; v < vectors; v++) sums[m][v] = *(lanes*)(to + m * outside + LANES * v);
-  for (long row = 0; row < rows; row++) {
-    const float* x = image + row * pitch;
-    for (long pixel = 0; pixel < width; pixel++, x += step, change += BLOCK) {
-      lanes d[2];
-      UNROLLED for (int v = 0; v < vectors; v++) d[v] = *(const lanes*)(change + LANES * v);
-      UNROLLED for (int m = 0; m < count; m++)
-        UNROLLED for (int v = 0; v < vectors; v++) sums[m][v] += x[m] * d[v];
-    }
-  }
-  UNROLLED for (int m = 0; m < count; m++)
-    UNROLLED for (int v = 0; v < vectors; v++) *(lanes*)(to + m * outside + LANES * v) = sums[m][v];
-}
-
-typedef void sum_function(const float* image, long rows, long pitch, long step, const float* change, long width,
-                          float* to, long outside);
-#define SUM(name, count, vectors)                                                                                   \
-  static void name(const float* image, long rows, long pitch, long step, const float* change, long width, float* to, \
-                   long outside) {                                                                                  \
-    sum_tile(count, vectors, image, rows, pitch, step, change, width, to, outside);                                 \
-  }
-SUM(sum6, 6, 2)
-SUM(sum3, 3, 2)
-SUM(half_sum6, 6, 1)
-SUM(half_sum3, 3, 1)
-
 static void sum_bias(const float* panel, long pixels, int vectors, float* to) {
   lanes sums[2] = {{0}, {0}};
   for (long pixel = 0; pixel < pixels; pixel++)
-    for (int v = 0; v < vectors; v++) sums[v] += *(const lanes*)(panel + pixel * BLOCK + LANES * v);
-  for (int v = 0; v < vectors; v++) *(lanes*)(to + LANES * v) += sums[v];
+    for (int v = 0; v < vectors; v++) sums[v] += AT(panel + pixel * BLOCK + LANES * v);
+  for (int v = 0; v < vectors; v++) PUT(to + LANES * v) += sums[v];
 }
 
 static void gradient_unit(const void* given, long unit, float* scratch) {
@@ -236,12 +208,12 @@ static void gradient_unit(const void* given, long unit, float* scratch) {
             memcpy(taps + pixel * ROWS, from + y * pitch + x * inside, (six ? 6 : 3) * sizeof(float));
       for (long p = 0; p < job->panels; p++) {
         int whole = outside - p * BLOCK >= BLOCK;
-        sum_function* sum = six ? (whole ? sum6 : half_sum6) : (whole ? sum3 : half_sum3);
+        accumulate_function* add = ACCUMULATES[whole][six ? 5 : 2];
         float* to = kernel + (row * 3 * inside + m) * outside + p * BLOCK;
         if (direct)
-          sum(from, rows, pitch, inside, panel + p * pixels * BLOCK, width, to, outside);
+          add(from, pitch, inside, panel + p * pixels * BLOCK, BLOCK, rows, width, to, outside);
         else
-          sum(taps, 1, 0, ROWS, panel + p * pixels * BLOCK, pixels, to, outside);
+          add(taps, 0, ROWS, panel + p * pixels * BLOCK, BLOCK, 1, pixels, to, outside);
       }
     }
   }
@@ -253,9 +225,9 @@ static void add_unit(const void* given, long unit, float* scratch) {
   long outside = job->outside, weights = 9 * channels_of(&job->image) * outside, count = weights + outside;
   long first = unit * (count / LANES) / ADDERS * LANES, last = (unit + 1) * (count / LANES) / ADDERS * LANES;
   for (long at = first; at < last; at += LANES) {
-    lanes sum = *(const lanes*)(job->parts + at);
-    for (long slice = 1; slice < job->slices; slice++) sum += *(const lanes*)(job->parts + slice * count + at);
-    *(lanes*)(at < weights ? job->kernel + at : job->bias + at - weights) = sum;
+    lanes sum = AT(job->parts + at);
+    for (long slice = 1; slice < job->slices; slice++) sum += AT(job->parts + slice * count + at);
+    PUT(at < weights ? job->kernel + at : job->bias + at - weights) = sum;
   }
 }
 
@@ -263,7 +235,7 @@ static XLA_FFI_Error* differentiate_directly(XLA_FFI_CallFrame* frame, gradient_
   const image_t* image = &job->image;
   long inside = channels_of(image), outside = job->outside, width = image->width, row = (width + 2) * inside;
   long bytes = sizeof(float);
-  job->panels = (outside + BLOCK - 1) / BLOCK;
+  job->panels = blocks_of(outside);
   job->blocks = (3 * inside + ROWS - 1) / ROWS;
   job->rows = least(CACHED / (width * outside * bytes), 2 * CACHED / (row * bytes));
   job->rows = least(image->height, most(1, job->rows));

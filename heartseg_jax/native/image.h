@@ -2,7 +2,7 @@
 
 #pragma once
 
-#include "work.h"
+#include "registers.h"
 
 typedef struct {
   const float* part[2];

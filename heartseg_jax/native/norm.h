@@ -2,7 +2,7 @@
 
 #pragma once
 
-#include "work.h"
+#include "registers.h"
 
 #define CHUNK 128  /* pixels summed at once: sums of sums lose less to rounding */
 #define SLICES 16  /* of the pixels, each with sums of its own: so many whatever the threads, and the bits stay the same */

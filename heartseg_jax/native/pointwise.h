@@ -3,7 +3,7 @@
 
 #pragma once
 
-#include "work.h"
+#include "registers.h"
 
 #define SUMMED 96 /* pixels, before a sum goes back to memory */
 
@@ -27,41 +27,6 @@ static long place_of(const pointwise_t* job, long pixel) {
 static long tap_of(const pointwise_t* job, long square) {
   return (square / job->side * job->side * job->width + square % job->side) * job->outside;
 }
-
-/* out[p, :] = bias + sum over k of from[p, k] * weights[k, :]; `taps` such sums in one, each `tap` further. */
-INLINED void point_tile(const int pixels, const int vectors, const float* from, long pitch, long count, int taps,
-                        const long* tap, const float* weights, const float* bias, float* to, long apart) {
-  lanes sums[ROWS][2];
-  UNROLLED for (int p = 0; p < pixels; p++) {
-    UNROLLED for (int v = 0; v < vectors; v++) sums[p][v] = bias == NULL ? (lanes){0} : AT(bias + LANES * v);
-  }
-  for (int t = 0; t < taps; t++) {
-    const float* x = from + tap[t];
-    for (long k = 0; k < count; k++, x++, weights += BLOCK) {
-      lanes w[2];
-      UNROLLED for (int v = 0; v < vectors; v++) w[v] = AT(weights + LANES * v);
-      UNROLLED for (int p = 0; p < pixels; p++) {
-        float value = x[p * pitch];
-        UNROLLED for (int v = 0; v < vectors; v++) sums[p][v] += value * w[v];
-      }
-    }
-  }
-  UNROLLED for (int p = 0; p < pixels; p++) {
-    UNROLLED for (int v = 0; v < vectors; v++) PUT(to + p * apart + LANES * v) = sums[p][v];
-  }
-}
-
-typedef void point_function(const float* from, long pitch, long count, int taps, const long* tap, const float* weights,
-                            const float* bias, float* to, long apart);
-#define POINT(name, pixels, vectors)                                                                              \
-  static void name(const float* from, long pitch, long count, int taps, const long* tap, const float* weights,    \
-                   const float* bias, float* to, long apart) {                                                    \
-    point_tile(pixels, vectors, from, pitch, count, taps, tap, weights, bias, to, apart);                         \
-  }
-FOR_ALL_SIZES(POINT, point)
-static point_function* const POINTS[2][ROWS] = TABLE(point);
-
-static long blocks_of(long channels) { return (channels + BLOCK - 1) / BLOCK; }
 
 /* Cut work on rows of pixels and columns of the kernel: where the larger of the two is read once. */
 static void cut(XLA_FFI_CallFrame* frame, pointwise_t* job, long columns) {
@@ -91,14 +56,14 @@ static void point_unit(const void* given, long unit, float* scratch) {
   for (long column = group * columns / job->groups; column < (group + 1) * columns / job->groups; column++) {
     long square = column / blocks, at = column % blocks * BLOCK, channels = least(BLOCK, outside - at);
     int ragged = channels % LANES != 0;
-    point_function* const* points = POINTS[channels > LANES];
+    product_function* const* products = PRODUCTS[channels > LANES];
     for (long o = 0; o < BLOCK; o++) biases[o] = o < channels ? job->bias[at + o] : 0;
     for (long y = slice * rows / job->slices; y < (slice + 1) * rows / job->slices; y++)
       for (long x = 0, count; x < job->width; x += count) {
         count = least(ROWS, job->width - x);
         long pixel = y * job->width + x;
         float* to = job->to + place_of(job, pixel) + tap_of(job, square) + at;
-        points[count - 1](job->x + pixel * inside, inside, inside, 1, &zero, job->packed + column * inside * BLOCK,
+        products[count - 1](job->x + pixel * inside, inside, inside, 1, &zero, job->packed + column * inside * BLOCK,
                           biases, ragged ? spare : to, ragged ? BLOCK : apart);
         for (long p = 0; p < count && ragged; p++) memcpy(to + p * apart, spare + p * BLOCK, channels * sizeof(float));
       }
@@ -139,46 +104,13 @@ static void point_back_unit(const void* given, long unit, float* scratch) {
       for (long x = 0, count; x < job->width; x += count) {
         count = least(ROWS, job->width - x);
         long pixel = y * job->width + x;
-        POINTS[inside - column * BLOCK >= BLOCK][count - 1](
+        PRODUCTS[inside - column * BLOCK >= BLOCK][count - 1](
             job->change + place_of(job, pixel), job->side * outside, outside, (int)(job->side * job->side), taps,
             job->packed + column * results_of(job) * BLOCK, NULL, job->to + pixel * inside + column * BLOCK, inside);
       }
 }
 
 /* Gradient of kernel and bias */
-
-/* to[n, :] += sum over rows of pixels of change[p, n] * x[p, :] */
-INLINED void point_sum(const int count, const int vectors, const float* change, long pitch, long step, const float* x,
-                       long rows, long width, long inside, float* to) {
-  lanes sums[ROWS][2];
-  UNROLLED for (int n = 0; n < count; n++) {
-    UNROLLED for (int v = 0; v < vectors; v++) sums[n][v] = AT(to + n * inside + LANES * v);
-  }
-  for (long y = 0; y < rows; y++) {
-    const float* values = change + y * pitch;
-    for (long p = 0; p < width; p++, values += step, x += inside) {
-      lanes d[2];
-      UNROLLED for (int v = 0; v < vectors; v++) d[v] = AT(x + LANES * v);
-      UNROLLED for (int n = 0; n < count; n++) {
-        float value = values[n];
-        UNROLLED for (int v = 0; v < vectors; v++) sums[n][v] += value * d[v];
-      }
-    }
-  }
-  UNROLLED for (int n = 0; n < count; n++) {
-    UNROLLED for (int v = 0; v < vectors; v++) PUT(to + n * inside + LANES * v) = sums[n][v];
-  }
-}
-
-typedef void point_sum_function(const float* change, long pitch, long step, const float* x, long rows, long width,
-                                long inside, float* to);
-#define POINT_SUM(name, count, vectors)                                                                       \
-  static void name(const float* change, long pitch, long step, const float* x, long rows, long width,         \
-                   long inside, float* to) {                                                                  \
-    point_sum(count, vectors, change, pitch, step, x, rows, width, inside, to);                               \
-  }
-FOR_ALL_SIZES(POINT_SUM, point_sum)
-static point_sum_function* const POINT_SUMS[2][ROWS] = TABLE(point_sum);
 
 /* A unit sums a slice of the rows for a group of the results. */
 static void point_gradient_unit(const void* given, long unit, float* scratch) {
@@ -198,8 +130,8 @@ static void point_gradient_unit(const void* given, long unit, float* scratch) {
       count = least(ROWS, least(last - n, outside - o));
       const float* change = job->change + place_of(job, y * width) + tap_of(job, square) + o;
       for (long at = 0; at < inside; at += BLOCK)
-        POINT_SUMS[inside - at >= BLOCK][count - 1](change, pitch, side * outside, job->x + y * width * inside + at, rows,
-                                                    width, inside, kernel + n * inside + at);
+        ACCUMULATES[inside - at >= BLOCK][count - 1](change, pitch, side * outside, job->x + y * width * inside + at,
+                                                     inside, rows, width, kernel + n * inside + at, inside);
       for (long i = 0; i < count; i++)
         for (long row = 0; row < rows; row++) {
           float sum = 0;

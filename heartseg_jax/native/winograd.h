@@ -28,7 +28,6 @@ static tiles_t tiles_of(const image_t* image) {
    cache. */
 static long tile_pitch(long channels) { return TAPS * channels + LINE / sizeof(float); }
 
-
 INLINED void across4(const lanes t[4], float* to, long apart) {
   SCRATCH(to) = t[0] - t[2];
   SCRATCH(to + apart) = t[1] + t[2];
@@ -83,32 +82,6 @@ static void transform_tiles(const image_t* image, const tiles_t* tiles, long fir
 }
 
 /* Forward, and the gradient of the image: the same with the kernel turned round */
-
-/* to[p, :] = sum over k of from[p, k] * weights[k, :] */
-INLINED void product(const int pixels, const int vectors, const float* from, long pitch, long count,
-                     const float* weights, float* to) {
-  lanes sums[ROWS][2];
-  UNROLLED for (int p = 0; p < pixels; p++)
-    UNROLLED for (int v = 0; v < vectors; v++) sums[p][v] = (lanes){0};
-  for (long k = 0; k < count; k++, from++, weights += BLOCK) {
-    lanes w[2];
-    UNROLLED for (int v = 0; v < vectors; v++) w[v] = SCRATCH(weights + LANES * v);
-    UNROLLED for (int p = 0; p < pixels; p++) {
-      float x = from[p * pitch];
-      UNROLLED for (int v = 0; v < vectors; v++) sums[p][v] += x * w[v];
-    }
-  }
-  UNROLLED for (int p = 0; p < pixels; p++)
-    UNROLLED for (int v = 0; v < vectors; v++) SCRATCH(to + p * (TAPS * BLOCK + LINE / 4) + LANES * v) = sums[p][v];
-}
-
-typedef void product_function(const float* from, long pitch, long count, const float* weights, float* to);
-#define PRODUCT(name, pixels, vectors)                                                           \
-  static void name(const float* from, long pitch, long count, const float* weights, float* to) { \
-    product(pixels, vectors, from, pitch, count, weights, to);                                   \
-  }
-FOR_ALL_SIZES(PRODUCT, product)
-static product_function* const PRODUCTS[2][ROWS] = TABLE(product);
 
 /* G g G' of eight weights of each tap, `tap` floats apart. */
 INLINED void transform_kernel(const float* from, long tap, lanes to[TAPS]) {
@@ -188,12 +161,13 @@ static void write_tiles(const convolution_t* job, const tiles_t* tiles, long fir
 
 /* Multiply what `count` tiles see by the weights of a block. */
 static void multiply(long count, long inside, const float* seen, const float* weights, int whole, float* found) {
-  long pitch = tile_pitch(inside), parts = (count + ROWS - 1) / ROWS;
+  long pitch = tile_pitch(inside), parts = (count + ROWS - 1) / ROWS, none = 0;
   for (int tap = 0; tap < TAPS; tap++)
     for (long i = 0; i < parts; i++) {
       long tile = i * count / parts, rows = (i + 1) * count / parts - tile;
-      PRODUCTS[whole][rows - 1](seen + tile * pitch + tap * inside, pitch, inside, weights + tap * weights_pitch(inside),
-                                found + tile * tile_pitch(BLOCK) + tap * BLOCK);
+      PRODUCTS[whole][rows - 1](seen + tile * pitch + tap * inside, pitch, inside, 1, &none,
+                                weights + tap * weights_pitch(inside), NULL,
+                                found + tile * tile_pitch(BLOCK) + tap * BLOCK, tile_pitch(BLOCK));
     }
 }
 
@@ -268,30 +242,6 @@ static void spread_tiles(const gradient_t* job, const tiles_t* tiles, long first
   }
 }
 
-/* to[m, :] += sum over tiles of seen[tile, m] * change[tile, :] */
-INLINED void sum_of_products(const int count, const int vectors, const float* seen, long pitch, const float* change,
-                             long tiles, float* to) {
-  lanes sums[ROWS][2];
-  UNROLLED for (int m = 0; m < count; m++)
-    UNROLLED for (int v = 0; v < vectors; v++) sums[m][v] = SCRATCH(to + m * BLOCK + LANES * v);
-  for (long tile = 0; tile < tiles; tile++, seen += pitch, change += TAPS * BLOCK + LINE / 4) {
-    lanes d[2];
-    UNROLLED for (int v = 0; v < vectors; v++) d[v] = SCRATCH(change + LANES * v);
-    UNROLLED for (int m = 0; m < count; m++)
-      UNROLLED for (int v = 0; v < vectors; v++) sums[m][v] += seen[m] * d[v];
-  }
-  UNROLLED for (int m = 0; m < count; m++)
-    UNROLLED for (int v = 0; v < vectors; v++) SCRATCH(to + m * BLOCK + LANES * v) = sums[m][v];
-}
-
-typedef void sum_of_products_function(const float* seen, long pitch, const float* change, long tiles, float* to);
-#define SUM_OF_PRODUCTS(name, count, vectors)                                                   \
-  static void name(const float* seen, long pitch, const float* change, long tiles, float* to) { \
-    sum_of_products(count, vectors, seen, pitch, change, tiles, to);                            \
-  }
-FOR_ALL_SIZES(SUM_OF_PRODUCTS, tile_sum)
-static sum_of_products_function* const SUMS[2][ROWS] = TABLE(tile_sum);
-
 /* G' u G of eight weights of each of the 16 taps, `apart` floats apart -> nine, `tap` apart. */
 INLINED void gather_kernel(const float* from, long apart, float* to, long tap) {
   lanes t[3][4];
@@ -332,16 +282,18 @@ static void winograd_gradient_unit(const void* given, long unit, float* scratch)
       int whole = outside - panel * BLOCK >= BLOCK;
       spread_tiles(job, &tiles, first, n, panel, change);
       if (group_in == 0) { /* tap 5 is the sum of the four pixels */
-        lanes total[2] = {{0}, {0}};
-        for (long tile = 0; tile < n; tile++)
-          for (int v = 0; v < 1 + whole; v++) total[v] += AT(change + tile * tile_pitch(BLOCK) + 5 * BLOCK + LANES * v);
-        for (int v = 0; v < 1 + whole; v++) PUT(bias + panel * BLOCK + LANES * v) += total[v];
+        for (int v = 0; v < 1 + whole; v++) {
+          lanes total = AT(bias + panel * BLOCK + LANES * v);
+          for (long tile = 0; tile < n; tile++) total += AT(change + tile * tile_pitch(BLOCK) + 5 * BLOCK + LANES * v);
+          PUT(bias + panel * BLOCK + LANES * v) = total;
+        }
       }
       for (int tap = 0; tap < TAPS; tap++)
         for (long i = 0; i < parts; i++) {
           long m = i * count / parts, rows = (i + 1) * count / parts - m;
           float* to = sums + ((panel - panel0) * TAPS + tap) * tap_pitch + m * BLOCK;
-          SUMS[whole][rows - 1](seen + tap * count + m, pitch, change + tap * BLOCK, n, to);
+          ACCUMULATES[whole][rows - 1](seen + tap * count + m, 0, pitch, change + tap * BLOCK, tile_pitch(BLOCK), 1, n,
+                                       to, BLOCK);
         }
     }
   }
@@ -354,7 +306,7 @@ static void winograd_gradient_unit(const void* given, long unit, float* scratch)
 
 static XLA_FFI_Error* differentiate_by_winograd(XLA_FFI_CallFrame* frame, gradient_t* job) {
   long inside = channels_of(&job->image), vectors = inside / LANES, outside = job->outside;
-  job->panels = (outside + BLOCK - 1) / BLOCK;
+  job->panels = blocks_of(outside);
   long wanted = (most(16, 8 * threads_of(frame)) + job->slices - 1) / job->slices;
   double fewest = -1;
   long in_groups = 1, out_groups = 1;

@@ -11,9 +11,7 @@
 #include "xla/ffi/api/c_api.h"
 
 #define LANES 8
-#define BLOCK 16 /* channels of a register block: two vectors */
-#define ROWS 6   /* pixels of a register block, or weights: 6 x 2 sums in registers */
-#define LINE 64  /* bytes of a line of the cache: vectors that cross lines take twice as long to load */
+#define LINE 64 /* bytes of a line of the cache: vectors that cross lines take twice as long to load */
 
 typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4)));
 typedef float whole_lanes __attribute__((vector_size(4 * LANES)));
@@ -21,22 +19,12 @@ typedef int masks __attribute__((vector_size(4 * LANES), aligned(4)));
 
 #define AT(pointer) (*(const lanes*)(pointer))
 #define PUT(pointer) (*(lanes*)(pointer))
-#define SCRATCH(pointer) (*(whole_lanes*)(pointer)) /* in memory of our own, where vectors never cross lines */
+#define SCRATCH(pointer) (*(whole_lanes*)(pointer)) /* in memory of our own, where no vector lies across two lines */
 
 #define INLINED static inline __attribute__((always_inline))
 #define UNROLLED _Pragma("GCC unroll 8")
-#define ADDERS 8 /* units that add what slices have summed */
+#define ADDERS 8 /* units of work that add what slices have summed */
 #define EXPORTED __attribute__((visibility("default")))
-
-/* A function for each size of a register block: 1 to 6 rows of one vector or two. */
-#define FOR_ALL_SIZES(MAKE, name)                                                                             \
-  MAKE(name##1, 1, 2)                                                                                         \
-  MAKE(name##2, 2, 2) MAKE(name##3, 3, 2) MAKE(name##4, 4, 2) MAKE(name##5, 5, 2) MAKE(name##6, 6, 2)         \
-  MAKE(half_##name##1, 1, 1) MAKE(half_##name##2, 2, 1) MAKE(half_##name##3, 3, 1) MAKE(half_##name##4, 4, 1) \
-  MAKE(half_##name##5, 5, 1) MAKE(half_##name##6, 6, 1)
-#define TABLE(name)                                                                                 \
-  {{half_##name##1, half_##name##2, half_##name##3, half_##name##4, half_##name##5, half_##name##6}, \
-   {name##1, name##2, name##3, name##4, name##5, name##6}}
 
 static long least(long a, long b) { return a < b ? a : b; }
 static long most(long a, long b) { return a > b ? a : b; }
