@@ -1,6 +1,7 @@
 """The kernels in C: XLA's numbers to rounding, the same bits with any number of threads, and a way out without them."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -9,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from heartseg_jax.models import convolution, kernels
+from heartseg_jax.allocator import least_memory
+from heartseg_jax.models import convolution, kernels, norm, pointwise
 from heartseg_jax.models.unet import UNet
 from heartseg_jax.native import library, switch
 
@@ -53,6 +55,9 @@ def draw(seed, *shapes):
         (1, 200, 48, (16,), 16),  # many bands of rows
         (3, 10, 10, (64,), 128),  # more panels than are read in place, several slices
         (2, 17, 16, (128,), 64),
+        (2, 4, 4, (256,), 128),  # deep: a unit of work for each block of weights, which are used once
+        (1, 61, 50, (16, 24), 16),  # tiles that hang over two edges, in many bands
+        (4, 1, 3, (40,), 48),
     ],
 )
 def test_value_and_all_gradients_are_those_of_xla(native, batch, height, width, inside, outside, relu):
@@ -72,6 +77,90 @@ def test_value_and_all_gradients_are_those_of_xla(native, batch, height, width, 
     mine, theirs = both(work, tuple(images), kernel, bias)
     for own, right in zip(jax.tree.leaves(mine), jax.tree.leaves(theirs), strict=True):
         np.testing.assert_allclose(own, right, rtol=1e-5, atol=1e-5 * np.abs(right).max())
+
+
+def counted(function, *args):
+    """How often each of the kernels is called in a function's program."""
+    called = re.findall(r"heartseg_(\w+)", str(jax.make_jaxpr(function)(*args)))
+    return {name: called.count(name) for name in called}
+
+
+def test_only_the_gradients_that_are_asked_for_are_computed(native):
+    given = draw(0, (1, 8, 8, 8), (3, 3, 8, 16), (16,), (2, 2, 8, 16), (8,))
+
+    def loss(image, kernel, bias, up, up_bias):
+        return pointwise.pointwise(convolution.convolve([image], kernel, bias), up, up_bias).sum()
+
+    both_ways = {"convolution": 1, "pointwise": 1, "pointwise_gradients": 1}
+    assert counted(jax.grad(loss, (0, 1, 2)), *given) == both_ways | {"convolution_gradients": 1}
+    assert counted(jax.grad(loss, 0), *given) == both_ways | {"convolution_image_gradient": 1}
+    assert counted(jax.grad(loss, (1, 2)), *given) == both_ways | {"convolution_kernel_gradient": 1}
+    assert counted(jax.grad(loss, 3), *given) == both_ways
+    for wanted in ((0,), (1, 2), (3, 4), (0, 1, 2, 3, 4)):
+        mine, theirs = both(jax.grad(loss, wanted), *given)
+        for own, right in zip(mine, theirs, strict=True):
+            np.testing.assert_allclose(own, right, rtol=1e-5, atol=1e-5 * np.abs(right).max())
+
+
+def test_frozen_weights_get_no_gradient_computed(native):
+    image, kernel, bias = draw(0, (1, 8, 8, 8), (3, 3, 8, 16), (16,))
+
+    def loss(image, kernel, bias):
+        return convolution.convolve([image], jax.lax.stop_gradient(kernel), jax.lax.stop_gradient(bias)).sum()
+
+    calls = counted(jax.grad(loss, (0, 1, 2)), image, kernel, bias)
+    assert calls == {"convolution": 1, "convolution_image_gradient": 1}
+
+
+@pytest.mark.parametrize(
+    ("batch", "height", "width", "inside", "side", "outside"),
+    [(2, 6, 5, 16, 2, 8), (1, 1, 1, 8, 1, 9), (3, 20, 33, 24, 1, 9), (2, 4, 4, 256, 2, 128), (1, 7, 100, 8, 2, 21)],
+)
+def test_products_at_each_pixel(native, batch, height, width, inside, side, outside):
+    shapes = (batch, height, width, inside), (side, side, outside, inside), (outside,)
+    x, kernel, bias, change = draw(0, *shapes, (batch, side * height, side * width, outside))
+
+    def work(*args):
+        out, back = jax.vjp(pointwise.pointwise, *args)
+        return out, back(change)
+
+    assert counted(work, x, kernel, bias) == {"pointwise": 1, "pointwise_gradients": 1}
+    mine, theirs = both(work, x, kernel, bias)
+    for own, right in zip(jax.tree.leaves(mine), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_allclose(own, right, rtol=1e-5, atol=1e-5 * np.abs(right).max())
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 5, 8), (1, 1, 4, 24), (3, 40, 50, 16), (1, 2, 3, 512)])
+def test_batch_norm_with_relu(native, shape):
+    x, change, scale, bias = draw(0, shape, shape, shape[-1:], shape[-1:])
+
+    def work(*args):
+        out, back = jax.vjp(lambda *args: norm.norm_relu(*args), *args)
+        return out, back((change, jnp.zeros_like(scale), jnp.zeros_like(scale)))
+
+    assert counted(work, x, scale, bias) == {"norm_relu": 1, "norm_relu_gradients": 1}
+    mine, theirs = both(work, x + 1, scale, bias)
+    for own, right in zip(jax.tree.leaves(mine), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_allclose(own, right, rtol=1e-4, atol=1e-4 * max(1, np.abs(right).max()))
+
+
+def test_the_backward_pass_lets_go_of_what_it_has_used(native):
+    """A training step keeps what its forward pass has saved, and not the gradients on the way too.
+
+    XLA puts off whatever it need not compute at once, such as the gradients of all kernels.
+    """
+    model, (image,) = UNet(16, 3, 9, norm="batch"), draw(1, (2, 64, 64, 3))
+    variables = model.init(jax.random.key(0), image, train=False)
+
+    def loss(params):
+        given = variables | {"params": params}
+        return (model.apply(given, image, train=True, mutable=["batch_stats"])[0] ** 2).mean()
+
+    program = jax.jit(jax.grad(loss), compiler_options=least_memory()).lower(variables["params"]).compile()
+    full = 2 * 64 * 64 * 16 * 4
+    # At each of three levels twice what a convolution gives and what follows it, on the way up also what comes up.
+    saved = full * ((4 + 5) + (4 + 5) / 2 + 4 / 4) + 2 * full / 4
+    assert program.memory_analysis().temp_size_in_bytes < saved + 4 * full
 
 
 def test_a_pixel_by_hand(native):
@@ -121,21 +210,31 @@ def test_the_first_weights_are_the_same_ones(native):
 
 
 def test_folds_in_one_program(native):
-    image, kernels = draw(4, (3, 2, 8, 8, 8), (3, 3, 3, 8, 8))
-    mapped = jax.vmap(lambda image, kernel: convolution.convolve([image], kernel, jnp.zeros(8)))
-    mine, theirs = both(mapped, image, kernels)
-    np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-5)
+    image, weights = draw(4, (3, 2, 8, 8, 8), (3, 3, 3, 8, 8))
+
+    def fold(image, weights):
+        x, _, _ = norm.norm_relu(convolution.convolve([image], weights, jnp.zeros(8)), jnp.ones(8), jnp.zeros(8))
+        return pointwise.pointwise(x, weights[:1, :1], jnp.zeros(8)).sum()
+
+    mine, theirs = both(jax.vmap(jax.value_and_grad(fold, (0, 1))), image, weights)
+    for own, right in zip(jax.tree.leaves(mine), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_allclose(own, right, rtol=1e-4, atol=1e-4 * np.abs(right).max())
 
 
 THREADS = """
 import hashlib, jax, numpy as np
-from heartseg_jax.models import convolution, kernels
+from heartseg_jax.models import convolution, norm, pointwise
 from heartseg_jax.native import library
 assert library.turn_on()
 draws = np.random.default_rng(0)
-images = tuple(draws.normal(size=(3, 40, 24, 16)).astype(np.float32) for _ in range(2))
-kernel, bias = draws.normal(size=(3, 3, 32, 48)).astype(np.float32), draws.normal(size=48).astype(np.float32)
-out, back = jax.vjp(lambda *args: convolution.convolve(*args), images, kernel, bias)
+draw = lambda *shape: draws.normal(size=shape).astype(np.float32)
+def network(images, kernel, bias, deep, up):
+    x = convolution.convolve(images, kernel, bias)
+    x, mean, var = norm.norm_relu(x, bias, bias)
+    y = convolution.convolve([x[:, ::4, ::4]], deep, deep[0, 0, 0])
+    return x, pointwise.pointwise(y, up, up[0, 0, :, 0]), mean, var
+weights = draw(3, 3, 64, 48), draw(48), draw(3, 3, 48, 160), draw(2, 2, 24, 160)
+out, back = jax.vjp(network, (draw(3, 40, 24, 32), draw(3, 40, 24, 32)), *weights)
 print(hashlib.sha256(b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves((out, back(out))))).hexdigest())
 """
 
