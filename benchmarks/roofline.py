@@ -8,12 +8,14 @@ rows' size and batch. It stands at its operational intensity (FLOPs by arithmeti
 inputs, weights and results once each) and the speed that was measured. The lines are the speed of a matrix product (on
 a CPU also on one core) and the bandwidth of a large array that is read and written, measured here before the layers.
 Whole steps and predictions are those of the rows. A point above the slanted line has its data in the processor's cache.
-The points' `cores` are CPU time by wall time.
+FLOPs are those of the operation as it is written: the native kernels take fewer for a convolution, which may therefore
+stand above the lines (docs/performance.md). The points' `cores` are CPU time by wall time.
 
   --rows      files of `benchmark --json`, with commas between them
   --output    the picture
   --seconds   that each layer is timed for
   --json      a file that receives the points
+  --native_kernels=off    layers by XLA alone; the rows must have been measured in the same way
 """
 
 from __future__ import annotations
@@ -35,15 +37,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 from PIL import Image
 
 from heartseg_jax.config import load
 from heartseg_jax.figures.drawing import FAINT, INK, canvas
 from heartseg_jax.files import write_text
 from heartseg_jax.models import convolution, cost
+from heartseg_jax.models.norm import norm_relu
+from heartseg_jax.models.pointwise import pointwise
 from heartseg_jax.models.speed import matmul_flops_per_second
-from heartseg_jax.models.unet import BATCH_NORM_EPSILON, UpConv
+from heartseg_jax.native.library import turn_on
 from heartseg_jax.training.run import cost_shape
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -143,27 +146,23 @@ def work_of(layer: cost.LayerCost, batch: int, side: int) -> Work:
 
 
 def conv3x3(image: jax.Array, kernel: jax.Array) -> jax.Array:
-    """As in `ConvBlock`."""
-    return convolution.conv_general_dilated(image, kernel, (1, 1), "SAME", dimension_numbers=convolution.LAYOUT)
+    """As in `Conv3x3`."""
+    return convolution.convolve([image], kernel, jnp.zeros(kernel.shape[3]))
 
 
 def up2x2(image: jax.Array, kernel: jax.Array) -> jax.Array:
     """As in `UpConv`."""
-    bias = jnp.zeros(kernel.shape[2])
-    return UpConv(kernel.shape[2]).apply({"params": {"kernel": kernel, "bias": bias}}, image)
+    return pointwise(image, kernel, jnp.zeros(kernel.shape[2]))
 
 
 def head1x1(image: jax.Array, kernel: jax.Array) -> jax.Array:
     """As in `Head`."""
-    return jnp.einsum("bijc,co->bijo", image, kernel[0, 0])
+    return pointwise(image, kernel.swapaxes(2, 3), jnp.zeros(kernel.shape[3]))
 
 
 def norm_and_relu(image: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
     """As in `ConvBlock`, with the batch's own statistics."""
-    norm = nn.BatchNorm(use_running_average=False, epsilon=BATCH_NORM_EPSILON)
-    stats = {"mean": jnp.zeros(scale.shape), "var": jnp.ones(scale.shape)}
-    variables = {"params": {"scale": scale, "bias": bias}, "batch_stats": stats}
-    return nn.relu(norm.apply(variables, image, mutable=["batch_stats"])[0])
+    return norm_relu(image, scale, bias)[0]
 
 
 def fastest(call: Callable[..., Any], given: tuple[Any, ...], seconds: float) -> tuple[float, float]:
@@ -253,7 +252,8 @@ def draw(path: Path, points: list[Point], roofs: Roofs, caption: str) -> None:
     columns = len(networks) if len(networks) < 4 else 2
     lines = -(-len(networks) // columns)
     low, high = 2.0**-3, 2.0 ** np.ceil(np.log2(max(point.intensity for point in points)) + 0.2)
-    bottom = min(point.gflops_per_s for point in points) / 1.5
+    speeds = [point.gflops_per_s for point in points]
+    bottom, top = min(speeds) / 1.5, 1.3 * max(1.4 * roofs.product / 1e9, *speeds)
     with canvas(path, 7.2 if columns > 1 else 3.6, 2.4 * lines + 0.8) as figure:
         grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
         for name, axes in zip(networks, grid.flat, strict=False):
@@ -264,7 +264,7 @@ def draw(path: Path, points: list[Point], roofs: Roofs, caption: str) -> None:
             axes.set_xscale("log", base=2)
             axes.set_yscale("log")
             axes.set_xlim(low, high)
-            axes.set_ylim(bottom, 1.8 * roofs.product / 1e9)
+            axes.set_ylim(bottom, top)
             axes.set_title(TITLES.get(name, name))
         for axes in grid.flat[len(networks) :]:
             axes.set_visible(False)
@@ -279,7 +279,7 @@ def draw(path: Path, points: list[Point], roofs: Roofs, caption: str) -> None:
 
 
 def draw_roofs(axes: Any, roofs: Roofs, low: float, high: float, *, named: bool) -> None:
-    """Draw the speeds that no layer exceeds, with their numbers where `named`."""
+    """Draw the speeds that no layer exceeds whose products are all computed, with their numbers where `named`."""
     across = np.geomspace(low, high, 200)
     axes.plot(across, np.minimum(roofs.product, across * roofs.bandwidth) / 1e9, color=INK, linewidth=1.2)
     flat = {"product": roofs.product}
@@ -334,11 +334,15 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=0.1)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--native_kernels", choices=["on", "off"], default="on")
     asked = parser.parse_args(argv)
+    native = asked.native_kernels == "on" and turn_on()
     rows = [json.loads(line) for file in asked.rows.split(",") for line in Path(file).read_text().splitlines()]
     rows = [row for row in rows if row["status"] == "measured"]
     by_network: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
+        if row["native_kernels"] != native:
+            parser.error(f"native kernels: {row['native_kernels']} in a row, and {native} here; measure both alike")
         if row["config"] not in CONFIGS or row["dtype"] != "float32":
             parser.error(f"{row['config']} in {row['dtype']}: only {', '.join(CONFIGS)} in float32 are drawn")
         by_network.setdefault(row["config"], []).append(row)
@@ -357,6 +361,7 @@ def main(argv: list[str]) -> None:
     if asked.json:
         write_text(asked.json, "".join(json.dumps(point._asdict()) + "\n" for point in points))
     about = [f"{rows[0]['date'][:10]}", f"{rows[0]['device']}", "float32", f"jax {jax.__version__}"]
+    about.append("native kernels" if native else "XLA's kernels")
     if jax.default_backend() == "cpu":
         about[1] = f"{len(os.sched_getaffinity(0))} {platform.machine()} cores"
     draw(asked.output, points, roofs, ", ".join(about))

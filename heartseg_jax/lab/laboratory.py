@@ -30,6 +30,7 @@ from heartseg_jax.lab.unseen import check_unseen
 from heartseg_jax.lab.workers import work_all
 from heartseg_jax.models import cost
 from heartseg_jax.models.speed import network_flops_per_second
+from heartseg_jax.native import switch
 from heartseg_jax.progress import bar, duration, say
 from heartseg_jax.training import devices, phases
 
@@ -159,7 +160,7 @@ def step_flops(config: FrozenConfigDict) -> float:
 
 def estimate(config: FrozenConfigDict, runs_left: dict[str, int], workers: int) -> tuple[dict[str, float], float]:
     """Return (arm -> seconds per step, seconds of the whole) for the runs that each arm has left."""
-    rate = network_flops_per_second(config.model.dtype)
+    rate = network_flops_per_second(config.model.dtype, native=switch.are_possible())
     configs = {arm: arm_config(config, arm) for arm in runs_left}
     step_s = {arm: step_flops(own) / rate for arm, own in configs.items()}
     tried = len(config.lab.learning_rates)

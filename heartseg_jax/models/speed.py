@@ -10,15 +10,18 @@ from heartseg_jax.machine import has_only_cpu
 
 EFFICIENCY = 0.5
 """Speed of a training step as a share of a matrix product's: 0.37 to 0.96 on two CPU cores, by the network."""
+NATIVE_EFFICIENCY = 1.0
+"""The same with the native kernels, which need fewer FLOPs than are counted."""
 
 
-def network_flops_per_second(dtype: str) -> float:
+def network_flops_per_second(dtype: str, *, native: bool = False) -> float:
     """Return the speed of a U-Net's steps on JAX's default device, from that of a matrix product.
 
-    In float32 on a CPU numpy's product is measured, so that JAX need not be imported; JAX's own is about as fast.
+    In float32 on one CPU numpy's product is measured, so that JAX need not be imported; JAX's own is about as fast.
+    `native`: whether the native kernels will be used there.
     """
     if dtype == "float32" and has_only_cpu():
-        return EFFICIENCY * _product_of_numpy(1024, 4)
+        return (NATIVE_EFFICIENCY if native else EFFICIENCY) * _product_of_numpy(1024, 4)
     return EFFICIENCY * matmul_flops_per_second(dtype)
 
 

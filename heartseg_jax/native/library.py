@@ -11,9 +11,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
-import importlib.util
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,12 +20,11 @@ from typing import Any
 
 from heartseg_jax.compilation_cache import default_folder, machine
 from heartseg_jax.models import convolution, kernels, norm, pointwise
-from heartseg_jax.native.switch import is_off
+from heartseg_jax.native.switch import PACKAGE, compiler, is_off
 from heartseg_jax.progress import say
 
 SOURCE = Path(__file__).with_name("kernels.c")
 OPTIONS = ("-O3", "-march=native", "-std=gnu11", "-shared", "-fPIC", "-fvisibility=hidden")
-COMPILERS = ("cc", "gcc", "clang")
 HANDLERS = (
     "convolution",
     "convolution_relu",
@@ -85,6 +82,8 @@ def _load() -> None:
     import jax
 
     command = compiler()
+    if command is None:
+        raise NotBuilt(f"no C compiler was found; install gcc, clang or the Python package {PACKAGE}, and start again")
     version = _output([*command, "--version"]).splitlines()[:1]
     sources = [file.read_bytes() for file in (SOURCE, *sorted(SOURCE.parent.glob("*.h")))]
     parts = (*sources, " ".join([*command, *OPTIONS, *version]).encode(), jax.__version__.encode())
@@ -114,20 +113,6 @@ def _opened(library: Path) -> ctypes.CDLL | None:
         return ctypes.CDLL(str(library)) if whole else None
     except OSError:
         return None
-
-
-def compiler() -> list[str]:
-    """Return the command of the C compiler.
-
-    Raises:
-      NotBuilt: there is none.
-    """
-    for name in COMPILERS:
-        if found := shutil.which(name):
-            return [found]
-    if importlib.util.find_spec("ziglang"):
-        return [sys.executable, "-m", "ziglang", "cc"]
-    raise NotBuilt("no C compiler was found; install gcc, clang or the Python package ziglang, and start again")
 
 
 def _own_folder() -> Path | None:

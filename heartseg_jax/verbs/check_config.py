@@ -16,6 +16,7 @@ from heartseg_jax.data.run_dataset import resplit
 from heartseg_jax.machine import devices
 from heartseg_jax.models import cost
 from heartseg_jax.models.speed import network_flops_per_second
+from heartseg_jax.native import switch
 from heartseg_jax.progress import duration
 from heartseg_jax.training.cadence import STEP_COST
 
@@ -81,7 +82,8 @@ def estimate(config: Any, flops_per_image: int) -> dict[str, Any]:
 
     Right within a factor of about two; compilation and evaluation are not counted.
     """
-    step_s = STEP_COST * flops_per_image * config.data.batch_size / network_flops_per_second(config.model.dtype)
+    rate = network_flops_per_second(config.model.dtype, native=switch.are_possible())
+    step_s = STEP_COST * flops_per_image * config.data.batch_size / rate
     steps = total_steps(config)
     return {"step_s": step_s, "steps": steps, "run_s": None if steps is None else steps * step_s}
 

@@ -43,7 +43,7 @@ def test_a_step_costs_what_its_input_channels_cost():
 
 
 def test_the_estimate_counts_runs_rates_and_steps(monkeypatch):
-    monkeypatch.setattr("heartseg_jax.lab.laboratory.network_flops_per_second", lambda *_: 1e9)
+    monkeypatch.setattr("heartseg_jax.lab.laboratory.network_flops_per_second", lambda *_, native: 1e9)
     config = configured()
     step_s, once = estimate(config, {"scratch_deep": 3}, workers=1)
     assert step_s["scratch_deep"] == pytest.approx(step_flops(arm_config(config, "scratch_deep")) / 1e9)

@@ -19,10 +19,8 @@ from heartseg_jax.native import library, switch
 @pytest.fixture
 def native(monkeypatch):
     """The kernels, turned on."""
-    try:
-        library.compiler()
-    except library.NotBuilt as error:
-        pytest.skip(str(error))
+    if switch.compiler() is None:
+        pytest.skip("no C compiler")
     monkeypatch.delenv(switch.VARIABLE, raising=False)
     assert library.turn_on()
     yield
@@ -268,12 +266,23 @@ def start(code, **env):
 
 
 def test_without_a_compiler_xla_computes_and_a_line_says_so():
-    code = "from heartseg_jax.native import library; library.COMPILERS = ()"
+    code = "from heartseg_jax.native import switch; switch.COMPILERS = ()"
     code += "\nimport importlib.util; importlib.util.find_spec = lambda name: None"
     done = start(code)
     assert done.stdout == "False\n"
     assert len(done.stderr.splitlines()) == 1
     assert "ziglang" in done.stderr
+
+
+def test_whether_they_are_possible_is_told_without_jax(monkeypatch):
+    monkeypatch.delenv(switch.VARIABLE, raising=False)
+    code = (
+        "import sys; from heartseg_jax.native.switch import are_possible; print(are_possible(), 'jax' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{sys.platform.startswith('linux') and switch.compiler() is not None} False\n"
+    monkeypatch.setenv(switch.VARIABLE, switch.OFF)
+    assert not switch.are_possible()
 
 
 def test_a_compiler_that_fails_is_named(tmp_path):

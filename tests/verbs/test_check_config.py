@@ -77,7 +77,7 @@ def test_a_damaged_dataset_is_refused(tmp_path, capsys):
 
 
 def test_the_time_is_arithmetic_over_speed(monkeypatch):
-    monkeypatch.setattr(check_config, "network_flops_per_second", lambda dtype: 24e9)
+    monkeypatch.setattr(check_config, "network_flops_per_second", lambda dtype, native: 24e9)
     found = check_config.estimate(config_of(train__steps="10"), 10**9)
     # 3 * 8 GFLOP at 24 GFLOP/s.
     assert found == pytest.approx({"step_s": 1.0, "steps": 10, "run_s": 10.0})
