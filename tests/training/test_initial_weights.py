@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 
+from heartseg_jax.models.norm import BATCH_NORM_EPSILON
 from heartseg_jax.models.unet import UNet
 from heartseg_jax.training import steps
 from heartseg_jax.training.initial_weights import recalibrate
@@ -35,7 +36,9 @@ def test_a_deep_random_encoder_keeps_its_signal():
         _, kept = model.apply(
             {"params": params, "batch_stats": batch_stats}, image, train=False, capture_intermediates=True, mutable=True
         )
-        return float(np.std(kept["intermediates"]["encoder"]["stage4"]["norm2"]["__call__"][0]))
+        last = batch_stats["encoder"]["stage4"]["norm2"]
+        convolved = np.asarray(kept["intermediates"]["encoder"]["stage4"]["conv2"]["__call__"][0])
+        return float(np.std((convolved - last["mean"]) / np.sqrt(last["var"] + BATCH_NORM_EPSILON)))
 
     assert abs(bottom(found) - 1) < 0.05
     assert bottom(stats) < 0.6 * bottom(found)
