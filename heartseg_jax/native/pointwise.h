@@ -11,7 +11,6 @@ typedef struct {
   const float *x, *kernel, *bias, *change; /* kernel: [side, side, out, in] */
   float *to, *kernel_to, *bias_to;
   float* parts;  /* [slices, side side out, in + 1], the bias last */
-  float* packed; /* the kernel, in columns of register blocks */
   long batch, height, width, inside, outside, side, slices, groups;
 } pointwise_t;
 
@@ -28,23 +27,17 @@ static long tap_of(const pointwise_t* job, long square) {
   return (square / job->side * job->side * job->width + square % job->side) * job->outside;
 }
 
-/* Cut work on rows of pixels and columns of the kernel: where the larger of the two is read once. */
-static void cut(XLA_FFI_CallFrame* frame, pointwise_t* job, long columns) {
+/* Cut work into slices of the rows of pixels and groups of the kernel's columns, of `depth` weights each. What is done
+   more than once for it: weights are packed in every slice, and the image is read in every group. */
+static void cut(XLA_FFI_CallFrame* frame, pointwise_t* job, long columns, long depth) {
   long rows = job->batch * job->height, units = 8 * threads_of(frame);
-  int by_columns = results_of(job) > rows * job->width;
-  job->groups = by_columns ? least(columns, units) : 1;
-  job->slices = least(rows, (units + job->groups - 1) / job->groups);
-}
-
-/* A square's results of a block of channels: [in, BLOCK], zeros where there are less. */
-static void pack_results_unit(const void* given, long unit, float* scratch) {
-  const pointwise_t* job = given;
-  (void)scratch;
-  long inside = job->inside, blocks = blocks_of(job->outside), square = unit / blocks, at = unit % blocks * BLOCK;
-  float* to = job->packed + unit * inside * BLOCK;
-  for (long k = 0; k < inside; k++)
-    for (long o = at; o < at + BLOCK; o++)
-      *to++ = o < job->outside ? job->kernel[(square * job->outside + o) * inside + k] : 0;
+  double fewest = -1, packing = 1.5 * columns * BLOCK * depth, reading = 0.3 * rows * job->width * depth;
+  for (long groups = 1; groups <= least(columns, units); groups++) {
+    long slices = least(rows, (units + groups - 1) / groups);
+    double twice = slices * packing + groups * reading;
+    if (fewest >= 0 && twice >= fewest) continue;
+    fewest = twice, job->groups = groups, job->slices = slices;
+  }
 }
 
 static void point_unit(const void* given, long unit, float* scratch) {
@@ -52,62 +45,51 @@ static void point_unit(const void* given, long unit, float* scratch) {
   long inside = job->inside, outside = job->outside, side = job->side, blocks = blocks_of(outside), zero = 0;
   long rows = job->batch * job->height, group = unit % job->groups, slice = unit / job->groups;
   long columns = side * side * blocks, apart = side * outside;
-  float *biases = scratch, *spare = scratch + BLOCK;
+  float *biases = scratch, *ragged = biases + BLOCK, *packed = ragged + ROWS * BLOCK;
   for (long column = group * columns / job->groups; column < (group + 1) * columns / job->groups; column++) {
     long square = column / blocks, at = column % blocks * BLOCK, channels = least(BLOCK, outside - at);
-    int ragged = channels % LANES != 0;
-    product_function* const* products = PRODUCTS[channels > LANES];
-    for (long o = 0; o < BLOCK; o++) biases[o] = o < channels ? job->bias[at + o] : 0;
+    int whole = channels % LANES == 0;
+    for (long o = 0; o < BLOCK; o++) {
+      biases[o] = o < channels ? job->bias[at + o] : 0;
+      const float* from = job->kernel + (square * outside + at + o) * inside;
+      for (long k = 0; k < inside; k++) packed[k * BLOCK + o] = o < channels ? from[k] : 0;
+    }
     for (long y = slice * rows / job->slices; y < (slice + 1) * rows / job->slices; y++)
       for (long x = 0, count; x < job->width; x += count) {
         count = least(ROWS, job->width - x);
         long pixel = y * job->width + x;
         float* to = job->to + place_of(job, pixel) + tap_of(job, square) + at;
-        products[count - 1](job->x + pixel * inside, inside, inside, 1, &zero, job->packed + column * inside * BLOCK,
-                          biases, ragged ? spare : to, ragged ? BLOCK : apart);
-        for (long p = 0; p < count && ragged; p++) memcpy(to + p * apart, spare + p * BLOCK, channels * sizeof(float));
+        PRODUCTS[channels > LANES][count - 1](job->x + pixel * inside, inside, inside, 1, &zero, packed, biases,
+                                              whole ? to : ragged, whole ? apart : BLOCK);
+        for (long p = 0; p < count && !whole; p++) memcpy(to + p * apart, ragged + p * BLOCK, channels * sizeof(float));
       }
   }
 }
 
 static XLA_FFI_Error* multiply_pixels(XLA_FFI_CallFrame* frame, pointwise_t* job) {
-  long columns = job->side * job->side * blocks_of(job->outside);
-  job->packed = aligned_alloc(LINE, columns * job->inside * BLOCK * sizeof(float));
-  if (job->packed == NULL) return no_memory(frame);
-  XLA_FFI_Error* error = run(frame, pack_results_unit, job, columns, 0);
-  cut(frame, job, columns);
-  if (error == NULL) error = run(frame, point_unit, job, job->slices * job->groups, (1 + ROWS) * BLOCK);
-  free(job->packed);
-  return error;
+  cut(frame, job, job->side * job->side * blocks_of(job->outside), job->inside);
+  return run(frame, point_unit, job, job->slices * job->groups, (1 + ROWS + job->inside) * BLOCK);
 }
 
 /* Gradient of the image: each pixel's results by the kernel as it is. */
-
-/* A block of the image's channels: [side side out, BLOCK] */
-static void pack_channels_unit(const void* given, long unit, float* scratch) {
-  const pointwise_t* job = given;
-  (void)scratch;
-  long results = results_of(job), channels = least(BLOCK, job->inside - unit * BLOCK);
-  float* to = job->packed + unit * results * BLOCK;
-  for (long n = 0; n < results; n++)
-    memcpy(to + n * BLOCK, job->kernel + n * job->inside + unit * BLOCK, channels * sizeof(float));
-}
-
 static void point_back_unit(const void* given, long unit, float* scratch) {
   const pointwise_t* job = given;
-  (void)scratch;
   long inside = job->inside, outside = job->outside, rows = job->batch * job->height, columns = blocks_of(inside), taps[4];
-  long group = unit % job->groups, slice = unit / job->groups;
+  long results = results_of(job), group = unit % job->groups, slice = unit / job->groups;
   for (long square = 0; square < job->side * job->side; square++) taps[square] = tap_of(job, square);
-  for (long column = group * columns / job->groups; column < (group + 1) * columns / job->groups; column++)
+  for (long column = group * columns / job->groups; column < (group + 1) * columns / job->groups; column++) {
+    long at = column * BLOCK, channels = least(BLOCK, inside - at);
+    for (long n = 0; n < results; n++)
+      memcpy(scratch + n * BLOCK, job->kernel + n * inside + at, channels * sizeof(float));
     for (long y = slice * rows / job->slices; y < (slice + 1) * rows / job->slices; y++)
       for (long x = 0, count; x < job->width; x += count) {
         count = least(ROWS, job->width - x);
         long pixel = y * job->width + x;
-        PRODUCTS[inside - column * BLOCK >= BLOCK][count - 1](
-            job->change + place_of(job, pixel), job->side * outside, outside, (int)(job->side * job->side), taps,
-            job->packed + column * results_of(job) * BLOCK, NULL, job->to + pixel * inside + column * BLOCK, inside);
+        PRODUCTS[channels == BLOCK][count - 1](job->change + place_of(job, pixel), job->side * outside, outside,
+                                               (int)(job->side * job->side), taps, scratch, NULL,
+                                               job->to + pixel * inside + at, inside);
       }
+  }
 }
 
 /* Gradient of kernel and bias */
@@ -163,14 +145,10 @@ static void point_add_unit(const void* given, long unit, float* scratch) {
 /* What is not asked for is NULL. `slices` are given: they decide how sums are rounded. */
 static XLA_FFI_Error* differentiate_pixels(XLA_FFI_CallFrame* frame, pointwise_t* job) {
   XLA_FFI_Error* error = NULL;
-  long slices = job->slices, columns = blocks_of(job->inside), results = results_of(job);
+  long slices = job->slices, results = results_of(job);
   if (job->to != NULL) {
-    job->packed = aligned_alloc(LINE, columns * results * BLOCK * sizeof(float));
-    if (job->packed == NULL) return no_memory(frame);
-    error = run(frame, pack_channels_unit, job, columns, 0);
-    cut(frame, job, columns);
-    if (error == NULL) error = run(frame, point_back_unit, job, job->slices * job->groups, 0);
-    free(job->packed);
+    cut(frame, job, blocks_of(job->inside), results);
+    error = run(frame, point_back_unit, job, job->slices * job->groups, results * BLOCK);
   }
   if (error != NULL || job->kernel_to == NULL) return error;
   job->slices = slices;

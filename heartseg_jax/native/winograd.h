@@ -13,7 +13,8 @@
 #define LEAST_TILES 24 /* transformed at a time: fewer would load weights too often */
 #define MOST_TILES 96
 #define TRANSFORMED 196608 /* bytes of what is transformed at a time, to stay in the second cache */
-#define PACKED 1048576 /* bytes of the transformed weights that a unit of work keeps */
+#define PACKED 262144 /* floats of the transformed weights that a unit of work keeps, at most, unless a block has more */
+#define SUMS 65536 /* floats that a unit of a kernel's gradient sums in, to stay in the second cache */
 
 typedef struct {
   long down, across, all; /* tiles of an example in each direction, and of the batch */
@@ -312,9 +313,9 @@ static XLA_FFI_Error* differentiate_by_winograd(XLA_FFI_CallFrame* frame, gradie
   long in_groups = 1, out_groups = 1;
   for (long i = 1; i <= vectors; i++)
     for (long o = 1; o <= job->panels; o++) {
-      long sums = ((vectors + i - 1) / i) * LANES * ((job->panels + o - 1) / o) * BLOCK * TAPS * sizeof(float);
+      long sums = ((vectors + i - 1) / i) * LANES * ((job->panels + o - 1) / o) * BLOCK * TAPS;
       double twice = (double)o * inside + (double)i * outside;
-      int enough = i * o >= wanted && sums <= PACKED;
+      int enough = i * o >= wanted && sums <= SUMS;
       if (!enough && !(i == vectors && o == job->panels)) continue;
       if (fewest >= 0 && twice >= fewest) continue;
       fewest = twice, in_groups = i, out_groups = o;

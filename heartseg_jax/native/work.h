@@ -5,8 +5,10 @@
 #include <math.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "xla/ffi/api/c_api.h"
 
@@ -24,6 +26,8 @@ typedef int masks __attribute__((vector_size(4 * LANES), aligned(4)));
 #define INLINED static inline __attribute__((always_inline))
 #define UNROLLED _Pragma("GCC unroll 8")
 #define ADDERS 8 /* units of work that add what slices have summed */
+#define SPARES 2
+#define KEPT 33554432 /* bytes at most, of each */
 #define EXPORTED __attribute__((visibility("default")))
 
 static long least(long a, long b) { return a < b ? a : b; }
@@ -36,13 +40,50 @@ typedef struct {
   unit_function* function;
   const void* job; /* on the caller's stack: touched only while a unit is worked on, for which the caller waits */
   long units;
-  size_t scratch; /* floats of each thread */
+  size_t bytes, scratch; /* of all memory; floats of each thread's part */
+  float* memory;         /* behind this, from the next line of the cache on */
   atomic_long next, done, threads, holders;
-  float memory[] __attribute__((aligned(LINE)));
 } work_t;
 
+/* Memory that the next layers work in. It is the system's own: from the C library each thread would get it elsewhere, and
+   keep what it no longer needs. */
+static _Atomic(work_t*) spare[SPARES];
+
+static void release(work_t* work) {
+  if (work != NULL) munmap(work, work->bytes);
+}
+
+static void give_back(work_t* work) {
+  for (int i = 0; i < SPARES && work->bytes <= KEPT; i++) {
+    work_t* none = NULL;
+    if (atomic_compare_exchange_strong(&spare[i], &none, work)) return;
+  }
+  release(work);
+}
+
+static work_t* take(size_t floats) {
+  size_t bytes = sizeof(work_t) + LINE + floats * sizeof(float);
+  work_t* small = NULL;
+  for (int i = 0; i < SPARES; i++) {
+    work_t* work = atomic_exchange(&spare[i], NULL);
+    if (work == NULL) continue;
+    if (work->bytes >= bytes) {
+      if (small != NULL) give_back(small);
+      return work;
+    }
+    release(small);
+    small = work;
+  }
+  release(small);
+  work_t* work = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (work == MAP_FAILED) return NULL;
+  work->bytes = bytes;
+  work->memory = (float*)(((uintptr_t)(work + 1) + LINE - 1) / LINE * LINE);
+  return work;
+}
+
 static void let_go(work_t* work) {
-  if (atomic_fetch_sub(&work->holders, 1) == 1) free(work);
+  if (atomic_fetch_sub(&work->holders, 1) == 1) give_back(work);
 }
 
 static void take_units(work_t* work) {
@@ -86,7 +127,7 @@ static XLA_FFI_Error* run(XLA_FFI_CallFrame* frame, unit_function* function, con
                           size_t scratch) {
   long helpers = least(threads_of(frame), units) - 1;
   scratch = whole_lines(scratch);
-  work_t* work = aligned_alloc(LINE, sizeof(work_t) + (helpers + 1) * scratch * sizeof(float));
+  work_t* work = take((helpers + 1) * scratch);
   if (work == NULL) return no_memory(frame);
   work->function = function, work->job = job, work->units = units, work->scratch = scratch;
   atomic_init(&work->next, 0), atomic_init(&work->done, 0), atomic_init(&work->threads, 0);
