@@ -32,6 +32,7 @@ from heartseg_jax.data.dataset.join import read_datasets
 from heartseg_jax.data.dataset.write import DatasetWriter
 from heartseg_jax.data.examples import steps_per_epoch
 from heartseg_jax.imaging.tissues import LABEL_OF
+from heartseg_jax.native.library import turn_on
 from heartseg_jax.training import devices
 from heartseg_jax.training.clock import Clock
 from heartseg_jax.training.feed import open_feed
@@ -141,6 +142,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args(argv)
+    turn_on()  # as in a run
     print("| config | sent: step, ms | wait, ms | share | kept: step, ms | wait, ms | share | to send, ms a slice |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
     for name in asked.nets.split(","):

@@ -31,6 +31,7 @@ from heartseg_jax.evaluation.report import number
 from heartseg_jax.figures.drawing import Palette
 from heartseg_jax.files import write_json
 from heartseg_jax.inference.dataset import predict_split
+from heartseg_jax.native.library import turn_on
 from heartseg_jax.verbs.evaluate import _patients
 from heartseg_jax.verbs.models import load_models
 
@@ -69,6 +70,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--json", type=Path, help="also write the rows here")
     parser.add_argument("--output", type=Path, help="folder for the table and the figure of the last choice")
     asked = parser.parse_args(argv)
+    turn_on()  # as in a run
     folds = [[Path(run) for run in group.split(",")] for group in asked.members]
     if len({len(runs) for runs in folds}) > 1:
         parser.error("every --members must name as many runs")

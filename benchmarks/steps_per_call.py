@@ -26,6 +26,7 @@ from heartseg_jax.config import load
 from heartseg_jax.data.examples import Slices
 from heartseg_jax.data.indexed import Indexed
 from heartseg_jax.models.registry import build_model
+from heartseg_jax.native.library import turn_on
 from heartseg_jax.preprocess.augment_settings import PRESETS
 from heartseg_jax.preprocess.contract import input_spec
 from heartseg_jax.training import losses, phases, steps
@@ -58,6 +59,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--steps", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=5)
     asked = parser.parse_args(argv)
+    turn_on()  # as in a run
     _, config = load.load(asked.config, {"data.size": asked.size, "data.batch_size": asked.batch})
     model = build_model(config.model, LABEL_SETS[config.data.task])
     phase = phases.plan(config.transfer, config.model.levels, 10_000)[0]

@@ -5,9 +5,8 @@ pixels of the batch, and nothing of it stays in the cache. And all of a deep lay
 which reads a kernel that is larger than the image; its input's gradient also turns that kernel around at every step.
 The first is computed image by image here (`_kernel_gradient`), the second as matrix products (`_is_deep`).
 
-XLA also leaves the second core idle in most of them. Where `heartseg_jax/native` could be compiled, all layers but the
-deep ones are computed by its kernels (`use_native`): on both cores, with bias and ReLU added while a result is in
-registers, and with an image that comes in two parts read as it is.
+XLA also leaves the second core idle in most of them, and computes more products than are needed. Where
+`heartseg_jax/native` could be compiled, all layers are computed by its kernels instead (`kernels.use_native`).
 """
 
 from __future__ import annotations

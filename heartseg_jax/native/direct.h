@@ -1,4 +1,4 @@
-/* A 3x3 convolution as it is written, with 9 products for each pixel: for images whose channels are no whole vectors. */
+/* A 3x3 convolution as it is written, 9 products for each pixel: for images whose channels are no whole vectors. */
 
 #pragma once
 
@@ -6,16 +6,17 @@
 
 #define CACHED 131072 /* bytes of a band of rows, to stay in the second cache */
 
-/* Forward, and the gradient of the image: the same with the kernel turned round */
-
+/* What Winograd's way is given, too. */
 typedef struct {
   image_t image;
   const float *kernel, *bias; /* bias: NULL for none */
   float* out[2];
   long outside[2]; /* channels of each output, multiples of LANES; 0 where there is no second */
   long blocks[2];  /* register blocks of each */
-  long rows, bands, slices, groups;
-  int turned, relu, kept;
+  long rows, bands; /* rows of pixels, or tiles, of a band; how many bands */
+  long slices, groups;
+  int turned, relu; /* turned: the kernel is, as for the gradient of an image */
+  int kept;         /* whether weights are packed once for all bands of a unit */
 } convolution_t;
 
 INLINED void tile(const int pixels, const int vectors, const float* const* from, long pitch, long count,
@@ -60,16 +61,8 @@ TILE(half1, 1, 1)
 /* The weights to `count` output channels from `first` on, as [9 in, BLOCK]. */
 static void pack(const convolution_t* job, long first, long count, float* to) {
   long inside = channels_of(&job->image), outside = job->outside[0] + job->outside[1];
-  if (!job->turned) {
-    for (long k = 0; k < 9 * inside; k++)
-      memcpy(to + k * BLOCK, job->kernel + k * outside + first, count * sizeof(float));
-    return;
-  }
-  for (long tap = 0; tap < 9; tap++)
-    for (long o = 0; o < count; o++) {
-      const float* from = job->kernel + ((8 - tap) * outside + first + o) * inside;
-      for (long i = 0; i < inside; i++) to[(tap * inside + i) * BLOCK + o] = from[i];
-    }
+  for (long k = 0; k < 9 * inside; k++)
+    memcpy(to + k * BLOCK, job->kernel + k * outside + first, count * sizeof(float));
 }
 
 static void convolve_unit(const void* given, long unit, float* scratch) {
@@ -171,7 +164,8 @@ static void gradient_unit(const void* given, long unit, float* scratch) {
   long block0 = group * weights / job->groups, block1 = (group + 1) * weights / job->groups;
   long band0 = slice * all / job->slices, band1 = (slice + 1) * all / job->slices;
   float* part = job->parts + slice * (9 * inside + 1) * outside;
-  float *kernel = job->slices > 1 ? part : job->kernel, *bias = job->slices > 1 ? part + 9 * inside * outside : job->bias;
+  float* kernel = job->slices > 1 ? part : job->kernel;
+  float* bias = job->slices > 1 ? part + 9 * inside * outside : job->bias;
   float *taps = scratch, *panels = taps + whole_lines(job->rows * width * ROWS);
   float* band = panels + job->panels * job->rows * width * BLOCK;
   int direct = job->panels <= 4; /* taps are then read too seldom to be worth a copy that lies together */

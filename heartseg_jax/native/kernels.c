@@ -1,18 +1,16 @@
-/* 3x3 convolution, stride 1, zeros around the image, float32: value and gradients, as handlers of XLA's FFI on a CPU.
+/* The layers of a U-Net in float32, with their gradients, as handlers of XLA's FFI on a CPU: 3x3 convolutions with
+   stride 1 and zeros around the image, BatchNorm with ReLU, and products at each pixel.
 
-   Arrays are NHWC and HWIO. An image may be given in two parts, which stand side by side in its channels. All three
-   kinds of work are small matrix products that stay in registers: 6 pixels (or 6 weights) by up to 16 channels, summed
-   over what lies in the first or second cache. What is summed in which order follows from the shapes alone, so the
-   numbers are the same bits with any number of threads.
-
-   Work is cut into units that XLA's own threads take one after the other; the calling thread takes them too. */
+   Arrays are NHWC, and kernels HWIO where nothing else is said. A convolution's image may be given in two parts, which
+   stand side by side in its channels. What is summed in which order follows from the shapes alone, so the numbers are
+   the same bits with any number of threads. */
 
 #include "direct.h"
 #include "norm.h"
 #include "pointwise.h"
 #include "winograd.h"
 
-/* Handlers. Shapes and types are checked before they are called, by `heartseg_jax/models/convolution.py`. */
+/* Shapes and types are checked before a handler is called, by what calls it in `heartseg_jax/models`. */
 
 static XLA_FFI_Buffer* given(XLA_FFI_CallFrame* frame, int index) { return frame->args.args[index]; }
 static XLA_FFI_Buffer* wanted(XLA_FFI_CallFrame* frame, int index) { return frame->rets.rets[index]; }
@@ -38,10 +36,12 @@ static image_t image_of(XLA_FFI_CallFrame* frame, int index, int parts) {
 }
 
 /* Winograd's way needs whole vectors of channels. */
-static int by_winograd(const image_t* image) { return image->channels[0] % LANES == 0 && image->channels[1] % LANES == 0; }
+static int by_winograd(const image_t* image) {
+  return image->channels[0] % LANES == 0 && image->channels[1] % LANES == 0;
+}
 
 static XLA_FFI_Error* convolve(XLA_FFI_CallFrame* frame, convolution_t* job) {
-  for (int part = 0; part < 2; part++) job->blocks[part] = (job->outside[part] + BLOCK - 1) / BLOCK;
+  for (int part = 0; part < 2; part++) job->blocks[part] = blocks_of(job->outside[part]);
   return by_winograd(&job->image) ? convolve_by_winograd(frame, job) : convolve_directly(frame, job);
 }
 
@@ -147,8 +147,8 @@ EXPORTED XLA_FFI_Error* pointwise(XLA_FFI_CallFrame* frame) {
   return multiply_pixels(frame, &job);
 }
 
-/* (x, kernel, change of out) -> change of x, of kernel, of bias, and parts [slices, side side out, in + 1]. The first two
-   of no elements where they are not asked for. */
+/* (x, kernel, change of out) -> change of x, of kernel, of bias, and parts [slices, side side out, in + 1]. The first
+   two have no elements where they are not asked for. */
 EXPORTED XLA_FFI_Error* pointwise_gradients(XLA_FFI_CallFrame* frame) {
   if (describes(frame)) return NULL;
   pointwise_t job = pointwise_of(given(frame, 0), given(frame, 1));

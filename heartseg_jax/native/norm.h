@@ -5,7 +5,7 @@
 #include "registers.h"
 
 #define CHUNK 128  /* pixels summed at once: sums of sums lose less to rounding */
-#define SLICES 16  /* of the pixels, each with sums of its own: so many whatever the threads, and the bits stay the same */
+#define SLICES 16  /* of the pixels, each with sums of its own: so many whatever the threads, for the same bits */
 #define APPLIED 64 /* units of the second pass */
 
 typedef struct {

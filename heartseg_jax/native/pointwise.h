@@ -74,8 +74,8 @@ static XLA_FFI_Error* multiply_pixels(XLA_FFI_CallFrame* frame, pointwise_t* job
 /* Gradient of the image: each pixel's results by the kernel as it is. */
 static void point_back_unit(const void* given, long unit, float* scratch) {
   const pointwise_t* job = given;
-  long inside = job->inside, outside = job->outside, rows = job->batch * job->height, columns = blocks_of(inside), taps[4];
-  long results = results_of(job), group = unit % job->groups, slice = unit / job->groups;
+  long inside = job->inside, outside = job->outside, results = results_of(job), columns = blocks_of(inside), taps[4];
+  long rows = job->batch * job->height, group = unit % job->groups, slice = unit / job->groups;
   for (long square = 0; square < job->side * job->side; square++) taps[square] = tap_of(job, square);
   for (long column = group * columns / job->groups; column < (group + 1) * columns / job->groups; column++) {
     long at = column * BLOCK, channels = least(BLOCK, inside - at);

@@ -2,8 +2,8 @@
 
    Shmuel Winograd, Arithmetic Complexity of Computations, 1980; for networks Lavin and Gray, Fast Algorithms for
    Convolutional Neural Networks, 2016. A tile of 2x2 pixels of the output is Y = A' [(G g G') . (B' d B)] A, of the
-   kernel g and the 4x4 pixels d that the tile sees. The products for all channels and many tiles are 16 matrix products.
-   The gradient of the kernel is the adjoint: G' [sum over tiles of (B' d B) . (A dY A')] G. */
+   kernel g and the 4x4 pixels d that the tile sees. The products for all channels and many tiles are 16 products of
+   matrices. The gradient of the kernel is the adjoint: G' [sum over tiles of (B' d B) . (A dY A')] G. */
 
 #pragma once
 
@@ -13,7 +13,7 @@
 #define LEAST_TILES 24 /* transformed at a time: fewer would load weights too often */
 #define MOST_TILES 96
 #define TRANSFORMED 196608 /* bytes of what is transformed at a time, to stay in the second cache */
-#define PACKED 262144 /* floats of the transformed weights that a unit of work keeps, at most, unless a block has more */
+#define PACKED 262144 /* floats of transformed weights that a unit of work keeps, at most, unless a block has more */
 #define SUMS 65536 /* floats that a unit of a kernel's gradient sums in, to stay in the second cache */
 
 typedef struct {
@@ -199,7 +199,8 @@ static void winograd_unit(const void* given, long unit, float* scratch) {
 static XLA_FFI_Error* convolve_by_winograd(XLA_FFI_CallFrame* frame, convolution_t* job) {
   tiles_t tiles = tiles_of(&job->image);
   long inside = channels_of(&job->image), blocks = job->blocks[0] + job->blocks[1];
-  long rows = least(MOST_TILES, most(LEAST_TILES, TRANSFORMED / (tile_pitch(inside) * (long)sizeof(float)) / ROWS * ROWS));
+  long rows = TRANSFORMED / (tile_pitch(inside) * (long)sizeof(float)) / ROWS * ROWS;
+  rows = least(MOST_TILES, most(LEAST_TILES, rows));
   job->bands = tiles.all < 2 * rows ? 1 : tiles.all / rows;
   job->rows = (tiles.all + job->bands - 1) / job->bands;
   /* In cycles, by what these parts take on a processor with vectors of eight floats. */
@@ -216,7 +217,10 @@ static XLA_FFI_Error* convolve_by_winograd(XLA_FFI_CallFrame* frame, convolution
 /* A d A' of four pixels of eight channels */
 INLINED void spread_tile(lanes d[2][2], float* to) {
   lanes t[4][2];
-  for (int j = 0; j < 2; j++) t[0][j] = d[0][j], t[1][j] = d[0][j] + d[1][j], t[2][j] = d[0][j] - d[1][j], t[3][j] = -d[1][j];
+  for (int j = 0; j < 2; j++) {
+    t[0][j] = d[0][j], t[1][j] = d[0][j] + d[1][j];
+    t[2][j] = d[0][j] - d[1][j], t[3][j] = -d[1][j];
+  }
   for (int i = 0; i < 4; i++, to += 4 * BLOCK) {
     SCRATCH(to) = t[i][0];
     SCRATCH(to + BLOCK) = t[i][0] + t[i][1];
@@ -270,8 +274,10 @@ static void winograd_gradient_unit(const void* given, long unit, float* scratch)
   long bands = (tiles.all + job->rows - 1) / job->rows;
   long band0 = slice * bands / job->slices, band1 = (slice + 1) * bands / job->slices;
   float* part = job->parts + slice * (9 * inside + 1) * outside;
-  float *kernel = job->slices > 1 ? part : job->kernel, *bias = job->slices > 1 ? part + 9 * inside * outside : job->bias;
-  long count = end - start, parts = (count + ROWS - 1) / ROWS, panels = panel1 - panel0, pitch = tile_pitch(count), tap_pitch = count * BLOCK + LINE / 4;
+  float* kernel = job->slices > 1 ? part : job->kernel;
+  float* bias = job->slices > 1 ? part + 9 * inside * outside : job->bias;
+  long count = end - start, parts = (count + ROWS - 1) / ROWS, panels = panel1 - panel0;
+  long pitch = tile_pitch(count), tap_pitch = count * BLOCK + LINE / 4;
   float *sums = scratch, *seen = sums + panels * TAPS * tap_pitch;
   float *change = seen + job->rows * pitch, *patch = change + job->rows * tile_pitch(BLOCK);
   memset(sums, 0, panels * TAPS * tap_pitch * sizeof(float));

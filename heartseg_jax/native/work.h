@@ -1,4 +1,4 @@
-/* Vectors, and work cut into units that XLA's own threads take one after the other; the calling thread takes them too. */
+/* Vectors, and work cut into units that XLA's own threads take one after the other, and the calling thread too. */
 
 #pragma once
 
@@ -45,8 +45,8 @@ typedef struct {
   atomic_long next, done, threads, holders;
 } work_t;
 
-/* Memory that the next layers work in. It is the system's own: from the C library each thread would get it elsewhere, and
-   keep what it no longer needs. */
+/* Memory that the next layers work in. It is the system's own: the C library would give each thread another piece, and
+   keep them all. */
 static _Atomic(work_t*) spare[SPARES];
 
 static void release(work_t* work) {
