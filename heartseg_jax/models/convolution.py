@@ -22,9 +22,6 @@ from heartseg_jax.models import kernels
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 TAPS = tuple((i, j) for i in range(3) for j in range(3))
-SLICES = 16
-PARTS_BYTES = 2**20
-"""At most so much for the sums of a kernel's gradient that slices of a batch make, before they are added."""
 
 
 def convolve(images: Sequence[jax.Array], kernel: jax.Array, bias: jax.Array, *, relu: bool = False) -> jax.Array:
@@ -102,8 +99,8 @@ _native_convolution.defvjp(_native_saved, _native_gradients, symbolic_zeros=True
 
 
 def _slices(inside: int, outside: int) -> int:
-    """In how many slices of the batch a kernel's gradient is summed: by its shape alone, so that sums stay the same."""
-    most = max(1, min(SLICES, PARTS_BYTES // (36 * inside * outside)))
+    """In how many slices of the batch a kernel's gradient is summed: a power of two."""
+    most = max(1, min(kernels.SLICES, kernels.PARTS_BYTES // (36 * inside * outside)))
     return 1 << (most.bit_length() - 1)
 
 

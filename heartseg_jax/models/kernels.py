@@ -10,6 +10,10 @@ import jax.numpy as jnp
 
 LANES = 8
 """The native kernels work on channels by eight."""
+SLICES = 16
+PARTS_BYTES = 2**20
+"""A kernel's gradient is summed in at most so many slices of the batch, which take at most so much memory until they
+are added. How many is a matter of shapes alone, so that sums stay the same with any number of threads."""
 _native = False
 
 

@@ -9,10 +9,6 @@ import jax.numpy as jnp
 
 from heartseg_jax.models import kernels
 
-SLICES = 16
-PARTS_BYTES = 2**20
-"""At most so much for the sums of a kernel's gradient that slices of the rows make, before they are added."""
-
 
 def pointwise(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
     """Return the square `kernel @ x[b, i, j] + bias` at each place (side * i, side * j).
@@ -53,7 +49,7 @@ def _gradients(saved: Any, change: Any) -> Any:
         return None, None, None
     side, _, outside, inside = kernel.shape
     results, rows = side * side * outside, x.shape[0] * x.shape[1]
-    slices = max(1, min(SLICES, rows, PARTS_BYTES // (4 * results * (inside + 1))))
+    slices = max(1, min(kernels.SLICES, rows, kernels.PARTS_BYTES // (4 * results * (inside + 1))))
     shapes = [x.shape if of_x_too else (0,), kernel.shape if of_kernel_too else (0,), (outside,)]
     of_x, of_kernel, of_bias, _ = kernels.call(
         "pointwise_gradients", [*shapes, (slices, results, inside + 1)], x, kernel, change

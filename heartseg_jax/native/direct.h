@@ -6,7 +6,7 @@
 
 #define CACHED 131072 /* bytes of a band of rows, to stay in the second cache */
 
-/* What Winograd's way is given, too. */
+/* What Winograd's way is given, too; only there an output is in two parts, and only there a bias may lack. */
 typedef struct {
   image_t image;
   const float *kernel, *bias; /* bias: NULL for none */
@@ -36,8 +36,7 @@ INLINED void tile(const int pixels, const int vectors, const float* const* from,
     }
   UNROLLED for (int p = 0; p < pixels; p++) {
     UNROLLED for (int v = 0; v < vectors; v++) {
-      lanes y = sums[p][v];
-      if (bias != NULL) y += AT(bias + LANES * v);
+      lanes y = sums[p][v] + AT(bias + LANES * v);
       if (relu) y = (lanes)((masks)y & ~(y < 0.0f)); /* a NaN stays one */
       PUT(to[p] + LANES * v) = y;
     }
@@ -60,7 +59,7 @@ TILE(half1, 1, 1)
 
 /* The weights to `count` output channels from `first` on, as [9 in, BLOCK]. */
 static void pack(const convolution_t* job, long first, long count, float* to) {
-  long inside = channels_of(&job->image), outside = job->outside[0] + job->outside[1];
+  long inside = channels_of(&job->image), outside = job->outside[0];
   for (long k = 0; k < 9 * inside; k++)
     memcpy(to + k * BLOCK, job->kernel + k * outside + first, count * sizeof(float));
 }
@@ -69,25 +68,21 @@ static void convolve_unit(const void* given, long unit, float* scratch) {
   const convolution_t* job = given;
   const image_t* image = &job->image;
   long inside = channels_of(image), width = image->width, height = image->height, pitch = (width + 2) * inside;
-  long all = job->blocks[0] + job->blocks[1], bands = (height + job->rows - 1) / job->rows;
+  long outside = job->outside[0], all = job->blocks[0], bands = (height + job->rows - 1) / job->rows;
   long group = unit % job->groups, slice = unit / job->groups;
   long block0 = group * all / job->groups, block1 = (group + 1) * all / job->groups;
   long band0 = slice * job->bands / job->slices, band1 = (slice + 1) * job->bands / job->slices;
   long weights = 9 * inside * BLOCK;
   float *packed = scratch, *band = scratch + (all + job->groups - 1) / job->groups * weights;
-  for (long block = block0; block < block1; block++) {
-    int part = block >= job->blocks[0];
-    long at = (block - part * job->blocks[0]) * BLOCK;
-    pack(job, part * job->outside[0] + at, least(BLOCK, job->outside[part] - at), packed + (block - block0) * weights);
-  }
+  for (long block = block0; block < block1; block++)
+    pack(job, block * BLOCK, least(BLOCK, outside - block * BLOCK), packed + (block - block0) * weights);
   for (long b = band0; b < band1; b++) {
     long example = b / bands, first = b % bands * job->rows, rows = least(job->rows, height - first);
     copy_band(image, example, first, rows, band);
     for (long block = block0; block < block1; block++) {
-      int part = block >= job->blocks[0];
-      long outside = job->outside[part], at = (block - part * job->blocks[0]) * BLOCK, pixels = rows * width;
-      float* out = job->out[part] + (example * height + first) * width * outside + at;
-      const float* bias = job->bias == NULL ? NULL : job->bias + part * job->outside[0] + at;
+      long at = block * BLOCK, pixels = rows * width;
+      float* out = job->out[0] + (example * height + first) * width * outside + at;
+      const float* bias = job->bias + at;
       int whole = outside - at >= BLOCK;
       tile_function *six = whole ? whole6 : half6, *three = whole ? whole3 : half3, *one = whole ? whole1 : half1;
       for (long pixel = 0, x = 0, y = 0; pixel < pixels;) {
@@ -126,7 +121,7 @@ static void choose(XLA_FFI_CallFrame* frame, convolution_t* job, long blocks, do
 
 static XLA_FFI_Error* convolve_directly(XLA_FFI_CallFrame* frame, convolution_t* job) {
   const image_t* image = &job->image;
-  long inside = channels_of(image), blocks = job->blocks[0] + job->blocks[1], row = (image->width + 2) * inside;
+  long inside = channels_of(image), blocks = job->blocks[0], row = (image->width + 2) * inside;
   job->rows = least(image->height, most(1, CACHED / (row * (long)sizeof(float))));
   long bands = (image->height + job->rows - 1) / job->rows;
   job->rows = (image->height + bands - 1) / bands; /* bands of one size */

@@ -57,7 +57,7 @@ def turn_on() -> bool:
     if jax.default_backend() != "cpu" or jax.device_count() > 1:
         return False
     if reason := _why_not():
-        say(f"the network is computed by XLA alone, which takes up to twice as long: {reason}")
+        say(f"the network is computed by XLA alone, which takes longer: {reason}")
         return False
     kernels.use_native(True)
     return True
